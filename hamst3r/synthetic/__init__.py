@@ -1,0 +1,1 @@
+"""Labelled multi-view, multi-person data made from nothing."""
