@@ -1,0 +1,99 @@
+"""Transformer parts shared by encoder, decoders and instance head."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+NORM_EPS = 1e-6
+
+
+@lru_cache(maxsize=64)
+def rope_table(
+    height: int, width: int, head_dim: int, base: float, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Cosines and sines (N, head_dim) of the 2-D rotary embedding for a grid of tokens.
+
+    The first half of a head's channels turns with the row, the second with the column; inside a
+    half, channel c pairs with c + quarter ("rotate half"), as in CroCo v2 (arXiv 2211.10408).
+    """
+    quarter = head_dim // 4
+    frequency = base ** (-torch.arange(quarter, device=device, dtype=torch.float32) / quarter)
+    rows, columns = torch.meshgrid(
+        torch.arange(height, device=device, dtype=torch.float32),
+        torch.arange(width, device=device, dtype=torch.float32),
+        indexing="ij",
+    )
+    row_angle = rows.reshape(-1, 1) * frequency
+    column_angle = columns.reshape(-1, 1) * frequency
+    angle = torch.cat([row_angle, row_angle, column_angle, column_angle], -1)
+    return angle.cos(), angle.sin()
+
+
+def apply_rope(x: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
+    """Rotate queries or keys (B, heads, N, head_dim) by the table of their positions."""
+    cos, sin = (part.to(x.dtype) for part in table)
+    a, b, c, d = x.chunk(4, -1)
+    return x * cos + torch.cat([-b, a, -d, c], -1) * sin
+
+
+class MLP(nn.Module):
+    """Two linear layers with GELU between."""
+
+    def __init__(self, dim: int, hidden: int, out: int | None = None) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden)
+        self.fc2 = nn.Linear(hidden, out or dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention with rotary positions."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor] | None) -> Tensor:
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        if rope is not None:
+            q, k = apply_rope(q, rope), apply_rope(k, rope)
+        x = F.scaled_dot_product_attention(q, k, v)
+        return self.proj(x.transpose(1, 2).flatten(2))
+
+
+class CrossAttention(nn.Module):
+    """Multi-head attention of one set of tokens to another, each with its own positions."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.projq = nn.Linear(dim, dim)
+        self.projk = nn.Linear(dim, dim)
+        self.projv = nn.Linear(dim, dim)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(
+        self,
+        x: Tensor,
+        key: Tensor,
+        value: Tensor,
+        rope: tuple[Tensor, Tensor] | None = None,
+        key_rope: tuple[Tensor, Tensor] | None = None,
+        mask: Tensor | None = None,
+    ) -> Tensor:
+        """Attend x (B, N, D) to key, value (B, M, D); ``mask`` (B, 1, N, M) is True to look at."""
+        q = self.projq(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        k = self.projk(key).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        v = self.projv(value).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        if rope is not None and key_rope is not None:
+            q, k = apply_rope(q, rope), apply_rope(k, key_rope)
+        x = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        return self.proj(x.transpose(1, 2).flatten(2))

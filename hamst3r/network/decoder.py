@@ -1,0 +1,66 @@
+"""Two decoders that look at each other's tokens: one per view of a pair (DUSt3R, CVPR 2024)."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from hamst3r.network.blocks import MLP, NORM_EPS, CrossAttention, SelfAttention, rope_table
+from hamst3r.network.config import NetworkConfig
+
+
+class DecoderBlock(nn.Module):
+    """Self-attention, cross-attention to the other view, MLP."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.attn = SelfAttention(dim, heads)
+        self.norm2 = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.norm_y = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.cross_attn = CrossAttention(dim, heads)
+        self.norm3 = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.mlp = MLP(dim, 4 * dim)
+
+    def forward(
+        self,
+        x: Tensor,
+        other: Tensor,
+        rope: tuple[Tensor, Tensor],
+        other_rope: tuple[Tensor, Tensor],
+    ) -> Tensor:
+        x = x + self.attn(self.norm1(x), rope)
+        y = self.norm_y(other)
+        x = x + self.cross_attn(self.norm2(x), y, y, rope, other_rope)
+        return x + self.mlp(self.norm3(x))
+
+
+class TwinDecoder(nn.Module):
+    """The decoder pair; every layer reads the other view's tokens of the previous layer."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+        dim, heads, depth = config.decoder_dim, config.decoder_heads, config.decoder_depth
+        self.embed = nn.Linear(config.encoder_dim, dim)
+        self.blocks = nn.ModuleList(DecoderBlock(dim, heads) for _ in range(depth))
+        self.blocks2 = nn.ModuleList(DecoderBlock(dim, heads) for _ in range(depth))
+        self.norm = nn.LayerNorm(dim, eps=NORM_EPS)
+
+    def forward(
+        self,
+        tokens_i: Tensor,
+        tokens_j: Tensor,
+        grid_i: tuple[int, int],
+        grid_j: tuple[int, int],
+    ) -> tuple[Tensor, Tensor]:
+        """Decode encoder tokens (B, N, encoder_dim) of both views to (B, N, decoder_dim)."""
+        config = self.config
+        head_dim = config.decoder_dim // config.decoder_heads
+        rope_i, rope_j = (
+            rope_table(*grid, head_dim, config.rope_base, tokens_i.device)
+            for grid in (grid_i, grid_j)
+        )
+        x_i, x_j = self.embed(tokens_i), self.embed(tokens_j)
+        for block_i, block_j in zip(self.blocks, self.blocks2, strict=True):
+            x_i, x_j = block_i(x_i, x_j, rope_i, rope_j), block_j(x_j, x_i, rope_j, rope_i)
+        return self.norm(x_i), self.norm(x_j)
