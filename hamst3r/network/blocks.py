@@ -9,6 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 NORM_EPS = 1e-6
+# On CPUs torch's fused attention is 3 to 6 times slower than two matrix products as long as the
+# scores of a head fit into the cache (measured in bf16 at 108 and 192 tokens, both directions).
+EXPLICIT_LIMIT = 512 * 512
 
 
 @lru_cache(maxsize=64)
@@ -40,6 +43,16 @@ def apply_rope(x: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
     return x * cos + torch.cat([-b, a, -d, c], -1) * sin
 
 
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Scaled dot-product attention of (B, heads, N, d) to (B, heads, M, d); mask True = look."""
+    if q.device.type != "cpu" or q.shape[-2] * k.shape[-2] > EXPLICIT_LIMIT:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    scores = (q @ k.transpose(-1, -2)) * q.shape[-1] ** -0.5
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -torch.inf)
+    return scores.softmax(-1).to(v.dtype) @ v
+
+
 class MLP(nn.Module):
     """Two linear layers with GELU between."""
 
@@ -65,7 +78,7 @@ class SelfAttention(nn.Module):
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         if rope is not None:
             q, k = apply_rope(q, rope), apply_rope(k, rope)
-        x = F.scaled_dot_product_attention(q, k, v)
+        x = attend(q, k, v)
         return self.proj(x.transpose(1, 2).flatten(2))
 
 
@@ -95,5 +108,5 @@ class CrossAttention(nn.Module):
         v = self.projv(value).unflatten(-1, (self.heads, -1)).transpose(1, 2)
         if rope is not None and key_rope is not None:
             q, k = apply_rope(q, rope), apply_rope(k, key_rope)
-        x = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        x = attend(q, k, v, mask)
         return self.proj(x.transpose(1, 2).flatten(2))

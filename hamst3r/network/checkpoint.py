@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +36,13 @@ class Checkpoint:
     path: Path
     sha256: str
     notes: dict[str, str]
+
+
+def shipped_weights() -> Path:
+    """The compact network's file: in the repository, or where ``pip install`` puts it."""
+    name = Path("weights") / "hamst3r_compact.safetensors"
+    places = (Path(__file__).parents[2], Path(sys.prefix) / "share" / "hamst3r")
+    return next((place / name for place in places if (place / name).is_file()), places[0] / name)
 
 
 def save_checkpoint(

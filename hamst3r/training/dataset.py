@@ -17,9 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hamst3r.geometry import invert_rigid
 from hamst3r.synthetic.generator import SceneGenerator, SyntheticScene
-from hamst3r.synthetic.sensor import apply_sensor
+from hamst3r.synthetic.sensor import expose
 from hamst3r.training.losses import PairTarget, ViewTarget
 
 Size = tuple[int, int]  # width, height
@@ -70,18 +69,15 @@ class SceneStore:
         """Views of one scene."""
         with np.load(path, allow_pickle=False) as file:
             arrays = {key: file[key] for key in file.files}
-        names = [field for field in StoredView.__dataclass_fields__]
+        names = list(StoredView.__dataclass_fields__)
         return [
             StoredView(**{name: arrays[name][v] for name in names})
             for v in range(len(arrays["rgb"]))
         ]
 
 
-def render_scenes(
-    store: SceneStore, seeds: range, generator: SceneGenerator | None = None
-) -> Iterator[int]:
+def render_scenes(store: SceneStore, seeds: range, generator: SceneGenerator) -> Iterator[int]:
     """Render the seeds that the store lacks, a third of them portrait; yields each seed done."""
-    generator = generator or SceneGenerator()
     for seed in seeds:
         if (store.folder / f"scene_{seed:08d}.npz").exists():
             continue
@@ -185,7 +181,7 @@ class PairSampler:
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         rgb = cv2.warpAffine(rgb, to_source, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
         if self.augment:
-            rgb = apply_sensor(rgb, rng)
+            rgb = expose(rgb, rng)
         step = self.stride
         grid_w, grid_h = size[0] // step, size[1] // step
         centre = (step - 1) / 2  # Output pixel 0 lies between the first ``step`` input pixels.
@@ -250,7 +246,7 @@ def _collate(samples: list[tuple[_Sample, _Sample]], rng: np.random.Generator) -
 
 def _pointmaps(i: _Sample, j: _Sample) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Both views' points, (gh, gw, 3), in the axes of camera i."""
-    T_i_j = invert_rigid(i.T_world_cam) @ j.T_world_cam
+    T_i_j = np.linalg.inv(i.T_world_cam) @ j.T_world_cam
     points_j = _unproject(j) @ T_i_j[:3, :3].T + T_i_j[:3, 3]
     return _unproject(i).astype(np.float32), points_j.astype(np.float32)
 
@@ -274,7 +270,7 @@ def _correspondences(
     if len(flat) == 0:
         return np.zeros((0, 2), np.int64)
     flat = rng.choice(flat, min(len(flat), 3 * count), replace=False)
-    T_j_i = invert_rigid(j.T_world_cam) @ i.T_world_cam
+    T_j_i = np.linalg.inv(j.T_world_cam) @ i.T_world_cam
     points = points_i.reshape(-1, 3)[flat] @ T_j_i[:3, :3].T + T_j_i[:3, 3]
     front = points[:, 2] > 0.05
     flat, points = flat[front], points[front]

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from hamst3r.network.checkpoint import load_checkpoint
 from hamst3r.network.hamst3r import HAMSt3R, PairOutput, ViewOutput
 from hamst3r.people.body import anny24
+from hamst3r.synthetic.generator import SceneGenerator
 from hamst3r.training.dataset import PairSampler, SceneStore, render_scenes
 from hamst3r.training.losses import PairTarget, ViewTarget
 
@@ -128,7 +129,9 @@ def main(arguments: list[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         store = SceneStore(options.scenes or Path(temporary))
         seeds = range(HELD_OUT, HELD_OUT + options.count)
-        for _ in tqdm(render_scenes(store, seeds), desc="rendering", unit="scene"):
+        for _ in tqdm(
+            render_scenes(store, seeds, SceneGenerator()), desc="rendering", unit="scene"
+        ):
             pass
         result = evaluate(load_checkpoint(options.weights).network, store)
     print(json.dumps({name: round(value, 4) for name, value in result.items()}, indent=1))  # noqa: T201

@@ -223,6 +223,7 @@ def _assign(
         + weights.mask_cost * (positive + negative) / pixels
         + weights.dice_cost * dice
     )
-    query, person = linear_sum_assignment(cost.cpu().numpy())
+    # A prediction that is not finite is caught by its gradient, not here.
+    query, person = linear_sum_assignment(np.nan_to_num(cost.cpu().numpy()))
     device = logits.device
     return torch.from_numpy(query).to(device), torch.from_numpy(person).to(device)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from hamst3r.synthetic.generator import GeneratorConfig, SceneGenerator
 from hamst3r.training.dataset import SceneStore, render_scenes
 
 
@@ -17,7 +18,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seeds", default="0:1000", help="range of seeds, first:last[:step]")
     options = parser.parse_args(arguments)
     seeds = range(*(int(part) for part in options.seeds.split(":")))
-    for _ in tqdm(render_scenes(SceneStore(options.out), seeds), total=len(seeds), unit="scene"):
+    # Camera effects are drawn anew at every reading, so the stored images are clean.
+    generator = SceneGenerator(GeneratorConfig(sensor=0.0))
+    scenes = render_scenes(SceneStore(options.out), seeds, generator)
+    for _ in tqdm(scenes, total=len(seeds), unit="scene"):
         pass
 
 
