@@ -1,0 +1,127 @@
+"""Colours of surfaces: a pattern of the bank, a palette of three colours, grain and gloss."""
+
+from __future__ import annotations
+
+import colorsys
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hamst3r.synthetic.textures import texture_bank
+
+F32 = NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class MaterialTable:
+    """One row per material.
+
+    Attributes:
+        pattern: (M,) index into the texture bank. tile: (M,) metres one tile of it covers.
+        palette: (M, 3, 3) linear RGB at pattern values 0, 0.5 and 1.
+        grain: (M,) strength of fine noise. gloss: (M,) strength of highlights.
+        glow: (M,) share of the colour that shines by itself (windows, screens, lamps).
+    """
+
+    pattern: NDArray[np.int32]
+    tile: F32
+    palette: F32
+    grain: F32
+    gloss: F32
+    glow: F32
+
+    def albedo(self, row: NDArray[np.int32], uv: F32, footprint: F32) -> F32:
+        """Linear RGB (N, 3) of materials ``row`` (N,) at uv (N, 2) metres.
+
+        Args:
+            footprint: (N,) metres of surface one pixel covers.
+        """
+        bank = texture_bank()
+        tile = self.tile[row]
+        value = bank.sample(self.pattern[row], uv[:, 0] / tile, uv[:, 1] / tile, footprint / tile)
+        fine = bank.sample(
+            np.full(len(row), bank.family["noise"][0]),
+            uv[:, 0] / 0.6,
+            uv[:, 1] / 0.6,
+            footprint / 0.6,
+        )
+        value = value * 2
+        low = np.minimum(value, 1)[:, None]
+        high = np.maximum(value - 1, 0)[:, None]
+        colours = self.palette[row]
+        colour = colours[:, 0] + (colours[:, 1] - colours[:, 0]) * low
+        colour += (colours[:, 2] - colours[:, 1]) * high
+        return colour * (1 + (fine - 0.5) * self.grain[row])[:, None]
+
+
+class MaterialMaker:
+    """Draws materials; :meth:`table` returns all drawn so far."""
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        self._rng = rng
+        self._rows: list[tuple] = []
+
+    def table(self) -> MaterialTable:
+        """All materials drawn so far."""
+        columns = [np.array(column) for column in zip(*self._rows, strict=True)]
+        pattern, rest = columns[0].astype(np.int32), [c.astype(np.float32) for c in columns[1:]]
+        return MaterialTable(pattern, *rest)
+
+    def draw(
+        self,
+        families: tuple[str, ...] = (),
+        tile: tuple[float, float] = (0.3, 2.5),
+        contrast: float = 1.0,
+        value: tuple[float, float] = (0.08, 0.8),
+        glow: float = 0.0,
+    ) -> int:
+        """A material of one of ``families`` (default: any); returns its row.
+
+        Args:
+            tile: Range of tile sizes in metres. contrast: Scales the spread of the palette.
+            value: Range of the brightness (linear) of its middle colour.
+            glow: Share of its colour that shines by itself.
+        """
+        rng, bank = self._rng, texture_bank()
+        name = str(rng.choice(families or tuple(bank.family)))
+        pattern = int(rng.choice(bank.family[name]))
+        size = float(np.exp(rng.uniform(*np.log(tile))))
+        gloss = float(rng.choice([0.0, 0.05, 0.35], p=[0.5, 0.3, 0.2]) * rng.random())
+        grain = float(rng.uniform(0, 0.5) ** 1.5)
+        colours = self.palette(contrast, value)
+        self._rows.append((pattern, size, colours, grain, gloss, glow))
+        return len(self._rows) - 1
+
+    def plain(self, colour: NDArray, glow: float = 0.0, gloss: float = 0.05) -> int:
+        """A nearly plain material of the given linear colour; returns its row."""
+        pattern = int(self._rng.choice(texture_bank().family["plain"]))
+        colours = np.asarray(colour)[None] * np.array([[0.8], [1.0], [1.15]])
+        self._rows.append((pattern, 1.5, colours, 0.1, gloss, glow))
+        return len(self._rows) - 1
+
+    def palette(self, contrast: float, value: tuple[float, float]) -> NDArray:
+        """Three linear colours: shades of one hue, related hues, or unrelated ones."""
+        rng = self._rng
+        middle = random_colour(rng, value)
+        kind = rng.random()
+        if kind < 0.5:  # shades
+            out = middle * np.exp(rng.normal(0, 0.55 * contrast, (3, 1)))
+        elif kind < 0.8:  # related
+            out = middle * np.exp(rng.normal(0, 0.4 * contrast, (3, 1)))
+            out = out * np.exp(rng.normal(0, 0.3 * contrast, (3, 3)))
+        else:
+            others = np.stack([random_colour(rng, value) for _ in range(3)])
+            out = middle + (others - middle) * min(contrast, 1.0)
+        return np.clip(out, 0.01, 0.95)
+
+
+def random_colour(
+    rng: np.random.Generator, value: tuple[float, float] = (0.03, 0.8), saturation: float = 1.0
+) -> NDArray[np.float64]:
+    """Linear RGB (3,), mostly muted as things in rooms are, sometimes vivid."""
+    vivid = rng.random() < 0.25
+    strength = rng.uniform(0.5, 0.95) if vivid else rng.beta(1.2, 4.0)
+    level = rng.uniform(np.sqrt(value[0]), np.sqrt(value[1])) ** 2
+    hue = rng.random() if vivid or rng.random() < 0.5 else rng.normal(0.09, 0.04) % 1
+    return np.array(colorsys.hsv_to_rgb(hue, strength * saturation, level))

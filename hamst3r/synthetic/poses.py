@@ -1,0 +1,146 @@
+"""Poses of people: joint rotations in SMPL's axes (x left, y up, z front) from simple limits."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+
+F64 = NDArray[np.float64]
+NUM_JOINTS = 24
+KINDS = ("stand", "walk", "sit", "bend", "reach", "squat", "lie", "any")
+# y up (SMPL) to z up (world); a person then faces -y.
+UPRIGHT = Rotation.from_euler("x", np.pi / 2)
+
+
+def aim(rest: F64, target: F64) -> Rotation:
+    """The shortest rotation that turns direction ``rest`` (3,) to ``target`` (3,)."""
+    rest = rest / np.linalg.norm(rest)
+    target = target / np.linalg.norm(target)
+    axis = np.cross(rest, target)
+    sine, cosine = float(np.linalg.norm(axis)), float(rest @ target)
+    if sine < 1e-8:
+        return Rotation.identity() if cosine > 0 else Rotation.from_rotvec([0, np.pi, 0])
+    return Rotation.from_rotvec(axis / sine * np.arctan2(sine, cosine))
+
+
+def arm(side: float, direction: F64, twist: float, elbow: float) -> tuple[Rotation, Rotation]:
+    """Rotations of shoulder and elbow: upper arm along ``direction`` (chest axes).
+
+    Args:
+        side: +1 left, -1 right. twist: About the upper arm, radians.
+        elbow: Flexion in radians, >= 0.
+    """
+    rest = np.array([side, 0.0, 0.0])
+    shoulder = aim(rest, direction) * Rotation.from_rotvec(rest * twist)
+    return shoulder, Rotation.from_euler("y", -side * elbow)
+
+
+def gait(phase: float, stride: float = 1.0) -> F64:
+    """(24, 3, 3) local rotations of a walk cycle without the root (identity).
+
+    Args:
+        phase: Radians; the left foot is in front at pi / 2. stride: 1 = an ordinary step.
+    """
+    turns = [Rotation.identity()] * NUM_JOINTS
+    for side, hip, knee, ankle, shoulder, elbow in (
+        (1.0, 1, 4, 7, 16, 18),
+        (-1.0, 2, 5, 8, 17, 19),
+    ):
+        own = phase if side > 0 else phase + np.pi
+        swing = 0.42 * stride * np.sin(own)
+        lift = max(0.0, np.cos(own + 0.3))  # the leg bends while it moves forward
+        turns[hip] = Rotation.from_euler("zx", [side * 0.03, -swing - 0.25 * stride * lift])
+        turns[knee] = Rotation.from_euler("x", 0.1 + 0.95 * stride * lift)
+        turns[ankle] = Rotation.from_euler("x", -0.05 + 0.25 * stride * min(0.0, np.sin(own)) * -1)
+        back = -0.45 * stride * np.sin(own)
+        direction = np.array([0.14 * side, -np.cos(back), np.sin(back)])
+        turns[shoulder], turns[elbow] = arm(side, direction, 0.0, 0.3 + 0.2 * np.sin(own + np.pi))
+    turns[3] = Rotation.from_euler("xy", [0.04, 0.06 * stride * np.sin(phase)])
+    turns[9] = Rotation.from_euler("y", -0.10 * stride * np.sin(phase))
+    return np.stack([turn.as_matrix() for turn in turns])
+
+
+def _arm_direction(rng: np.random.Generator, side: float, kind: str) -> tuple[F64, float]:
+    out = np.array([side, 0.0, 0.0])
+    up, front = np.array([0.0, 1.0, 0.0]), np.array([0.0, 0.0, 1.0])
+    mode = rng.choice(5, p=[0.5, 0.22, 0.1, 0.1, 0.08])
+    if kind == "reach":
+        mode = rng.choice([1, 2, 3])
+    if mode == 0:
+        return -up + out * rng.uniform(0.08, 0.4) + front * rng.normal(0.05, 0.15), 1.9 * (
+            rng.random() ** 2
+        )
+    if mode == 1:
+        return front + out * rng.uniform(-0.2, 0.5) + up * rng.uniform(-1.0, 0.4), rng.uniform(
+            0, 1.9
+        )
+    if mode == 2:
+        return out + up * rng.uniform(-0.8, 0.4) + front * rng.normal(0, 0.3), rng.uniform(0, 1.8)
+    if mode == 3:
+        return up + out * rng.uniform(0.1, 0.8) + front * rng.uniform(-0.1, 0.6), rng.uniform(
+            0, 1.8
+        )
+    free = rng.normal(size=3)
+    return free / np.linalg.norm(free) + out * 0.7 + front * 0.4, rng.uniform(0, 2.0)
+
+
+def sample_pose(rng: np.random.Generator, kind: str | None = None) -> tuple[F64, str]:
+    """Rotations (24, 3, 3), the root's global in a z-up world with random heading, and the kind.
+
+    Raises:
+        ValueError: ``kind`` is not one of ``KINDS``.
+    """
+    if kind is None:
+        kind = str(rng.choice(KINDS, p=[0.27, 0.2, 0.17, 0.08, 0.1, 0.06, 0.05, 0.07]))
+    if kind not in KINDS:
+        raise ValueError(f"a pose is one of {', '.join(KINDS)}, got {kind!r}")
+    euler = Rotation.from_euler
+    turns = [Rotation.identity()] * NUM_JOINTS
+    bend = rng.normal(0.06, 0.1) + (rng.uniform(0.3, 0.9) if kind == "bend" else 0.0)
+    twist, lean = rng.normal(0, 0.1), rng.normal(0, 0.05)
+    for joint in (3, 6, 9):
+        turns[joint] = euler("xyz", [bend / 3 * 1.3, twist, lean])
+    turns[12] = euler("xyz", rng.normal(0, [0.12, 0.2, 0.08]))
+    turns[15] = euler("xyz", rng.normal(0, [0.18, 0.3, 0.1]))
+    step = gait(rng.uniform(0, 2 * np.pi), rng.uniform(0.6, 1.3)) if kind == "walk" else None
+    hips = {"sit": (1.25, 1.65), "squat": (1.2, 2.0), "bend": (0.2, 0.9), "any": (-0.4, 1.4)}
+    both = rng.uniform(*hips.get(kind, (-0.05, 0.1)))
+    for side, hip, knee, ankle, collar, shoulder, elbow, wrist in (
+        (1.0, 1, 4, 7, 13, 16, 18, 20),
+        (-1.0, 2, 5, 8, 14, 17, 19, 21),
+    ):
+        direction, flexion = _arm_direction(rng, side, kind)
+        turns[shoulder], turns[elbow] = arm(side, direction, rng.normal(0, 0.4), flexion)
+        raised = float(np.clip(direction[1] / np.linalg.norm(direction), -0.2, 1.0))
+        turns[collar] = euler("z", side * 0.22 * raised)
+        turns[wrist] = euler("xyz", rng.normal(0, [0.25, 0.2, 0.25]))
+        flex, spread = both + rng.normal(0, 0.06), rng.uniform(0.0, 0.16)
+        bow = rng.uniform(0.0, 0.15)
+        if kind == "sit":
+            bow, spread = flex + rng.normal(0, 0.15) - 0.05, rng.uniform(0.0, 0.3)
+        elif kind == "squat":
+            bow, spread = flex * rng.uniform(1.0, 1.15), rng.uniform(0.1, 0.45)
+        elif kind == "any":
+            flex, bow = rng.uniform(-0.4, 1.4), rng.uniform(0.0, 1.7)
+            spread = rng.uniform(0.0, 0.4)
+        elif kind == "lie":
+            flex = rng.uniform(-0.1, 0.9) * (rng.random() < 0.5)
+            bow = flex * rng.uniform(1.0, 2.0)
+        turns[hip] = euler("xz", [-flex, side * spread]) * euler("y", rng.normal(0.05 * side, 0.12))
+        turns[knee] = euler("x", bow)
+        tilt = (flex - bow) * (0.9 if kind == "squat" else 0.1)
+        turns[ankle] = euler("x", float(np.clip(tilt + rng.normal(0, 0.08), -0.5, 0.5)))
+    root = euler("z", rng.uniform(0, 2 * np.pi)) * UPRIGHT
+    if kind == "lie":
+        root = root * euler("x", rng.choice([-1, 1]) * np.pi / 2) * euler("y", rng.normal(0, 0.2))
+    elif kind == "bend":
+        root = root * euler("x", 0.5 * both)
+    elif kind == "squat":
+        root = root * euler("x", rng.uniform(0.15, 0.4))
+    rotations = np.stack([turn.as_matrix() for turn in turns])
+    if step is not None:
+        legs_and_arms = [1, 2, 4, 5, 7, 8, 16, 17, 18, 19]
+        rotations[legs_and_arms] = step[legs_and_arms]
+    rotations[0] = root.as_matrix()
+    return rotations, kind

@@ -1,0 +1,423 @@
+"""Scene and cameras to labelled views; a static world is traced once, people again and again.
+
+``Renderer.background`` does all that does not depend on people; ``Renderer.render`` traces people
+inside their projected bounding boxes, relights what their shadows touch, and joins the two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from hamst3r.synthetic.bodies import PersonMesh
+from hamst3r.synthetic.cameras import SyntheticCamera
+from hamst3r.synthetic.lighting import (
+    Tracer,
+    encode,
+    sample_index,
+    shade,
+    sky_colour,
+    smooth,
+    tone,
+    visibility,
+)
+from hamst3r.synthetic.worlds import World
+
+F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
+_PERSON_KEY = 1 << 20  # keys of people's pixels start here, above those of static surfaces
+
+
+@dataclass(frozen=True, eq=False)
+class SyntheticView:
+    """One rendered image and its labels.
+
+    Attributes:
+        name: Of the camera. rgb: (H, W, 3) uint8. depth: (H, W) float32 z in metres, 0 = none.
+        instances: (H, W) uint16 person id, 0 = none.
+        densepose: (H, W, 3) float32 canonical body coordinates, NaN off people.
+        K: (3, 3). T_world_cam: (4, 4).
+    """
+
+    name: str
+    rgb: NDArray[np.uint8]
+    depth: F32
+    instances: NDArray[np.uint16]
+    densepose: F32
+    K: F64
+    T_world_cam: F64
+
+
+@dataclass(frozen=True, eq=False)
+class _Points:
+    """Surface points to shade, (N, ...) each; ``pixel`` is their flat index in the image."""
+
+    pixel: NDArray[np.int64]
+    position: F32
+    normal: F32
+    towards: F32
+    albedo: F32
+    gloss: F32
+    glow: F32
+
+
+@dataclass(frozen=True, eq=False)
+class Background:
+    """A camera's image of the world without people, and what is needed to put people in.
+
+    Attributes:
+        camera: Which camera. depth: (H * W,) metres, inf where nothing was hit.
+        key: (H, W) int32 surface ids, 0 = sky. linear: (H * W, 3) radiance without people.
+        light: (H * W, L + 1) unsmoothed visibility. exposure: Factor on radiance.
+    """
+
+    camera: SyntheticCamera
+    depth: F32
+    key: NDArray[np.int32]
+    points: _Points
+    linear: F32
+    light: F32
+    exposure: float
+
+
+class Renderer:
+    """Renders one static world with any people and cameras."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self._tracer = Tracer([(world.mesh.vertices, world.mesh.faces)])
+        self._occlusion_reach = 0.5
+
+    def probe(self, camera: SyntheticCamera) -> F32 | None:
+        """Depths (h, w) of a small camera, 0 for sky; None if it stands in or too near things."""
+        origins, directions = camera.rays()
+        hit = self._tracer.hits(origins, directions)
+        found = hit["geomID"] >= 0
+        depth = np.where(found, hit["tfar"], 0.0).astype(np.float32)
+        behind = np.einsum("ij,ij->i", hit["Ng"], directions) > 0
+        close = found & (depth < 0.45)
+        if (behind & found).mean() > 0.03 or close.mean() > 0.06 or found.mean() < 0.4:
+            return None
+        if np.median(depth[found]) < 1.0:
+            return None
+        return depth.reshape(camera.height, camera.width)
+
+    def background(self, camera: SyntheticCamera) -> Background:
+        """Trace, light and shade the static world for one camera."""
+        origins, directions = camera.rays()
+        hit = self._tracer.hits(origins, directions)
+        found = hit["geomID"] >= 0
+        depth = np.where(found, hit["tfar"], np.inf).astype(np.float32)
+        key = np.zeros(len(depth), np.int32)
+        key[found] = self.world.mesh.surface[hit["primID"][found]]
+        key = key.reshape(camera.height, camera.width)
+        points = self._static_points(camera, origins, directions, hit)
+        lights = self.world.lights
+        light = np.ones((len(depth), len(lights) + 1), np.float32)
+        light[points.pixel] = visibility(
+            [self._tracer],
+            points.position,
+            points.normal,
+            sample_index(points.pixel, camera.width),
+            lights,
+            self._occlusion_reach,
+        )
+        linear = np.zeros((len(depth), 3), np.float32)
+        linear[points.pixel] = self._shade(points, _smoothed(light, key)[points.pixel])
+        if self.world.sky is not None:
+            linear[~found] = sky_colour(self.world.sky, directions[~found])
+        luminance = linear @ np.array([0.25, 0.6, 0.15], np.float32)
+        exposure = 0.6 / (0.5 * float(luminance.mean()) + 0.5 * float(np.median(luminance)) + 1e-3)
+        return Background(camera, depth, key, points, linear, light, exposure)
+
+    def render(self, background: Background, people: Sequence[PersonMesh]) -> SyntheticView:
+        """Put people into a background; the same as tracing everything at once."""
+        camera = background.camera
+        shape = (camera.height, camera.width)
+        cast = _Cast(people)
+        depth, key = background.depth.copy(), background.key.ravel().copy()
+        linear = background.linear
+        instances = np.zeros(len(depth), np.uint16)
+        densepose = np.full((len(depth), 3), np.nan, np.float32)
+        if people:
+            pixel, hit = cast.trace(camera, depth)
+            points, keys, ids, labels = cast.surface(camera, pixel, hit)
+            depth[pixel] = hit["tfar"]
+            key[pixel], instances[pixel], densepose[pixel] = keys, ids, labels
+            linear = self._relight(background, cast, points, key.reshape(shape))
+        toned = tone(linear * np.float32(background.exposure)).reshape(*shape, 3)
+        toned = self._antialias(camera, toned, key.reshape(shape), depth.reshape(shape), cast)
+        return SyntheticView(
+            camera.name,
+            encode(toned),
+            np.where(np.isfinite(depth), depth, 0).astype(np.float32).reshape(shape),
+            instances.reshape(shape),
+            densepose.reshape(*shape, 3),
+            camera.K,
+            camera.T_world_cam,
+        )
+
+    def _shade(self, points: _Points, light: F32) -> F32:
+        p = points
+        return shade(
+            p.position,
+            p.normal,
+            p.towards,
+            p.albedo,
+            p.gloss,
+            p.glow,
+            light,
+            self.world.lights,
+            self.world.ambient,
+        )
+
+    def _static_points(
+        self, camera: SyntheticCamera, origins: F32, directions: F32, hit: dict[str, NDArray]
+    ) -> _Points:
+        mesh, table = self.world.mesh, self.world.materials
+        pixel = np.flatnonzero(hit["geomID"] >= 0)
+        face = hit["primID"][pixel]
+        corners = mesh.faces[face]
+        weights = _weights(hit, pixel)
+        direction, depth = directions[pixel], hit["tfar"][pixel]
+        position = origins[pixel] + direction * depth[:, None]
+        normal, towards = _oriented(_blend(mesh.normals, corners, weights), direction)
+        uv = _blend(mesh.uv, corners, weights)
+        row = mesh.material[face]
+        footprint = _footprint(camera, depth, normal, towards)
+        albedo = table.albedo(row, uv, footprint)
+        return _Points(pixel, position, normal, towards, albedo, table.gloss[row], table.glow[row])
+
+    def _relight(
+        self, background: Background, cast: _Cast, points: _Points, key: NDArray[np.int32]
+    ) -> F32:
+        """Radiance (H * W, 3) with people: their own, and the background in their shadow."""
+        width, lights = background.camera.width, self.world.lights
+        light = background.light.copy()
+        covered = np.zeros(len(light), bool)
+        covered[points.pixel] = True
+        rest = np.flatnonzero(~covered[background.points.pixel])
+        ground = background.points
+        pixel = ground.pixel[rest]
+        near = cast.near(ground.position[rest], lights, self._occlusion_reach)
+        rest, pixel = rest[near], pixel[near]
+        shadow = visibility(
+            [cast.tracer],
+            ground.position[rest],
+            ground.normal[rest],
+            sample_index(pixel, width),
+            lights,
+            self._occlusion_reach,
+        )
+        light[pixel] *= shadow
+        light[points.pixel] = visibility(
+            [cast.tracer, self._tracer],
+            points.position,
+            points.normal,
+            sample_index(points.pixel, width),
+            lights,
+            self._occlusion_reach,
+        )
+        smoothed = _smoothed(light, key)
+        linear = background.linear.copy()
+        changed = np.flatnonzero(_spread((shadow < 1).any(1), pixel, key.shape)[ground.pixel])
+        changed = changed[~covered[ground.pixel[changed]]]
+        part = _Points(*(getattr(ground, name)[changed] for name in _Points.__annotations__))
+        linear[part.pixel] = self._shade(part, smoothed[part.pixel])
+        linear[points.pixel] = self._shade(points, smoothed[points.pixel])
+        return linear
+
+    def _antialias(
+        self,
+        camera: SyntheticCamera,
+        image: F32,
+        key: NDArray[np.int32],
+        depth: F32,
+        cast: _Cast,
+    ) -> F32:
+        """Average pixels on edges with what three more rays see, coloured by their neighbours."""
+        edge = np.zeros(key.shape, bool)
+        for axis in (0, 1):
+            change = np.diff(key, axis=axis) != 0
+            head, tail = [slice(None)] * 2, [slice(None)] * 2
+            head[axis], tail[axis] = slice(1, None), slice(None, -1)
+            edge[tuple(head)] |= change
+            edge[tuple(tail)] |= change
+        rows, cols = np.nonzero(edge)
+        if len(rows) == 0:
+            return image
+        total = image[rows, cols].copy()
+        for du, dv in ((-0.33, -0.17), (0.17, -0.33), (0.1, 0.36)):
+            pixels = np.stack([cols + du, rows + dv], 1)
+            origins, directions = camera.rays(pixels)
+            hit = self._tracer.hits(origins, directions)
+            found = hit["geomID"] >= 0
+            z = np.where(found, hit["tfar"], np.inf)
+            sub = np.where(found, self.world.mesh.surface[hit["primID"]], 0)
+            if cast.people:
+                z, sub = cast.nearer(origins, directions, z, sub)
+            total += _pick(image, key, depth, rows, cols, sub, z)
+        image[rows, cols] = total / 4
+        return image
+
+
+class _Cast:
+    """The people of one time, ready to be traced."""
+
+    def __init__(self, people: Sequence[PersonMesh]) -> None:
+        self.people = list(people)
+        self.tracer = Tracer([(p.vertices, p.figure.faces) for p in people])
+        self._boxes = [(p.vertices.min(0), p.vertices.max(0)) for p in people]
+
+    def trace(
+        self, camera: SyntheticCamera, depth: F32
+    ) -> tuple[NDArray[np.int64], dict[str, NDArray]]:
+        """Flat pixels where a person is in front of ``depth`` (H * W,), and the hits there."""
+        window = np.zeros((camera.height, camera.width), bool)
+        for low, high in self._boxes:
+            corners = np.array(np.meshgrid(*zip(low, high, strict=True))).reshape(3, 8).T
+            pixel, z = camera.project(corners)
+            if (z < 0.05).any():
+                if (z > 0).any():
+                    window[:] = True
+                continue
+            (x0, y0), (x1, y1) = np.floor(pixel.min(0)) - 1, np.ceil(pixel.max(0)) + 2
+            window[max(int(y0), 0) : max(int(y1), 0), max(int(x0), 0) : max(int(x1), 0)] = True
+        rows, cols = np.nonzero(window)
+        origins, directions = camera.rays(np.stack([cols, rows], 1).astype(np.float64))
+        pixel = rows * camera.width + cols
+        hit = self.tracer.hits(origins, directions)
+        front = (hit["geomID"] >= 0) & (hit["tfar"] < depth[pixel])
+        kept = {name: values[front] for name, values in hit.items()}
+        kept["origins"], kept["directions"] = origins[front], directions[front]
+        return pixel[front], kept
+
+    def surface(
+        self, camera: SyntheticCamera, pixel: NDArray[np.int64], hit: dict[str, NDArray]
+    ) -> tuple[_Points, NDArray[np.int32], NDArray[np.uint16], F32]:
+        """Points to shade, keys, person ids and canonical coordinates of hits."""
+        n = len(pixel)
+        normal, albedo = np.zeros((n, 3), np.float32), np.zeros((n, 3), np.float32)
+        label, gloss = np.zeros((n, 3), np.float32), np.full(n, 0.06, np.float32)
+        ids = np.zeros(n, np.uint16)
+        direction, depth = hit["directions"], hit["tfar"]
+        towards = np.zeros((n, 3), np.float32)
+        for k, person in enumerate(self.people):
+            own = np.flatnonzero(hit["geomID"] == k)
+            if len(own) == 0:
+                continue
+            figure, face = person.figure, hit["primID"][own]
+            corners, weights = figure.faces[face], _weights(hit, own)
+            normal[own], towards[own] = _oriented(
+                _blend(person.normals, corners, weights), direction[own]
+            )
+            place = _blend(figure.template, corners, weights)
+            label[own] = _blend(figure.canonical, corners, weights)
+            footprint = _footprint(camera, depth[own], normal[own], towards[own])
+            albedo[own] = figure.outfit.colour(figure.part[face], place, footprint)
+            ids[own] = person.id
+        position = hit["origins"] + direction * depth[:, None]
+        keys = self._keys(hit["geomID"], hit["primID"])
+        glow = np.zeros(n, np.float32)
+        return _Points(pixel, position, normal, towards, albedo, gloss, glow), keys, ids, label
+
+    def _keys(self, geometry: NDArray, face: NDArray) -> NDArray[np.int32]:
+        key = np.zeros(len(face), np.int32)
+        for k, person in enumerate(self.people):
+            own = geometry == k
+            key[own] = _PERSON_KEY + 16 * k + person.figure.part[face[own]]
+        return key
+
+    def nearer(
+        self, origins: F32, directions: F32, depth: NDArray, key: NDArray
+    ) -> tuple[NDArray, NDArray]:
+        """Depths and keys after people in front of (depth, key) are put in."""
+        hit = self.tracer.hits(origins, directions)
+        front = (hit["geomID"] >= 0) & (hit["tfar"] < depth)
+        depth, key = depth.copy(), key.copy()
+        depth[front] = hit["tfar"][front]
+        key[front] = self._keys(hit["geomID"][front], hit["primID"][front])
+        return depth, key
+
+    def near(self, points: F32, lights: tuple, reach: float) -> NDArray[np.bool_]:
+        """Which points (N, 3) can be shadowed by somebody (conservative, by bounding spheres)."""
+        out = np.zeros(len(points), bool)
+        for low, high in self._boxes:
+            centre = (low + high) / 2
+            radius = float(np.linalg.norm(high - low)) / 2
+            out |= ((points - centre) ** 2).sum(1) < (radius + 2.1 * reach) ** 2
+            for light in lights:
+                way = light.position.astype(np.float32) - points
+                t = ((centre - points) * way).sum(1) / (way * way).sum(1)
+                closest = points + np.clip(t, 0, 1)[:, None] * way
+                spread = radius + np.clip(t, 0, 1) * light.radius
+                out |= ((closest - centre) ** 2).sum(1) < spread**2
+        return out
+
+
+def _weights(hit: dict[str, NDArray], index: NDArray) -> F32:
+    u, v = hit["u"][index], hit["v"][index]
+    return np.stack([1 - u - v, u, v], 1)
+
+
+def _blend(values: F32, corners: NDArray[np.int32], weights: F32) -> F32:
+    out = values[corners[:, 0]] * weights[:, :1]
+    out += values[corners[:, 1]] * weights[:, 1:2]
+    out += values[corners[:, 2]] * weights[:, 2:]
+    return out
+
+
+def _oriented(normal: F32, direction: F32) -> tuple[F32, F32]:
+    """Unit normals turned to the viewer, and unit directions to the viewer."""
+    towards = -direction / np.sqrt(np.einsum("ij,ij->i", direction, direction))[:, None]
+    normal = normal / (np.sqrt(np.einsum("ij,ij->i", normal, normal))[:, None] + 1e-12)
+    away = np.einsum("ij,ij->i", normal, towards) < 0
+    normal[away] *= -1
+    return normal, towards
+
+
+def _footprint(camera: SyntheticCamera, depth: F32, normal: F32, towards: F32) -> F32:
+    """Metres of surface under one pixel, stretched at grazing angles."""
+    slant = np.abs(np.einsum("ij,ij->i", normal, towards))
+    return depth / np.float32(camera.K[0, 0]) / np.sqrt(np.maximum(slant, 0.1))
+
+
+def _smoothed(light: F32, key: NDArray[np.int32]) -> F32:
+    return smooth(light.reshape(*key.shape, -1), key).reshape(light.shape)
+
+
+def _spread(mask: NDArray, pixel: NDArray, shape: tuple[int, int]) -> NDArray[np.bool_]:
+    """Flat image mask of the pixels whose smoothing window touches a masked pixel."""
+    image = np.zeros(shape[0] * shape[1], np.uint8)
+    image[pixel[mask]] = 1
+    return cv2.dilate(image.reshape(shape), np.ones((9, 9), np.uint8)).ravel() > 0
+
+
+def _pick(
+    image: F32,
+    key: NDArray[np.int32],
+    depth: F32,
+    rows: NDArray,
+    cols: NDArray,
+    sub: NDArray,
+    z: NDArray,
+) -> F32:
+    """Colour (N, 3) of the neighbour or pixel itself with key ``sub`` and the nearest depth."""
+    best = np.full(len(rows), np.inf, np.float32)
+    best_row, best_col = rows.copy(), cols.copy()
+    finite = np.where(np.isfinite(z), z, 1e6).astype(np.float32)
+    for dy in (0, -1, 1):
+        for dx in (0, -1, 1):
+            y = np.clip(rows + dy, 0, key.shape[0] - 1)
+            x = np.clip(cols + dx, 0, key.shape[1] - 1)
+            here = depth[y, x]
+            gap = np.abs(np.where(np.isfinite(here), here, 1e6) - finite)
+            gap = np.where(key[y, x] == sub, gap + 1e-3 * (abs(dx) + abs(dy)), np.inf)
+            better = gap < best
+            best[better] = gap[better]
+            best_row[better], best_col[better] = y[better], x[better]
+    return image[best_row, best_col]
