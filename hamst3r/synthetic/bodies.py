@@ -56,6 +56,7 @@ class Figure:
     Attributes:
         template, canonical: (V, 3) of all vertices; worn things carry the label of the nearest
             vertex of the skin. faces: (F, 3). part: (F,) BODY, SKIRT, HAIR, HAT or BAG.
+        rest_joints: (24, 3) joints of this shape at rest, metres.
     """
 
     def __init__(self, outfit: Outfit, betas: F64, model: BodyModel | None = None) -> None:
@@ -82,13 +83,15 @@ class Figure:
         self.part = np.concatenate(part).astype(np.int32)
         shape = self.betas[: dirs[0].shape[2]].astype(np.float32)
         self._shaped = self.template + np.concatenate(dirs).astype(np.float32) @ shape
-        self._weights = np.concatenate(weights).astype(np.float32)
+        blend = np.concatenate(weights).astype(np.float32)
+        # The stored half-precision weights sum to one within 1e-4 only.
+        self._weights = blend / blend.sum(1, keepdims=True)
         skin = _vertex_normals(self._shaped, self.faces)
         puff = np.zeros(count, np.float32)
         body = len(model.v_template)
         puff[:body] = outfit.offsets(self.template[:body])
         self._shaped = self._shaped + skin * puff[:, None]
-        self._rest = model.rest_joints(self._betas())[0].numpy().astype(np.float64)
+        self.rest_joints = model.rest_joints(self._betas())[0].numpy().astype(np.float64)
 
     def _betas(self) -> torch.Tensor:
         return torch.from_numpy(self.betas.astype(np.float32))[None]
@@ -104,7 +107,7 @@ class Figure:
                 self._betas(),
             )
         turns, joints = turn[0].numpy(), place[0].numpy()
-        offset = joints - np.einsum("jab,jb->ja", turns, self._rest.astype(np.float32))
+        offset = joints - np.einsum("jab,jb->ja", turns, self.rest_joints.astype(np.float32))
         blend = self._weights @ np.concatenate([turns.reshape(24, 9), offset], 1)
         vertices = np.einsum("vab,vb->va", blend[:, :9].reshape(-1, 3, 3), self._shaped)
         vertices = np.ascontiguousarray(vertices + blend[:, 9:], np.float32)
@@ -117,7 +120,7 @@ class Figure:
         self, rotations: F64, xy: F64, id: int, kind: str
     ) -> tuple[PersonState, PersonMesh]:
         """As :meth:`pose`, with the pelvis above ``xy`` (2,) and the lowest vertex at z = 0."""
-        transl = np.array([xy[0] - self._rest[0, 0], xy[1] - self._rest[0, 1], 0.0])
+        transl = np.array([xy[0] - self.rest_joints[0, 0], xy[1] - self.rest_joints[0, 1], 0.0])
         state, mesh = self.pose(rotations, transl, id, kind)
         lift = np.array([0.0, 0.0, -float(mesh.vertices[:, 2].min())])
         state = PersonState(

@@ -153,6 +153,7 @@ def sample_outfit(rng: np.random.Generator) -> Outfit:
     sleeve = rng.choice([0.17, rng.uniform(0.24, 0.4), rng.uniform(0.58, 0.66)], p=[0.1, 0.4, 0.5])
     leg = rng.choice([rng.uniform(-0.45, -0.12), rng.uniform(-0.84, -0.72)], p=[0.25, 0.75])
     top = rng.choice([rng.uniform(0.002, 0.012), rng.uniform(0.012, 0.03)], p=[0.7, 0.3])
+    hat = bool(rng.random() < 0.15)
     hair = int(rng.choice(3, p=[0.12, 0.53, 0.35]))
     return Outfit(
         materials=maker.table(),
@@ -166,13 +167,13 @@ def sample_outfit(rng: np.random.Generator) -> Outfit:
         hair=hair,
         skirt=skirt,
         coat=coat,
-        hat=bool(rng.random() < 0.15),
         bag=bool(rng.random() < 0.12),
         open_front=float(rng.choice([0.0, 0.03, 0.07], p=[0.75, 0.1, 0.15])),
+        hat=hat,
         puff=(
             max(float(top), 0.02 * coat),
             float(rng.uniform(0.002, 0.014)),
-            float(rng.uniform(0.004, 0.025)),
+            0.003 if hat else float(rng.uniform(0.004, 0.025)),
         ),
     )
 
@@ -196,9 +197,10 @@ def attachments(model: BodyModel, outfit: Outfit) -> list[tuple[int, NDArray, ND
     if outfit.skirt is not None:
         t = np.linspace(0, 1, 9)
         drop = 0.1 - outfit.skirt
-        flare = 0.16 if outfit.coat else 0.3
-        grow = flare * drop * t + 0.02 + outfit.puff[0]
-        v, f = _tube(0.1 - drop * t, 0.15 + grow, 0.115 + grow, 0.0, -np.pi, np.pi)
+        hips = np.minimum(t * drop / 0.12, 1.0) ** 0.7  # follows the waist, then hangs
+        grow = (0.12 if outfit.coat else 0.2) * drop * t + outfit.puff[0] * hips
+        rx, rz = 0.11 + 0.06 * hips + grow, 0.085 + 0.045 * hips + grow
+        v, f = _tube(0.1 - drop * t, rx, rz, 0.01, -np.pi, np.pi)
         weights = np.zeros((len(v), 24))
         thigh = smooth(0.02 - v[:, 1], 0.0, 0.35)
         left = smooth(v[:, 0], -0.12, 0.12)

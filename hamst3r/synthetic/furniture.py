@@ -45,8 +45,8 @@ def _things(
         x, y = rng.uniform(-0.38, 0.38, 2) * area
         kind = rng.integers(4)
         if kind == 0:
-            s = rng.uniform(0.06, 0.3, 3)
-            b.box((x, y, z + s[2] / 2), tuple(s), m.draw())
+            bw, bd, bh = (float(v) for v in rng.uniform(0.06, 0.3, 3))
+            b.box((x, y, z + bh / 2), (bw, bd, bh), m.draw())
         elif kind == 1:
             r = rng.uniform(0.03, 0.09)
             b.cylinder((x, y, z), r, rng.uniform(0.08, 0.35), m.draw(), r * rng.uniform(0.4, 1.2))
@@ -58,8 +58,8 @@ def _things(
             b.picture(corner * [0.94, 1, 0.9] + [x, y, z + h / 2 + 0.06], face)
             b.box((x, y, z + 0.03), (0.1, 0.12, 0.06), m.plain(np.full(3, 0.03)))
         else:
-            s = rng.uniform(0.06, 0.22)
-            b.blob((x, y, z + s / 2), (s, s, s), m.draw(), rng.choice([0.0, 0.3]))
+            r = rng.uniform(0.06, 0.22)
+            b.blob((x, y, z + r / 2), (r, r, r), m.draw(), rng.choice([0.0, 0.3]))
 
 
 def chair(b: MeshBuilder, m: MaterialMaker, rng: np.random.Generator, size: Size) -> None:
@@ -92,12 +92,12 @@ def shelf(b: MeshBuilder, m: MaterialMaker, rng: np.random.Generator, size: Size
     for k in range(rows + 1):
         z = 0.02 + k * (h - 0.04) / rows
         b.box((0, 0, z), (w - 0.06, d, 0.025), wood)
-        x = -w / 2 + 0.05
-        while k < rows and x < w / 2 - 0.12 and rng.random() < 0.93:
+        left = -w / 2 + 0.05
+        while k < rows and left < w / 2 - 0.12 and rng.random() < 0.93:
             bw, bh = rng.uniform(0.025, 0.12), rng.uniform(0.1, 0.9) * (h / rows - 0.04)
             bd = d * rng.uniform(0.5, 0.9)
-            b.box((x + bw / 2, 0, z + 0.0125 + bh / 2), (bw, bd, bh), books[rng.integers(6)])
-            x += bw + rng.choice([0.004, 0.1], p=[0.8, 0.2])
+            b.box((left + bw / 2, 0, z + 0.0125 + bh / 2), (bw, bd, bh), books[rng.integers(6)])
+            left += bw + rng.choice([0.004, 0.1], p=[0.8, 0.2])
 
 
 def sofa(b: MeshBuilder, m: MaterialMaker, rng: np.random.Generator, size: Size) -> None:

@@ -11,7 +11,7 @@ from hamst3r.synthetic.bodies import Figure, PersonMesh, PersonState, sample_bet
 from hamst3r.synthetic.cameras import sample_cameras, small
 from hamst3r.synthetic.clothing import sample_outfit
 from hamst3r.synthetic.poses import sample_pose
-from hamst3r.synthetic.render import Renderer, SyntheticView
+from hamst3r.synthetic.render import Cast, Renderer, SyntheticView
 from hamst3r.synthetic.sensor import expose
 from hamst3r.synthetic.worlds import free, sample_world
 
@@ -86,7 +86,7 @@ class SceneGenerator:
         stools = [_seat(s, m) for s, m in zip(states, meshes, strict=True) if s.kind == "sit"]
         stool_table = np.array([s for s in stools if s is not None], float).reshape(-1, 3)
         world = sample_world(rng, outdoor, discs, stool_table, half, config.clutter)
-        renderer = Renderer(world)
+        renderer, cast = Renderer(world), Cast(meshes)
         targets = [np.array([0, 0, 1.0]), *(s.joints[[0, 15]].mean(0) for s in states)]
         if len(targets) > 1 and rng.random() < 0.85:
             targets = targets[1:]
@@ -97,12 +97,12 @@ class SceneGenerator:
             half,
             world.height if not outdoor else 3.0,
             np.stack(targets),
-            lambda camera: renderer.probe(small(camera)),
+            lambda camera: renderer.probe(small(camera), cast),
             config.camera_style,
         )
         rendered = []
         for camera in cameras:
-            view = renderer.render(renderer.background(camera), meshes)
+            view = renderer.render(renderer.background(camera), cast)
             rgb = expose(view.rgb, rng, config.sensor)
             rendered.append(SyntheticView(**{**view.__dict__, "rgb": rgb}))
         metadata = {"style": style, "outdoor": outdoor, "half": half, "height": world.height}

@@ -91,8 +91,8 @@ def visibility(
 def smooth(values: F32, key: NDArray[np.int32]) -> F32:
     """Average (H, W, C) over PATTERN x PATTERN pixels of the same ``key`` (H, W)."""
     kernel = np.ones((PATTERN, PATTERN), np.uint8)
-    mean = cv2.blur(values, (PATTERN, PATTERN), borderType=cv2.BORDER_REPLICATE)
-    mean = mean.reshape(values.shape)
+    blurred = cv2.blur(values, (PATTERN, PATTERN), borderType=cv2.BORDER_REPLICATE)
+    mean: F32 = np.asarray(blurred, np.float32).reshape(values.shape)
     keys = key.astype(np.float32)
     mixed = cv2.dilate(keys, kernel) != cv2.erode(keys, kernel)
     rows, cols = np.nonzero(mixed)
@@ -143,7 +143,7 @@ def shade(
         half = way + towards
         half /= np.sqrt(np.einsum("ij,ij->i", half, half))[:, None] + 1e-6
         peak = np.maximum(np.einsum("ij,ij->i", half, normals), 0) ** 24
-        shine += (gloss * peak * (cosine > 0))[:, None] * tint
+        shine += (gloss * peak * light[:, column])[:, None] * tint
     return albedo * (colour + glow[:, None] * 1.2) + shine
 
 

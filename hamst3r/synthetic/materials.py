@@ -40,11 +40,13 @@ class MaterialTable:
         bank = texture_bank()
         tile = self.tile[row]
         value = bank.sample(self.pattern[row], uv[:, 0] / tile, uv[:, 1] / tile, footprint / tile)
+        noise = bank.family["noise"]
+        grain_tile = (0.45 + 0.23 * (row % 7)).astype(np.float32)
         fine = bank.sample(
-            np.full(len(row), bank.family["noise"][0]),
-            uv[:, 0] / 0.6,
-            uv[:, 1] / 0.6,
-            footprint / 0.6,
+            noise[row % len(noise)],
+            uv[:, 0] / grain_tile,
+            uv[:, 1] / grain_tile,
+            footprint / grain_tile,
         )
         value = value * 2
         low = np.minimum(value, 1)[:, None]
@@ -109,7 +111,7 @@ class MaterialMaker:
             out = middle * np.exp(rng.normal(0, 0.55 * contrast, (3, 1)))
         elif kind < 0.8:  # related
             out = middle * np.exp(rng.normal(0, 0.4 * contrast, (3, 1)))
-            out = out * np.exp(rng.normal(0, 0.3 * contrast, (3, 3)))
+            out = out * np.exp(rng.normal(0, 0.13 * contrast, (3, 3)))
         else:
             others = np.stack([random_colour(rng, value) for _ in range(3)])
             out = middle + (others - middle) * min(contrast, 1.0)
@@ -120,8 +122,8 @@ def random_colour(
     rng: np.random.Generator, value: tuple[float, float] = (0.03, 0.8), saturation: float = 1.0
 ) -> NDArray[np.float64]:
     """Linear RGB (3,), mostly muted as things in rooms are, sometimes vivid."""
-    vivid = rng.random() < 0.25
-    strength = rng.uniform(0.5, 0.95) if vivid else rng.beta(1.2, 4.0)
+    vivid = rng.random() < 0.14
+    strength = rng.uniform(0.5, 0.95) if vivid else rng.beta(1.1, 4.5)
     level = rng.uniform(np.sqrt(value[0]), np.sqrt(value[1])) ** 2
     hue = rng.random() if vivid or rng.random() < 0.5 else rng.normal(0.09, 0.04) % 1
     return np.array(colorsys.hsv_to_rgb(hue, strength * saturation, level))

@@ -48,14 +48,15 @@ def gait(phase: float, stride: float = 1.0) -> F64:
         (-1.0, 2, 5, 8, 17, 19),
     ):
         own = phase if side > 0 else phase + np.pi
-        swing = 0.42 * stride * np.sin(own)
+        # Nearly a triangle wave: a planted foot moves back as steadily as the body goes on.
+        swing = 0.31 * stride * np.arcsin(0.96 * np.sin(own))
         lift = max(0.0, np.cos(own + 0.3))  # the leg bends while it moves forward
         turns[hip] = Rotation.from_euler("zx", [side * 0.03, -swing - 0.25 * stride * lift])
         turns[knee] = Rotation.from_euler("x", 0.1 + 0.95 * stride * lift)
         turns[ankle] = Rotation.from_euler("x", -0.05 + 0.25 * stride * min(0.0, np.sin(own)) * -1)
         back = -0.45 * stride * np.sin(own)
-        direction = np.array([0.14 * side, -np.cos(back), np.sin(back)])
-        turns[shoulder], turns[elbow] = arm(side, direction, 0.0, 0.3 + 0.2 * np.sin(own + np.pi))
+        turns[shoulder] = Rotation.from_euler("x", -back) * Rotation.from_euler("z", -side * 1.42)
+        turns[elbow] = Rotation.from_euler("y", -side * (0.3 + 0.2 * np.sin(own + np.pi)))
     turns[3] = Rotation.from_euler("xy", [0.04, 0.06 * stride * np.sin(phase)])
     turns[9] = Rotation.from_euler("y", -0.10 * stride * np.sin(phase))
     return np.stack([turn.as_matrix() for turn in turns])

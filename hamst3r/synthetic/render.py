@@ -25,7 +25,7 @@ from hamst3r.synthetic.lighting import (
     tone,
     visibility,
 )
-from hamst3r.synthetic.worlds import World
+from hamst3r.synthetic.worlds import Light, World
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -65,6 +65,30 @@ class _Points:
     glow: F32
 
 
+class _ShadowReach:
+    """Finds which of N points a sphere may shadow; what does not depend on the sphere is kept."""
+
+    def __init__(self, points: F32, lights: tuple[Light, ...], occlusion: float) -> None:
+        self._points, self._occlusion = points, occlusion
+        self._squared = _squared(points)
+        self._lights = []
+        for light in lights:
+            way = light.position.astype(np.float32) - points
+            along = np.einsum("ij,ij->i", points, way)
+            self._lights.append((way, along, _squared(way), light.radius))
+
+    def near(self, centre: F32, radius: float) -> NDArray[np.bool_]:
+        """(N,) whether the sphere can take light from a point, or be close enough to darken it."""
+        offset = self._squared - 2 * (self._points @ centre) + centre @ centre
+        out = offset < (radius + 2.1 * self._occlusion) ** 2
+        for way, along, squared, lamp in self._lights:
+            dot = along - way @ centre
+            t = np.clip(-dot / squared, 0, 1)
+            distance = offset + t * (2 * dot + t * squared)  # squared, from the ray to the centre
+            out |= distance < (radius + t * lamp) ** 2 + 0.02
+        return out
+
+
 @dataclass(frozen=True, eq=False)
 class Background:
     """A camera's image of the world without people, and what is needed to put people in.
@@ -73,6 +97,7 @@ class Background:
         camera: Which camera. depth: (H * W,) metres, inf where nothing was hit.
         key: (H, W) int32 surface ids, 0 = sky. linear: (H * W, 3) radiance without people.
         light: (H * W, L + 1) unsmoothed visibility. exposure: Factor on radiance.
+        reach: Which of ``points`` somebody may shadow.
     """
 
     camera: SyntheticCamera
@@ -82,6 +107,7 @@ class Background:
     linear: F32
     light: F32
     exposure: float
+    reach: _ShadowReach
 
 
 class Renderer:
@@ -92,17 +118,21 @@ class Renderer:
         self._tracer = Tracer([(world.mesh.vertices, world.mesh.faces)])
         self._occlusion_reach = 0.5
 
-    def probe(self, camera: SyntheticCamera) -> F32 | None:
+    def probe(self, camera: SyntheticCamera, cast: Cast) -> F32 | None:
         """Depths (h, w) of a small camera, 0 for sky; None if it stands in or too near things."""
         origins, directions = camera.rays()
         hit = self._tracer.hits(origins, directions)
         found = hit["geomID"] >= 0
-        depth = np.where(found, hit["tfar"], 0.0).astype(np.float32)
-        behind = np.einsum("ij,ij->i", hit["Ng"], directions) > 0
+        reach = np.where(found, hit["tfar"], np.inf)
+        reach, keys = cast.nearer(origins, directions, reach, np.zeros(len(reach), np.int32))
+        person = keys > 0
+        found = found | person
+        depth = np.where(found, reach, 0.0).astype(np.float32)
+        behind = (np.einsum("ij,ij->i", hit["Ng"], directions) > 0) & ~person
         close = found & (depth < 0.45)
-        if (behind & found).mean() > 0.03 or close.mean() > 0.06 or found.mean() < 0.4:
+        if behind.mean() > 0.03 or close.mean() > 0.06 or found.mean() < 0.4:
             return None
-        if np.median(depth[found]) < 1.0:
+        if np.median(depth[found]) < 1.0 or person.mean() > 0.5:
             return None
         return depth.reshape(camera.height, camera.width)
 
@@ -114,7 +144,7 @@ class Renderer:
         depth = np.where(found, hit["tfar"], np.inf).astype(np.float32)
         key = np.zeros(len(depth), np.int32)
         key[found] = self.world.mesh.surface[hit["primID"][found]]
-        key = key.reshape(camera.height, camera.width)
+        keys = key.reshape(camera.height, camera.width)
         points = self._static_points(camera, origins, directions, hit)
         lights = self.world.lights
         light = np.ones((len(depth), len(lights) + 1), np.float32)
@@ -127,23 +157,25 @@ class Renderer:
             self._occlusion_reach,
         )
         linear = np.zeros((len(depth), 3), np.float32)
-        linear[points.pixel] = self._shade(points, _smoothed(light, key)[points.pixel])
+        linear[points.pixel] = self._shade(points, _smoothed(light, keys)[points.pixel])
         if self.world.sky is not None:
             linear[~found] = sky_colour(self.world.sky, directions[~found])
         luminance = linear @ np.array([0.25, 0.6, 0.15], np.float32)
-        exposure = 0.6 / (0.5 * float(luminance.mean()) + 0.5 * float(np.median(luminance)) + 1e-3)
-        return Background(camera, depth, key, points, linear, light, exposure)
+        middle = 0.5 * float(luminance.mean()) + 0.5 * float(np.median(luminance)) + 1e-3
+        bright = float(np.percentile(luminance, 90)) + 1e-3
+        exposure = min(0.6 / middle, 1.4 / bright)
+        reach = _ShadowReach(points.position, lights, self._occlusion_reach)
+        return Background(camera, depth, keys, points, linear, light, exposure, reach)
 
-    def render(self, background: Background, people: Sequence[PersonMesh]) -> SyntheticView:
+    def render(self, background: Background, cast: Cast) -> SyntheticView:
         """Put people into a background; the same as tracing everything at once."""
         camera = background.camera
         shape = (camera.height, camera.width)
-        cast = _Cast(people)
         depth, key = background.depth.copy(), background.key.ravel().copy()
         linear = background.linear
         instances = np.zeros(len(depth), np.uint16)
         densepose = np.full((len(depth), 3), np.nan, np.float32)
-        if people:
+        if cast.people:
             pixel, hit = cast.trace(camera, depth)
             points, keys, ids, labels = cast.surface(camera, pixel, hit)
             depth[pixel] = hit["tfar"]
@@ -193,18 +225,19 @@ class Renderer:
         return _Points(pixel, position, normal, towards, albedo, table.gloss[row], table.glow[row])
 
     def _relight(
-        self, background: Background, cast: _Cast, points: _Points, key: NDArray[np.int32]
+        self, background: Background, cast: Cast, points: _Points, key: NDArray[np.int32]
     ) -> F32:
         """Radiance (H * W, 3) with people: their own, and the background in their shadow."""
         width, lights = background.camera.width, self.world.lights
         light = background.light.copy()
         covered = np.zeros(len(light), bool)
         covered[points.pixel] = True
-        rest = np.flatnonzero(~covered[background.points.pixel])
         ground = background.points
+        near = np.zeros(len(ground.pixel), bool)
+        for centre, radius in cast.spheres():
+            near |= background.reach.near(centre, radius)
+        rest = np.flatnonzero(near & ~covered[ground.pixel])
         pixel = ground.pixel[rest]
-        near = cast.near(ground.position[rest], lights, self._occlusion_reach)
-        rest, pixel = rest[near], pixel[near]
         shadow = visibility(
             [cast.tracer],
             ground.position[rest],
@@ -224,7 +257,7 @@ class Renderer:
         )
         smoothed = _smoothed(light, key)
         linear = background.linear.copy()
-        changed = np.flatnonzero(_spread((shadow < 1).any(1), pixel, key.shape)[ground.pixel])
+        changed = np.flatnonzero(_spread(pixel[(shadow < 1).any(axis=1)], key.shape)[ground.pixel])
         changed = changed[~covered[ground.pixel[changed]]]
         part = _Points(*(getattr(ground, name)[changed] for name in _Points.__annotations__))
         linear[part.pixel] = self._shade(part, smoothed[part.pixel])
@@ -237,7 +270,7 @@ class Renderer:
         image: F32,
         key: NDArray[np.int32],
         depth: F32,
-        cast: _Cast,
+        cast: Cast,
     ) -> F32:
         """Average pixels on edges with what three more rays see, coloured by their neighbours."""
         edge = np.zeros(key.shape, bool)
@@ -265,8 +298,8 @@ class Renderer:
         return image
 
 
-class _Cast:
-    """The people of one time, ready to be traced."""
+class Cast:
+    """The people of one time, ready to be traced by any camera."""
 
     def __init__(self, people: Sequence[PersonMesh]) -> None:
         self.people = list(people)
@@ -280,12 +313,11 @@ class _Cast:
         window = np.zeros((camera.height, camera.width), bool)
         for low, high in self._boxes:
             corners = np.array(np.meshgrid(*zip(low, high, strict=True))).reshape(3, 8).T
-            pixel, z = camera.project(corners)
-            if (z < 0.05).any():
-                if (z > 0).any():
-                    window[:] = True
+            place, z = camera.project(corners)
+            if (z < 0.05).any():  # the box reaches behind the camera: its outline is unbounded
+                window |= bool((z > 0).any())
                 continue
-            (x0, y0), (x1, y1) = np.floor(pixel.min(0)) - 1, np.ceil(pixel.max(0)) + 2
+            (x0, y0), (x1, y1) = np.floor(place.min(0)) - 1, np.ceil(place.max(0)) + 2
             window[max(int(y0), 0) : max(int(y1), 0), max(int(x0), 0) : max(int(x1), 0)] = True
         rows, cols = np.nonzero(window)
         origins, directions = camera.rays(np.stack([cols, rows], 1).astype(np.float64))
@@ -343,20 +375,15 @@ class _Cast:
         key[front] = self._keys(hit["geomID"][front], hit["primID"][front])
         return depth, key
 
-    def near(self, points: F32, lights: tuple, reach: float) -> NDArray[np.bool_]:
-        """Which points (N, 3) can be shadowed by somebody (conservative, by bounding spheres)."""
-        out = np.zeros(len(points), bool)
-        for low, high in self._boxes:
-            centre = (low + high) / 2
-            radius = float(np.linalg.norm(high - low)) / 2
-            out |= ((points - centre) ** 2).sum(1) < (radius + 2.1 * reach) ** 2
-            for light in lights:
-                way = light.position.astype(np.float32) - points
-                t = ((centre - points) * way).sum(1) / (way * way).sum(1)
-                closest = points + np.clip(t, 0, 1)[:, None] * way
-                spread = radius + np.clip(t, 0, 1) * light.radius
-                out |= ((closest - centre) ** 2).sum(1) < spread**2
-        return out
+    def spheres(self) -> list[tuple[F32, float]]:
+        """Bounding spheres, centre (3,) and radius in metres."""
+        return [
+            ((low + high) / 2, float(np.linalg.norm(high - low)) / 2) for low, high in self._boxes
+        ]
+
+
+def _squared(vectors: F32) -> F32:
+    return np.einsum("ij,ij->i", vectors, vectors)
 
 
 def _weights(hit: dict[str, NDArray], index: NDArray) -> F32:
@@ -390,10 +417,10 @@ def _smoothed(light: F32, key: NDArray[np.int32]) -> F32:
     return smooth(light.reshape(*key.shape, -1), key).reshape(light.shape)
 
 
-def _spread(mask: NDArray, pixel: NDArray, shape: tuple[int, int]) -> NDArray[np.bool_]:
-    """Flat image mask of the pixels whose smoothing window touches a masked pixel."""
+def _spread(pixel: NDArray[np.int64], shape: tuple[int, int]) -> NDArray[np.bool_]:
+    """Flat image mask of the pixels whose smoothing window touches ``pixel`` (N,)."""
     image = np.zeros(shape[0] * shape[1], np.uint8)
-    image[pixel[mask]] = 1
+    image[pixel] = 1
     return cv2.dilate(image.reshape(shape), np.ones((9, 9), np.uint8)).ravel() > 0
 
 
@@ -407,11 +434,14 @@ def _pick(
     z: NDArray,
 ) -> F32:
     """Colour (N, 3) of the neighbour or pixel itself with key ``sub`` and the nearest depth."""
+    out = image[rows, cols]
+    other = np.flatnonzero(key[rows, cols] != sub)
+    rows, cols, sub, z = rows[other], cols[other], sub[other], z[other]
     best = np.full(len(rows), np.inf, np.float32)
     best_row, best_col = rows.copy(), cols.copy()
     finite = np.where(np.isfinite(z), z, 1e6).astype(np.float32)
-    for dy in (0, -1, 1):
-        for dx in (0, -1, 1):
+    for dy in (-1, 0, 1):
+        for dx in (-1, 0, 1):
             y = np.clip(rows + dy, 0, key.shape[0] - 1)
             x = np.clip(cols + dx, 0, key.shape[1] - 1)
             here = depth[y, x]
@@ -420,4 +450,5 @@ def _pick(
             better = gap < best
             best[better] = gap[better]
             best_row[better], best_col[better] = y[better], x[better]
-    return image[best_row, best_col]
+    out[other] = image[best_row, best_col]
+    return out

@@ -223,14 +223,10 @@ class TextureBank:
         level: F32 = np.stack(images)
         levels = [level]
         while level.shape[1] > 2:
-            level = (
-                level[:, ::2, ::2]
-                + level[:, 1::2, ::2]
-                + level[:, ::2, 1::2]
-                + level[:, 1::2, 1::2]
-            ) / 4
+            count, size = level.shape[:2]
+            blocks = level.reshape(count, size // 2, 2, size // 2, 2)
+            level = blocks.mean((2, 4), dtype=np.float32)
             levels.append(level)
-        self._count = len(images)
         self._max_level = len(levels) - 1
         sizes = [0, *(part.size for part in levels[:-1])]
         self._start = np.cumsum(sizes).astype(np.int32)

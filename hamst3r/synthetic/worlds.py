@@ -277,7 +277,7 @@ def _lamps(rng: np.random.Generator, half: F64, height: float) -> tuple[tuple[Li
             else rng.uniform(1.2, height - 0.2)
         )
         power = 1.0 if k == 0 else rng.uniform(0.15, 0.8)
-        colour = tint(0.15 if rng.random() < 0.8 else 0.45) * power
+        colour = tint(0.1 if rng.random() < 0.85 else 0.4) * power
         lights.append(
             Light(np.array([*xy, z]), colour, rng.uniform(0.03, 0.4), rng.uniform(1.5, 6.0))
         )
