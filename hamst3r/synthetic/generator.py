@@ -11,8 +11,9 @@ from hamst3r.synthetic.bodies import Figure, PersonMesh, PersonState, sample_bet
 from hamst3r.synthetic.cameras import sample_cameras, small
 from hamst3r.synthetic.clothing import sample_outfit
 from hamst3r.synthetic.poses import sample_pose
-from hamst3r.synthetic.render import Cast, Renderer, SyntheticView
+from hamst3r.synthetic.render import Renderer, SyntheticView
 from hamst3r.synthetic.sensor import expose
+from hamst3r.synthetic.surfaces import Cast
 from hamst3r.synthetic.worlds import free, sample_world
 
 F64 = NDArray[np.float64]

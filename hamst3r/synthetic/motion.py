@@ -12,7 +12,8 @@ from hamst3r.synthetic.bodies import Figure, PersonMesh, PersonState, sample_bet
 from hamst3r.synthetic.cameras import SyntheticCamera, intrinsics, look_at
 from hamst3r.synthetic.clothing import sample_outfit
 from hamst3r.synthetic.poses import UPRIGHT, gait
-from hamst3r.synthetic.render import Background, Cast, Renderer, SyntheticView
+from hamst3r.synthetic.render import Background, Renderer, SyntheticView
+from hamst3r.synthetic.surfaces import Cast
 from hamst3r.synthetic.worlds import sample_world
 
 F64 = NDArray[np.float64]

@@ -6,14 +6,12 @@ inside their projected bounding boxes, relights what their shadows touch, and jo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from hamst3r.synthetic.bodies import PersonMesh
 from hamst3r.synthetic.cameras import SyntheticCamera
 from hamst3r.synthetic.lighting import (
     Tracer,
@@ -25,11 +23,18 @@ from hamst3r.synthetic.lighting import (
     tone,
     visibility,
 )
+from hamst3r.synthetic.surfaces import (
+    Cast,
+    SurfacePoints,
+    footprint_size,
+    hit_weights,
+    interpolate,
+    oriented,
+)
 from hamst3r.synthetic.worlds import Light, World
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
-_PERSON_KEY = 1 << 20  # keys of people's pixels start here, above those of static surfaces
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,19 +55,6 @@ class SyntheticView:
     densepose: F32
     K: F64
     T_world_cam: F64
-
-
-@dataclass(frozen=True, eq=False)
-class _Points:
-    """Surface points to shade, (N, ...) each; ``pixel`` is their flat index in the image."""
-
-    pixel: NDArray[np.int64]
-    position: F32
-    normal: F32
-    towards: F32
-    albedo: F32
-    gloss: F32
-    glow: F32
 
 
 class _ShadowReach:
@@ -103,7 +95,7 @@ class Background:
     camera: SyntheticCamera
     depth: F32
     key: NDArray[np.int32]
-    points: _Points
+    points: SurfacePoints
     linear: F32
     light: F32
     exposure: float
@@ -163,7 +155,7 @@ class Renderer:
         luminance = linear @ np.array([0.25, 0.6, 0.15], np.float32)
         middle = 0.5 * float(luminance.mean()) + 0.5 * float(np.median(luminance)) + 1e-3
         bright = float(np.percentile(luminance, 90)) + 1e-3
-        exposure = min(0.6 / middle, 1.4 / bright)
+        exposure = min(0.5 / middle, 1.3 / bright)
         reach = _ShadowReach(points.position, lights, self._occlusion_reach)
         return Background(camera, depth, keys, points, linear, light, exposure, reach)
 
@@ -193,7 +185,7 @@ class Renderer:
             camera.T_world_cam,
         )
 
-    def _shade(self, points: _Points, light: F32) -> F32:
+    def _shade(self, points: SurfacePoints, light: F32) -> F32:
         p = points
         return shade(
             p.position,
@@ -209,23 +201,25 @@ class Renderer:
 
     def _static_points(
         self, camera: SyntheticCamera, origins: F32, directions: F32, hit: dict[str, NDArray]
-    ) -> _Points:
+    ) -> SurfacePoints:
         mesh, table = self.world.mesh, self.world.materials
         pixel = np.flatnonzero(hit["geomID"] >= 0)
         face = hit["primID"][pixel]
         corners = mesh.faces[face]
-        weights = _weights(hit, pixel)
+        weights = hit_weights(hit, pixel)
         direction, depth = directions[pixel], hit["tfar"][pixel]
         position = origins[pixel] + direction * depth[:, None]
-        normal, towards = _oriented(_blend(mesh.normals, corners, weights), direction)
-        uv = _blend(mesh.uv, corners, weights)
+        normal, towards = oriented(interpolate(mesh.normals, corners, weights), direction)
+        uv = interpolate(mesh.uv, corners, weights)
         row = mesh.material[face]
-        footprint = _footprint(camera, depth, normal, towards)
+        footprint = footprint_size(camera, depth, normal, towards)
         albedo = table.albedo(row, uv, footprint)
-        return _Points(pixel, position, normal, towards, albedo, table.gloss[row], table.glow[row])
+        return SurfacePoints(
+            pixel, position, normal, towards, albedo, table.gloss[row], table.glow[row]
+        )
 
     def _relight(
-        self, background: Background, cast: Cast, points: _Points, key: NDArray[np.int32]
+        self, background: Background, cast: Cast, points: SurfacePoints, key: NDArray[np.int32]
     ) -> F32:
         """Radiance (H * W, 3) with people: their own, and the background in their shadow."""
         width, lights = background.camera.width, self.world.lights
@@ -259,7 +253,9 @@ class Renderer:
         linear = background.linear.copy()
         changed = np.flatnonzero(_spread(pixel[(shadow < 1).any(axis=1)], key.shape)[ground.pixel])
         changed = changed[~covered[ground.pixel[changed]]]
-        part = _Points(*(getattr(ground, name)[changed] for name in _Points.__annotations__))
+        part = SurfacePoints(
+            *(getattr(ground, name)[changed] for name in SurfacePoints.__annotations__)
+        )
         linear[part.pixel] = self._shade(part, smoothed[part.pixel])
         linear[points.pixel] = self._shade(points, smoothed[points.pixel])
         return linear
@@ -298,119 +294,8 @@ class Renderer:
         return image
 
 
-class Cast:
-    """The people of one time, ready to be traced by any camera."""
-
-    def __init__(self, people: Sequence[PersonMesh]) -> None:
-        self.people = list(people)
-        self.tracer = Tracer([(p.vertices, p.figure.faces) for p in people])
-        self._boxes = [(p.vertices.min(0), p.vertices.max(0)) for p in people]
-
-    def trace(
-        self, camera: SyntheticCamera, depth: F32
-    ) -> tuple[NDArray[np.int64], dict[str, NDArray]]:
-        """Flat pixels where a person is in front of ``depth`` (H * W,), and the hits there."""
-        window = np.zeros((camera.height, camera.width), bool)
-        for low, high in self._boxes:
-            corners = np.array(np.meshgrid(*zip(low, high, strict=True))).reshape(3, 8).T
-            place, z = camera.project(corners)
-            if (z < 0.05).any():  # the box reaches behind the camera: its outline is unbounded
-                window |= bool((z > 0).any())
-                continue
-            (x0, y0), (x1, y1) = np.floor(place.min(0)) - 1, np.ceil(place.max(0)) + 2
-            window[max(int(y0), 0) : max(int(y1), 0), max(int(x0), 0) : max(int(x1), 0)] = True
-        rows, cols = np.nonzero(window)
-        origins, directions = camera.rays(np.stack([cols, rows], 1).astype(np.float64))
-        pixel = rows * camera.width + cols
-        hit = self.tracer.hits(origins, directions)
-        front = (hit["geomID"] >= 0) & (hit["tfar"] < depth[pixel])
-        kept = {name: values[front] for name, values in hit.items()}
-        kept["origins"], kept["directions"] = origins[front], directions[front]
-        return pixel[front], kept
-
-    def surface(
-        self, camera: SyntheticCamera, pixel: NDArray[np.int64], hit: dict[str, NDArray]
-    ) -> tuple[_Points, NDArray[np.int32], NDArray[np.uint16], F32]:
-        """Points to shade, keys, person ids and canonical coordinates of hits."""
-        n = len(pixel)
-        normal, albedo = np.zeros((n, 3), np.float32), np.zeros((n, 3), np.float32)
-        label, gloss = np.zeros((n, 3), np.float32), np.full(n, 0.06, np.float32)
-        ids = np.zeros(n, np.uint16)
-        direction, depth = hit["directions"], hit["tfar"]
-        towards = np.zeros((n, 3), np.float32)
-        for k, person in enumerate(self.people):
-            own = np.flatnonzero(hit["geomID"] == k)
-            if len(own) == 0:
-                continue
-            figure, face = person.figure, hit["primID"][own]
-            corners, weights = figure.faces[face], _weights(hit, own)
-            normal[own], towards[own] = _oriented(
-                _blend(person.normals, corners, weights), direction[own]
-            )
-            place = _blend(figure.template, corners, weights)
-            label[own] = _blend(figure.canonical, corners, weights)
-            footprint = _footprint(camera, depth[own], normal[own], towards[own])
-            albedo[own] = figure.outfit.colour(figure.part[face], place, footprint)
-            ids[own] = person.id
-        position = hit["origins"] + direction * depth[:, None]
-        keys = self._keys(hit["geomID"], hit["primID"])
-        glow = np.zeros(n, np.float32)
-        return _Points(pixel, position, normal, towards, albedo, gloss, glow), keys, ids, label
-
-    def _keys(self, geometry: NDArray, face: NDArray) -> NDArray[np.int32]:
-        key = np.zeros(len(face), np.int32)
-        for k, person in enumerate(self.people):
-            own = geometry == k
-            key[own] = _PERSON_KEY + 16 * k + person.figure.part[face[own]]
-        return key
-
-    def nearer(
-        self, origins: F32, directions: F32, depth: NDArray, key: NDArray
-    ) -> tuple[NDArray, NDArray]:
-        """Depths and keys after people in front of (depth, key) are put in."""
-        hit = self.tracer.hits(origins, directions)
-        front = (hit["geomID"] >= 0) & (hit["tfar"] < depth)
-        depth, key = depth.copy(), key.copy()
-        depth[front] = hit["tfar"][front]
-        key[front] = self._keys(hit["geomID"][front], hit["primID"][front])
-        return depth, key
-
-    def spheres(self) -> list[tuple[F32, float]]:
-        """Bounding spheres, centre (3,) and radius in metres."""
-        return [
-            ((low + high) / 2, float(np.linalg.norm(high - low)) / 2) for low, high in self._boxes
-        ]
-
-
 def _squared(vectors: F32) -> F32:
     return np.einsum("ij,ij->i", vectors, vectors)
-
-
-def _weights(hit: dict[str, NDArray], index: NDArray) -> F32:
-    u, v = hit["u"][index], hit["v"][index]
-    return np.stack([1 - u - v, u, v], 1)
-
-
-def _blend(values: F32, corners: NDArray[np.int32], weights: F32) -> F32:
-    out = values[corners[:, 0]] * weights[:, :1]
-    out += values[corners[:, 1]] * weights[:, 1:2]
-    out += values[corners[:, 2]] * weights[:, 2:]
-    return out
-
-
-def _oriented(normal: F32, direction: F32) -> tuple[F32, F32]:
-    """Unit normals turned to the viewer, and unit directions to the viewer."""
-    towards = -direction / np.sqrt(np.einsum("ij,ij->i", direction, direction))[:, None]
-    normal = normal / (np.sqrt(np.einsum("ij,ij->i", normal, normal))[:, None] + 1e-12)
-    away = np.einsum("ij,ij->i", normal, towards) < 0
-    normal[away] *= -1
-    return normal, towards
-
-
-def _footprint(camera: SyntheticCamera, depth: F32, normal: F32, towards: F32) -> F32:
-    """Metres of surface under one pixel, stretched at grazing angles."""
-    slant = np.abs(np.einsum("ij,ij->i", normal, towards))
-    return depth / np.float32(camera.K[0, 0]) / np.sqrt(np.maximum(slant, 0.1))
 
 
 def _smoothed(light: F32, key: NDArray[np.int32]) -> F32:

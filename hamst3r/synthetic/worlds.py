@@ -281,7 +281,7 @@ def _lamps(rng: np.random.Generator, half: F64, height: float) -> tuple[tuple[Li
         lights.append(
             Light(np.array([*xy, z]), colour, rng.uniform(0.03, 0.4), rng.uniform(1.5, 6.0))
         )
-    return tuple(lights), tint(0.1) * rng.uniform(0.15, 0.75)
+    return tuple(lights), tint(0.1) * rng.uniform(0.08, 0.5)
 
 
 def _daylight(rng: np.random.Generator) -> tuple[tuple[Light, ...], F64, Sky]:

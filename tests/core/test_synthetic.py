@@ -14,8 +14,9 @@ from hamst3r.synthetic.lighting import Tracer
 from hamst3r.synthetic.motion import MovingScene
 from hamst3r.synthetic.poses import KINDS, sample_pose
 from hamst3r.synthetic.preview import contact_sheet
-from hamst3r.synthetic.render import Cast, Renderer, SyntheticView
+from hamst3r.synthetic.render import Renderer, SyntheticView
 from hamst3r.synthetic.sensor import expose
+from hamst3r.synthetic.surfaces import Cast
 
 SIZE = (96, 72)
 # Clothes stand off the skin by at most this (coat, folds included), metres.
