@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from scipy.spatial import cKDTree
 from torch import Tensor
 
 JOINT_NAMES = (
@@ -59,6 +60,8 @@ class BodyModel:
         J_regressor: (24, V).
         canonical: (V, 3) in [0, 1]: each vertex's place in the template, per axis min-max. This
             is what the network's DensePose head regresses.
+        part: (V,) int64, the joint that moves each vertex most.
+        mirror: (V,) int64, the vertex at the mirrored place (left <-> right).
     """
 
     def __init__(self, arrays: dict[str, np.ndarray], name: str, sha256: str) -> None:
@@ -74,6 +77,17 @@ class BodyModel:
         self.faces = torch.from_numpy(arrays["f"].astype(np.int64))
         low, high = self.v_template.amin(0), self.v_template.amax(0)
         self.canonical = (self.v_template - low) / (high - low)
+        self.part = self.weights.argmax(1)
+        self._mirror = arrays.get("mirror")
+
+    @cached_property
+    def mirror(self) -> Tensor:
+        """(V,) int64; from the file, or the nearest vertex to the mirrored place."""
+        if self._mirror is not None:
+            return torch.from_numpy(self._mirror.astype(np.int64))
+        vertices = self.v_template.numpy()
+        nearest = cKDTree(vertices).query(vertices * [-1.0, 1.0, 1.0])[1]
+        return torch.from_numpy(nearest.astype(np.int64))
 
     @cached_property
     def joint_template(self) -> Tensor:

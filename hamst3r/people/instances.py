@@ -1,0 +1,258 @@
+"""People in 2D: from every pair's queries to one set of ids that all views share."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hamst3r.engine import PairPrediction
+from hamst3r.people.densepose import DensePoseEstimate, fuse
+
+Node = tuple[int, int]  # (prediction, query)
+
+
+@dataclass(frozen=True)
+class InstancesConfig:
+    """When a query is a person, and when two are the same.
+
+    Attributes:
+        min_probability: Smallest person probability of a query.
+        min_pixels: Smallest mask in a view, in pixels of the output grid.
+        min_kept: A query that loses more than the rest of its mask to stronger ones is a duplicate.
+        min_iou, min_overlap: Queries of two pairs are one person where their masks in a common
+            view reach this intersection over union, or over the smaller one.
+    """
+
+    min_probability: float = 0.5
+    min_pixels: int = 24
+    min_kept: float = 0.5
+    min_iou: float = 0.35
+    min_overlap: float = 0.7
+
+
+@dataclass(frozen=True, eq=False)
+class ViewPeople:
+    """People of one view.
+
+    Attributes:
+        instances: (gh, gw) int32, ids local to this frame set and shared by its views, 0 = none.
+        scores: Local id -> person probability, for every id of the frame set seen in this view.
+        densepose: (gh, gw, 3) float32 fused over pairs, NaN off the body.
+        confidence: (gh, gw) float32 weight of the densepose pixel in [0, 1].
+    """
+
+    instances: NDArray[np.int32]
+    scores: dict[int, float]
+    densepose: NDArray[np.float32]
+    confidence: NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class _Vote:
+    """One pair's instance map of one view: query (-1 = background) and its strength per pixel."""
+
+    pair: int
+    view: int
+    query: NDArray[np.int64]
+    strength: NDArray[np.float32]
+
+
+def merge_instances(
+    predictions: Sequence[PairPrediction],
+    grids: Sequence[tuple[int, int]],
+    config: InstancesConfig | None = None,
+) -> list[ViewPeople]:
+    """People of each view.
+
+    A query names the same person in both views of its pair; pairs that share a view are joined
+    where their masks overlap there. Two queries of one pair are never joined: the network saw two
+    people. Pixels on a body but in no mask stay background.
+
+    Args:
+        predictions: Of any edges, self-edges (one camera) and both directions included.
+        grids: (gh, gw) of each view; views without any prediction come back empty.
+
+    Raises:
+        ValueError: A prediction's grid is not its view's.
+    """
+    config = config or InstancesConfig()
+    votes: list[_Vote] = []
+    scores: dict[Node, float] = {}
+    for pair, prediction in enumerate(predictions):
+        pair_votes, pair_scores = _pair_instances(pair, prediction, grids, config)
+        votes += pair_votes
+        scores |= {(pair, query): score for query, score in pair_scores.items()}
+    groups = _unify(votes, sorted(scores), config)
+    group_scores = _group_scores(groups, scores)
+    densepose = _fuse_densepose(predictions, len(grids))
+    people = []
+    for view, grid in enumerate(grids):
+        own = [vote for vote in votes if vote.view == view]
+        instances = _elect(own, groups, grid, config)
+        present = (int(local) for local in np.unique(instances) if local)
+        coordinates, confidence = densepose.get(view, _no_densepose(grid))
+        people.append(
+            ViewPeople(
+                instances=instances,
+                scores={local: group_scores[local] for local in present},
+                densepose=coordinates,
+                confidence=confidence,
+            )
+        )
+    return people
+
+
+def _pair_instances(
+    pair: int,
+    prediction: PairPrediction,
+    grids: Sequence[tuple[int, int]],
+    config: InstancesConfig,
+) -> tuple[list[_Vote], dict[int, float]]:
+    """Maps of both views of a pair and the scores of the queries that hold pixels in them.
+
+    A score is Mask2Former's: person probability times mean mask probability within the mask.
+    """
+    person = _array(prediction.person_prob)
+    accepted = np.flatnonzero(person >= config.min_probability)
+    votes: list[_Vote] = []
+    inside: dict[int, list[NDArray[np.float32]]] = defaultdict(list)
+    for view, logits in (
+        (prediction.i, prediction.mask_logits_i),
+        (prediction.j, prediction.mask_logits_j),
+    ):
+        if tuple(logits.shape[1:]) != tuple(grids[view]):
+            raise ValueError(
+                f"pair ({prediction.i}, {prediction.j}): masks of view {view} are "
+                f"{tuple(logits.shape[1:])}, but its output grid is {tuple(grids[view])}"
+            )
+        query = np.full(grids[view], -1, dtype=np.int64)
+        strength = np.zeros(grids[view], dtype=np.float32)
+        if len(accepted):
+            masks = 1 / (1 + np.exp(-np.clip(_array(logits)[accepted], -30, 30)))
+            best = (person[accepted, None, None] * masks).argmax(0)
+            probability = np.take_along_axis(masks, best[None], 0)[0]
+            for row, q in enumerate(accepted):
+                held = (best == row) & (probability > 0.5)
+                area = int((masks[row] > 0.5).sum())
+                if held.sum() >= max(config.min_pixels, config.min_kept * area):
+                    query[held] = q
+                    strength[held] = person[q] * probability[held]
+                    inside[int(q)].append(probability[held])
+        votes.append(_Vote(pair, view, query, strength))
+    scores = {q: float(person[q] * np.concatenate(held).mean()) for q, held in inside.items()}
+    return votes, scores
+
+
+def _unify(votes: list[_Vote], nodes: list[Node], config: InstancesConfig) -> dict[Node, int]:
+    """Queries -> group, joining the best overlaps first; no group holds a pair's query twice."""
+    parent = {node: node for node in nodes}
+    members = {node: {node} for node in nodes}
+
+    def find(node: Node) -> Node:
+        while parent[node] != node:
+            node = parent[node]
+        return node
+
+    for _, a, b in sorted(_overlaps(votes, config), reverse=True):
+        root_a, root_b = find(a), find(b)
+        if root_a == root_b:
+            continue
+        pairs_a = {pair for pair, _ in members[root_a]}
+        if any(pair in pairs_a for pair, _ in members[root_b]):
+            continue
+        parent[root_b] = root_a
+        members[root_a] |= members.pop(root_b)
+    roots = list(members)
+    return {node: roots.index(find(node)) for node in nodes}
+
+
+def _overlaps(votes: list[_Vote], config: InstancesConfig) -> list[tuple[float, Node, Node]]:
+    found = []
+    by_view: dict[int, list[_Vote]] = defaultdict(list)
+    for vote in votes:
+        by_view[vote.view].append(vote)
+    for own in by_view.values():
+        for a, b in combinations(own, 2):
+            if a.pair == b.pair:  # a self-edge: both halves show one view, the queries agree
+                continue
+            both = (a.query >= 0) & (b.query >= 0)
+            joint, counts = np.unique(
+                np.stack([a.query[both], b.query[both]]), axis=1, return_counts=True
+            )
+            for (qa, qb), common in zip(joint.T, counts, strict=True):
+                size_a, size_b = int((a.query == qa).sum()), int((b.query == qb).sum())
+                iou = common / (size_a + size_b - common)
+                if iou >= config.min_iou or common / min(size_a, size_b) >= config.min_overlap:
+                    found.append((float(iou), (a.pair, int(qa)), (b.pair, int(qb))))
+    return found
+
+
+def _group_scores(groups: dict[Node, int], scores: dict[Node, float]) -> dict[int, float]:
+    """Local id -> mean score, ids from 1 by falling score; ``groups`` is renumbered to match."""
+    gathered: dict[int, list[float]] = defaultdict(list)
+    for node, group in groups.items():
+        gathered[group].append(scores[node])
+    mean = {group: float(np.mean(values)) for group, values in gathered.items()}
+    order = sorted(mean, key=lambda group: -mean[group])
+    local = {group: rank + 1 for rank, group in enumerate(order)}
+    for node in groups:
+        groups[node] = local[groups[node]]
+    return {local[group]: mean[group] for group in order}
+
+
+def _elect(
+    votes: list[_Vote],
+    groups: dict[Node, int],
+    grid: tuple[int, int],
+    config: InstancesConfig,
+) -> NDArray[np.int32]:
+    """A view's ids by majority of its pairs, each weighted with its confidence."""
+    involved = sorted(
+        {groups[vote.pair, int(q)] for vote in votes for q in np.unique(vote.query) if q >= 0}
+    )
+    tally = np.zeros((len(involved) + 1, *grid), dtype=np.float32)
+    for vote in votes:
+        # A pair without an opinion speaks for the background as loudly as a sure one for a person.
+        tally[0] += vote.query < 0
+        for q in np.unique(vote.query[vote.query >= 0]):
+            row = involved.index(groups[vote.pair, int(q)]) + 1
+            tally[row] += np.where(vote.query == q, vote.strength, 0)
+    # Pairs that agree on "somebody" outvote the background together; then the strongest wins.
+    anybody = tally[1:].sum(0) > tally[0]
+    winner = tally[1:].argmax(0) if involved else np.zeros(grid, dtype=np.int64)
+    labels = np.array(involved or [0], dtype=np.int32)
+    instances = np.where(anybody, labels[winner], 0).astype(np.int32)
+    for local in involved:
+        held = instances == local
+        if held.sum() < config.min_pixels:
+            instances[held] = 0
+    return instances
+
+
+def _fuse_densepose(
+    predictions: Sequence[PairPrediction], views: int
+) -> dict[int, tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    estimates: dict[int, list[DensePoseEstimate]] = defaultdict(list)
+    for p in predictions:
+        for view, coordinates, body, confidence in (
+            (p.i, p.densepose_i, p.body_logits_i, p.conf_i),
+            (p.j, p.densepose_j, p.body_logits_j, p.conf_j),
+        ):
+            estimates[view].append(
+                DensePoseEstimate(_array(coordinates), _array(body.sigmoid()), _array(confidence))
+            )
+    return {view: fuse(estimates[view]) for view in range(views) if estimates[view]}
+
+
+def _no_densepose(grid: tuple[int, int]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    return np.full((*grid, 3), np.nan, dtype=np.float32), np.zeros(grid, dtype=np.float32)
+
+
+def _array(tensor: Tensor) -> NDArray[np.float32]:
+    return tensor.detach().float().cpu().numpy()

@@ -1,0 +1,45 @@
+"""A hand-made prior of joint rotations: free of any data set, and enough to place unseen limbs.
+
+Mean and standard deviation of the axis-angle of each joint relative to its parent, in radians, per
+axis of SMPL's rest frame (x left, y up, z front). Ranges follow what joints do in everyday poses.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from hamst3r.people.body import JOINT_NAMES, NUM_JOINTS
+
+# name without side -> (mean, standard deviation) for the LEFT side; y and z change sign on the right.
+_RANGES = {
+    "hip": ((-0.3, 0.0, 0.0), (0.7, 0.35, 0.3)),
+    "knee": ((0.4, 0.0, 0.0), (0.7, 0.15, 0.12)),
+    "ankle": ((0.0, 0.0, 0.0), (0.35, 0.25, 0.2)),
+    "foot": ((0.0, 0.0, 0.0), (0.15, 0.1, 0.1)),
+    "spine1": ((0.05, 0.0, 0.0), (0.25, 0.2, 0.15)),
+    "spine2": ((0.05, 0.0, 0.0), (0.25, 0.2, 0.15)),
+    "spine3": ((0.05, 0.0, 0.0), (0.25, 0.2, 0.15)),
+    "neck": ((0.0, 0.0, 0.0), (0.3, 0.3, 0.25)),
+    "head": ((0.0, 0.0, 0.0), (0.3, 0.4, 0.25)),
+    "collar": ((0.0, 0.0, -0.15), (0.12, 0.2, 0.2)),
+    "shoulder": ((0.1, -0.3, -0.8), (0.5, 0.7, 0.6)),
+    "elbow": ((0.0, -0.6, 0.0), (0.35, 0.7, 0.25)),
+    "wrist": ((0.0, 0.0, 0.0), (0.4, 0.3, 0.35)),
+    "hand": ((0.0, 0.0, 0.0), (0.1, 0.1, 0.1)),
+}
+
+
+def pose_prior(device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation, each (24, 3) float32 radians; the root's are not to be used."""
+    mean = torch.zeros(NUM_JOINTS, 3)
+    std = torch.ones(NUM_JOINTS, 3)
+    for joint, name in enumerate(JOINT_NAMES):
+        if joint == 0:
+            continue
+        side, _, part = name.rpartition("_")
+        centre, spread = _RANGES[part]
+        mirror = torch.tensor([1.0, -1.0, -1.0]) if side == "right" else torch.ones(3)
+        mean[joint] = torch.tensor(centre) * mirror
+        std[joint] = torch.tensor(spread)
+    return mean.to(device), std.to(device)
