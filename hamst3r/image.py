@@ -1,0 +1,143 @@
+"""From a delivered frame to the network's input: undistorted, resized, cropped, with exact K."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hamst3r.frames import Frame
+
+# Coefficients below this move no pixel of any image visibly: undistortion is skipped.
+NEGLIGIBLE_DISTORTION = 1e-6
+MAX_SIDE = 16384
+
+
+@dataclass(frozen=True, eq=False)
+class NetworkImage:
+    """One image as the network sees it.
+
+    Attributes:
+        camera: Name of the camera.
+        tensor: (3, H, W) float32 in [-1, 1], H and W multiples of the network's patch.
+        rgb: (gh, gw, 3) uint8 on the output grid, gh = H / stride.
+        K: (3, 3) float64 on the output grid, undistorted; None if unknown.
+        K_image: (3, 3) of the undistorted image at its delivered size; None if unknown.
+        T_image_grid: (3, 3) homogeneous pixel map, output grid -> delivered (undistorted) image.
+    """
+
+    camera: str
+    tensor: torch.Tensor
+    rgb: NDArray[np.uint8]
+    K: NDArray[np.float64] | None
+    K_image: NDArray[np.float64] | None
+    T_image_grid: NDArray[np.float64]
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(gh, gw) of the output grid."""
+        return self.rgb.shape[0], self.rgb.shape[1]
+
+
+def prepare(frame: Frame, size: int, patch: int, stride: int) -> NetworkImage:
+    """Undistort, resize and crop a frame.
+
+    The long side becomes ``size`` rounded to a multiple of ``patch``; the short side follows the
+    aspect, rounded likewise, and what sticks out after a resize that keeps the aspect is cropped
+    evenly (never padded). ``stride`` is input pixels per output pixel and divides ``patch``.
+
+    Raises:
+        ValueError: Sizes that do not fit each other, or distortion OpenCV does not know.
+    """
+    if not (0 < stride <= patch and patch % stride == 0):
+        raise ValueError(f"stride must divide patch, got stride {stride} and patch {patch}")
+    if not patch <= size <= MAX_SIDE:
+        raise ValueError(f"size must be between patch ({patch}) and {MAX_SIDE}, got {size}")
+    image = _undistort(frame)
+    delivered_h, delivered_w = image.shape[:2]
+    width, height = _network_size(delivered_w, delivered_h, size, patch)
+    scaled_w, scaled_h = _cover(delivered_w, delivered_h, width, height)
+    shrinks = scaled_w < delivered_w
+    scaled = cv2.resize(
+        image,
+        (scaled_w, scaled_h),
+        interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR,
+    )
+    left, top = (scaled_w - width) // 2, (scaled_h - height) // 2
+    cropped = np.ascontiguousarray(scaled[top : top + height, left : left + width])
+    grid = cv2.resize(cropped, (width // stride, height // stride), interpolation=cv2.INTER_AREA)
+
+    T_input_image = _resampling(scaled_w / delivered_w, scaled_h / delivered_h, left, top)
+    T_grid_image = _resampling(1 / stride, 1 / stride) @ T_input_image
+    tensor = torch.from_numpy(cropped).permute(2, 0, 1).float().div_(127.5).sub_(1)
+    return NetworkImage(
+        camera=frame.camera,
+        tensor=tensor,
+        rgb=np.asarray(grid, dtype=np.uint8),
+        K=None if frame.K is None else T_grid_image @ frame.K,
+        K_image=None if frame.K is None else frame.K.astype(float),
+        T_image_grid=np.linalg.inv(T_grid_image).astype(np.float64),
+    )
+
+
+def _network_size(width: int, height: int, size: int, patch: int) -> tuple[int, int]:
+    """(width, height) in multiples of the patch, as near to the aspect as those allow."""
+    scale = size / max(width, height)
+
+    def nearest(side: int) -> int:
+        return max(patch, round(side * scale / patch) * patch)
+
+    return nearest(width), nearest(height)
+
+
+def _cover(width: int, height: int, to_width: int, to_height: int) -> tuple[int, int]:
+    """The smallest size of the same aspect that covers the target."""
+    scale = max(to_width / width, to_height / height)
+    return max(to_width, round(width * scale)), max(to_height, round(height * scale))
+
+
+def _resampling(
+    scale_x: float, scale_y: float, left: float = 0, top: float = 0
+) -> NDArray[np.float64]:
+    """(3, 3) pixel map of a resize and a crop, with pixel centres at integers."""
+    return np.array(
+        [
+            [scale_x, 0, 0.5 * scale_x - 0.5 - left],
+            [0, scale_y, 0.5 * scale_y - 0.5 - top],
+            [0, 0, 1],
+        ]
+    )
+
+
+def _undistort(frame: Frame) -> NDArray[np.uint8]:
+    """The image as the pinhole camera ``frame.K`` would have delivered it."""
+    distortion = frame.distortion
+    if frame.K is None or distortion is None or distortion.size == 0:
+        return frame.image
+    if distortion.size not in (4, 5, 8, 12, 14) or not np.isfinite(distortion).all():
+        raise ValueError(
+            f"{frame.camera}: distortion needs 4, 5, 8, 12 or 14 finite OpenCV coefficients, "
+            f"got {distortion.size}"
+        )
+    if np.abs(distortion).max() < NEGLIGIBLE_DISTORTION:
+        return frame.image
+    height, width = frame.image.shape[:2]
+    key = tuple(np.ravel(frame.K).tolist()), tuple(np.ravel(distortion).tolist())
+    map_x, map_y = _undistortion_maps(*key, width, height)
+    undistorted = cv2.remap(frame.image, map_x, map_y, cv2.INTER_LINEAR)
+    return np.asarray(undistorted, dtype=np.uint8)
+
+
+@lru_cache(maxsize=32)
+def _undistortion_maps(
+    K: tuple[float, ...], distortion: tuple[float, ...], width: int, height: int
+) -> tuple[NDArray, NDArray]:
+    # Computing the maps costs far more than applying them; a rig has few calibrations.
+    matrix = np.reshape(K, (3, 3))
+    return cv2.initUndistortRectifyMap(
+        matrix, np.array(distortion), np.eye(3), matrix, (width, height), cv2.CV_16SC2
+    )

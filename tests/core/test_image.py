@@ -1,0 +1,125 @@
+"""What reaches the network: sizes, exact intrinsics, undistortion."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from hamst3r.frames import Frame
+from hamst3r.geometry import pixel_rays, project
+from hamst3r.image import prepare
+
+K = np.array([[300.0, 0, 155.3], [0, 310.0, 121.9], [0, 0, 1]])
+
+
+def frame_of(height, width, K=None, distortion=None, seed=0):
+    rng = np.random.default_rng(seed)
+    image = rng.integers(0, 255, (height, width, 3), dtype=np.uint8)
+    return Frame("cam", 0, image, K, distortion)
+
+
+sides = st.integers(20, 400)
+
+
+@given(sides, sides, st.sampled_from([(112, 14, 2), (112, 16, 1), (98, 14, 7)]))
+@settings(max_examples=60, deadline=None)
+def test_K_and_pixel_map_follow_resize_and_crop(height, width, sizes):
+    size, patch, stride = sizes
+    K_image = np.array([[1.1 * width, 0, 0.48 * width], [0, 1.2 * width, 0.53 * height], [0, 0, 1]])
+    image = prepare(frame_of(height, width, K_image), size, patch, stride)
+    H, W = image.tensor.shape[1:]
+    assert H % patch == 0 and W % patch == 0 and max(H, W) == size
+    assert image.grid == (H // stride, W // stride)
+    # A ray of any grid pixel, projected into the delivered image, is where T_image_grid says.
+    rays = pixel_rays(image.K, *image.grid)
+    v, u = np.mgrid[0 : image.grid[0], 0 : image.grid[1]]
+    pixels = np.stack([u, v, np.ones_like(u)], -1) @ image.T_image_grid[:2].T
+    np.testing.assert_allclose(project(rays, K_image), pixels, atol=1e-8)
+    # No grid pixel is made up: each one's whole area lies within the delivered image.
+    half = np.diag(image.T_image_grid)[:2] / 2
+    tolerance = 1e-6
+    assert (pixels.reshape(-1, 2).min(0) - half >= -0.5 - tolerance).all()
+    border = np.array([width, height]) - 0.5 + tolerance
+    assert (pixels.reshape(-1, 2).max(0) + half <= border).all()
+    # And the crop is the larger part: one of the two sides is complete.
+    extent = np.array([W, H]) / stride * 2 * half
+    assert np.isclose(extent, [width, height]).any()
+
+
+@given(st.integers(60, 200), st.integers(60, 200), st.floats(0.15, 0.85), st.floats(0.15, 0.85))
+@settings(max_examples=40, deadline=None)
+def test_content_lands_where_the_map_says(height, width, across, down):
+    """A smooth blob painted into the image is found at the mapped place on the grid."""
+    u, v = across * (width - 1), down * (height - 1)
+    y, x = np.mgrid[0:height, 0:width]
+    sigma = 0.03 * max(width, height)
+    blob = 255 * np.exp(-((x - u) ** 2 + (y - v) ** 2) / (2 * sigma**2))
+    frame = Frame("cam", 0, np.repeat(blob[..., None], 3, 2).astype(np.uint8))
+    image = prepare(frame, 112, 14, 2)
+    expected = np.linalg.inv(image.T_image_grid) @ [u, v, 1]
+    margin = 4 * sigma / image.T_image_grid[0, 0]
+    inside = (expected[:2] > margin) & (expected[:2] < np.array(image.grid[::-1]) - 1 - margin)
+    assume(inside.all())
+    weight = image.rgb[..., 0].astype(float)
+    rows, columns = np.mgrid[0 : image.grid[0], 0 : image.grid[1]]
+    found = np.array([(columns * weight).sum(), (rows * weight).sum()]) / weight.sum()
+    np.testing.assert_allclose(found, expected[:2], atol=0.1)
+
+
+@pytest.mark.parametrize(
+    ("delivered", "expected"),
+    [
+        ((480, 640), (168, 224)),
+        ((640, 480), (224, 168)),
+        ((1080, 1920), (126, 224)),
+        ((9, 400), (14, 224)),
+    ],
+    ids=["landscape", "portrait", "16:9", "a slit"],
+)
+def test_sizes(delivered, expected):
+    image = prepare(frame_of(*delivered), 224, 14, 2)
+    assert tuple(image.tensor.shape) == (3, *expected)
+    assert image.rgb.shape == (expected[0] // 2, expected[1] // 2, 3)
+    assert image.K is None and image.K_image is None
+
+
+def test_tensor_is_rgb_in_unit_range():
+    picture = np.zeros((28, 28, 3), np.uint8)
+    picture[..., 0], picture[..., 1] = 255, 51
+    image = prepare(Frame("cam", 0, picture), 28, 14, 2)
+    assert image.tensor.dtype.is_floating_point
+    np.testing.assert_allclose(image.tensor.numpy()[:, 3, 5], [1, -0.6, -1], atol=1e-6)
+
+
+def test_undistortion_straightens_what_the_lens_bent():
+    """A point projected through the lens lands, in the prepared image, where the pinhole has it."""
+    distortion = np.array([-0.3, 0.12, 0.002, -0.001, 0.03])
+    points = np.array([[x, y, 1.0] for x in (-0.3, 0.0, 0.25) for y in (-0.2, 0.1)])
+    bent = cv2.projectPoints(points, np.zeros(3), np.zeros(3), K, distortion)[0][:, 0]
+    y, x = np.mgrid[0:240, 0:320]
+    for ray, (u, v) in zip(points, bent, strict=True):
+        blob = 255 * np.exp(-((x - u) ** 2 + (y - v) ** 2) / (2 * 4**2))
+        frame = Frame("cam", 0, np.repeat(blob[..., None], 3, 2).astype(np.uint8), K, distortion)
+        image = prepare(frame, 224, 14, 2)
+        weight = image.rgb[..., 0].astype(float)
+        rows, columns = np.mgrid[0 : image.grid[0], 0 : image.grid[1]]
+        found = np.array([(columns * weight).sum(), (rows * weight).sum()]) / weight.sum()
+        np.testing.assert_allclose(found, project(ray, image.K), atol=0.15)
+
+
+def test_negligible_distortion_leaves_the_image_alone():
+    plain = prepare(frame_of(56, 84, K), 84, 14, 2)
+    zeros = prepare(frame_of(56, 84, K, np.full(5, 1e-9)), 84, 14, 2)
+    assert (plain.tensor == zeros.tensor).all()
+
+
+def test_errors_say_what_was_expected():
+    with pytest.raises(ValueError, match="stride must divide patch, got stride 3 and patch 14"):
+        prepare(frame_of(20, 20), 224, 14, 3)
+    with pytest.raises(ValueError, match="size must be between patch"):
+        prepare(frame_of(20, 20), 7, 14, 2)
+    with pytest.raises(ValueError, match="distortion needs 4, 5, 8, 12 or 14 finite"):
+        prepare(frame_of(20, 20, K, np.ones(3)), 224, 14, 2)
