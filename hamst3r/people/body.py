@@ -72,7 +72,8 @@ class BodyModel:
         self.sha256 = sha256
         self.v_template = tensor("v_template")
         self.shapedirs = tensor("shapedirs")[..., :10].contiguous()
-        self.weights = tensor("weights")
+        weights = tensor("weights")  # rounded in the file: a point must move with weight 1
+        self.weights = weights / weights.sum(1, keepdim=True)
         self.J_regressor = tensor("J_regressor")
         self.faces = torch.from_numpy(arrays["f"].astype(np.int64))
         low, high = self.v_template.amin(0), self.v_template.amax(0)

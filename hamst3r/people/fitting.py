@@ -163,21 +163,32 @@ def fit(
     vertex_ids = torch.where(usable, vertex_ids, 0)
     weights = torch.where(usable, weights, 0.0).float()
     prior = shape_prior or ShapePrior.standard(len(points), body.shapedirs.shape[-1])
-    warm = start is not None
+    generator = generator or torch.Generator().manual_seed(0)
     with single_thread():
-        if start is None:
-            generator = generator or torch.Generator().manual_seed(0)
-            if points.numel():
-                start = analytic_start(body, vertex_ids, points, weights, generator)
-            else:
-                start = _empty(body, len(points))
-        scales = _scales(config, warm)
-        state = start
+        if start is not None:
+            state = _recentre(body, start, points, vertex_ids, weights)
+        elif points.numel():
+            state = analytic_start(body, vertex_ids, points, weights, generator)
+        else:
+            state = _empty(body, len(points))
+        scales = _scales(config, warm=start is not None)
         for scale in scales:
             state, _ = _step(body, state, points, vertex_ids, weights, prior, scale, config)
         # One more linearisation, not applied, for the uncertainty at the solution.
         _, posterior = _step(body, state, points, vertex_ids, weights, prior, scales[-1], config)
         return _judge(body, state, posterior, points, vertex_ids, weights, config)
+
+
+def _recentre(
+    body: BodyModel, start: BodyState, points: Tensor, vertex_ids: Tensor, weights: Tensor
+) -> BodyState:
+    """A warm start moved by the median residual: people walk, and depth as a whole may jump."""
+    if not points.numel():
+        return start
+    posed, _ = body(start.rotations, start.transl, start.betas, vertex_ids)
+    residual = torch.where(weights[..., None] > 0, points - posed, torch.nan)
+    shift = residual.nanmedian(1).values.nan_to_num(0.0)
+    return BodyState(start.rotations, start.transl + shift, start.betas)
 
 
 @dataclass(frozen=True, eq=False)

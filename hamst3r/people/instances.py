@@ -55,7 +55,7 @@ class ViewPeople:
 
 @dataclass(frozen=True, eq=False)
 class _Vote:
-    """One pair's instance map of one view: query (-1 = background) and its strength per pixel."""
+    """One pair's map of one view: query (-1 = background) and how sure the pair is of it."""
 
     pair: int
     view: int
@@ -132,9 +132,11 @@ def _pair_instances(
                 f"{tuple(logits.shape[1:])}, but its output grid is {tuple(grids[view])}"
             )
         query = np.full(grids[view], -1, dtype=np.int64)
-        strength = np.zeros(grids[view], dtype=np.float32)
+        every = 1 / (1 + np.exp(-np.clip(_array(logits), -30, 30)))
+        # Background is as sure as the likeliest person, accepted or not, is unlikely.
+        strength = 1 - (person[:, None, None] * every).max(0)
         if len(accepted):
-            masks = 1 / (1 + np.exp(-np.clip(_array(logits)[accepted], -30, 30)))
+            masks = every[accepted]
             best = (person[accepted, None, None] * masks).argmax(0)
             probability = np.take_along_axis(masks, best[None], 0)[0]
             for row, q in enumerate(accepted):
@@ -218,8 +220,7 @@ def _elect(
     )
     tally = np.zeros((len(involved) + 1, *grid), dtype=np.float32)
     for vote in votes:
-        # A pair without an opinion speaks for the background as loudly as a sure one for a person.
-        tally[0] += vote.query < 0
+        tally[0] += np.where(vote.query < 0, vote.strength, 0)
         for q in np.unique(vote.query[vote.query >= 0]):
             row = involved.index(groups[vote.pair, int(q)]) + 1
             tally[row] += np.where(vote.query == q, vote.strength, 0)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hamst3r.people.body import JOINT_NAMES, NUM_JOINTS
 
-# name without side -> (mean, standard deviation) for the LEFT side; y and z change sign on the right.
+# Name without side -> (mean, standard deviation) on the left; the right mirrors y and z.
 _RANGES = {
     "hip": ((-0.3, 0.0, 0.0), (0.7, 0.35, 0.3)),
     "knee": ((0.4, 0.0, 0.0), (0.7, 0.15, 0.12)),

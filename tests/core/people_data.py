@@ -74,3 +74,60 @@ def observe(
 def joint_error(a: Tensor, b: Tensor) -> Tensor:
     """Mean distance of joints per person, metres."""
     return (a - b).norm(dim=-1).mean(1)
+
+
+# --- rigs and views -----------------------------------------------------------------------------
+
+GRID = (96, 72)  # rows, columns: portrait, so that a whole person fits at 3 m
+
+
+def camera_at(position: tuple[float, float, float], target: tuple[float, float, float]):
+    """(4, 4) T_world_cam of a camera (OpenCV axes) looking at a target, z up."""
+    forward = np.subtract(target, position).astype(float)
+    forward /= np.linalg.norm(forward)
+    right = np.cross(forward, [0.0, 0.0, 1.0])
+    right /= np.linalg.norm(right)
+    T = np.eye(4)
+    T[:3, :3] = np.stack([right, np.cross(forward, right), forward], 1)
+    T[:3, 3] = position
+    return T
+
+
+def intrinsics(focal: float = 150.0) -> np.ndarray:
+    return np.array([[focal, 0, GRID[1] / 2 - 0.5], [0, focal, GRID[0] / 2 - 0.5], [0, 0, 1.0]])
+
+
+def standing(transl: tuple[float, float, float], turn: float = 0.0, raise_arms: float = 0.0):
+    """One relaxed person at a place; arms hang unless raised."""
+    mean, _ = pose_prior()
+    turns = mean.clone()
+    turns[1:3, 0] = -0.1
+    turns[4:6, 0] = 0.2
+    turns[16, 2], turns[17, 2] = -1.2 + raise_arms, 1.2 - raise_arms
+    rotations = roma.rotvec_to_rotmat(turns)
+    rotations[0] = roma.rotvec_to_rotmat(torch.tensor([0.0, 0.0, turn])) @ UPRIGHT
+    return BodyState(rotations[None], torch.tensor([transl]), torch.zeros(1, 10))
+
+
+def photograph(
+    body: BodyModel, people: dict[int, BodyState], T_world_cam: np.ndarray, K: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Instances (gh, gw), depth and canonical coordinates by splatting the vertices."""
+    instances = np.zeros(GRID, dtype=np.int32)
+    depth = np.full(GRID, np.inf, dtype=np.float32)
+    canonical = np.full((*GRID, 3), np.nan, dtype=np.float32)
+    T_cam_world = np.linalg.inv(T_world_cam)
+    for local, state in people.items():
+        vertices = body(state.rotations, state.transl, state.betas)[0][0].numpy()
+        seen = vertices @ T_cam_world[:3, :3].T + T_cam_world[:3, 3]
+        pixels = np.rint((seen @ K.T)[:, :2] / seen[:, 2:]).astype(int)
+        order = np.argsort(-seen[:, 2])  # the nearest is written last
+        inside = ((pixels >= 0) & (pixels < [GRID[1], GRID[0]])).all(1) & (seen[:, 2] > 0.1)
+        order = order[inside[order]]
+        own = np.full(GRID, np.inf, dtype=np.float32)
+        places = np.full((*GRID, 3), np.nan, dtype=np.float32)
+        own[pixels[order, 1], pixels[order, 0]] = seen[order, 2]
+        places[pixels[order, 1], pixels[order, 0]] = body.canonical.numpy()[order]
+        front = own < depth
+        instances[front], depth[front], canonical[front] = local, own[front], places[front]
+    return instances, np.where(np.isfinite(depth), depth, 0), canonical

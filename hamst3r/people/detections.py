@@ -1,0 +1,160 @@
+"""One frame set's people in space, before they are matched with those known."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hamst3r.people.densepose import VertexLookup
+from hamst3r.people.instances import ViewPeople
+from hamst3r.people.lifting import Glimpse, LiftingConfig, lift
+from hamst3r.people.triangulation import Triangulator
+
+if TYPE_CHECKING:
+    from hamst3r.alignment.incremental import Alignment
+
+F64 = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class DetectionConfig:
+    """What makes a person in space.
+
+    Attributes:
+        min_pixels: Fewer pixels with depth: nobody.
+        merge_distance: Local ids of no common view this near are one person, metres.
+        max_points: Points handed to the fit. max_triangulated: Of these, from crossed rays.
+        triangulated_weight: Of such a point against a pixel's.
+    """
+
+    min_pixels: int = 20
+    merge_distance: float = 0.5
+    max_points: int = 500
+    max_triangulated: int = 200
+    triangulated_weight: float = 3.0
+    lifting: LiftingConfig = field(default_factory=LiftingConfig)
+
+
+@dataclass(frozen=True, eq=False)
+class Detection:
+    """One person now.
+
+    Attributes:
+        local_ids: Of the frame set; several if views were joined here.
+        score: In [0, 1]. num_points: Pixels with depth, over all views.
+        centre: (3,) median of the points, world metres. size: Their median distance from it.
+        points: (n, 3), vertex_ids: (n,) (-1 unknown), weights: (n,): for the body fit.
+    """
+
+    local_ids: tuple[int, ...]
+    score: float
+    num_points: int
+    centre: F64
+    size: float
+    points: F64
+    vertex_ids: NDArray[np.int64]
+    weights: F64
+
+    @property
+    def known(self) -> int:
+        """Number of points with a vertex."""
+        return int((self.vertex_ids >= 0).sum())
+
+
+def detect(
+    views: Sequence[ViewPeople],
+    alignment: Alignment,
+    lookup: VertexLookup,
+    triangulator: Triangulator,
+    rng: np.random.Generator,
+    config: DetectionConfig | None = None,
+) -> list[Detection]:
+    """People in space; the shapes and errors are those of :func:`lift`."""
+    config = config or DetectionConfig()
+    glimpses = lift(views, alignment, lookup, rng, config.lifting)
+    scores: dict[int, list[float]] = {}
+    for view in views:
+        for local, score in view.scores.items():
+            scores.setdefault(local, []).append(score)
+    found = []
+    for group in _join(glimpses, config.merge_distance):
+        own = [glimpse for local in group for glimpse in glimpses[local]]
+        if sum(glimpse.count for glimpse in own) < config.min_pixels:
+            continue
+        score = float(np.mean([value for local in group for value in scores[local]]))
+        found.append(_detection(tuple(group), score, own, triangulator, rng, config))
+    return found
+
+
+def _join(glimpses: dict[int, list[Glimpse]], distance: float) -> list[list[int]]:
+    """Groups of local ids that are one person seen by views that do not share a pair.
+
+    Nearest first; a group never holds two ids of one view, which are two people.
+    """
+    groups = {local: [local] for local in glimpses}
+    seen_in = {local: {g.view for g in own} for local, own in glimpses.items()}
+    centre = {local: _centre(own) for local, own in glimpses.items()}
+    gaps = sorted(
+        (float(np.linalg.norm(centre[a] - centre[b])), a, b) for a, b in combinations(glimpses, 2)
+    )
+    for gap, a, b in gaps:
+        if gap >= distance:
+            break
+        if groups[a] is groups[b]:
+            continue
+        views_a = set().union(*(seen_in[local] for local in groups[a]))
+        views_b = set().union(*(seen_in[local] for local in groups[b]))
+        if views_a & views_b:
+            continue
+        groups[a].extend(groups[b])
+        for local in groups[b]:
+            groups[local] = groups[a]
+    unique = {id(group): group for group in groups.values()}
+    return [sorted(group) for group in unique.values()]
+
+
+def _centre(glimpses: Sequence[Glimpse]) -> F64:
+    return np.median(np.concatenate([glimpse.points for glimpse in glimpses]), axis=0)
+
+
+def _detection(
+    local_ids: tuple[int, ...],
+    score: float,
+    glimpses: list[Glimpse],
+    triangulator: Triangulator,
+    rng: np.random.Generator,
+    config: DetectionConfig,
+) -> Detection:
+    crossed, glimpses = triangulator(glimpses)
+    some = _draw(len(crossed.points), config.max_triangulated, rng)
+    room = config.max_points - len(some)
+    points = np.concatenate([glimpse.points for glimpse in glimpses])
+    vertex_ids = np.concatenate([glimpse.vertex_ids for glimpse in glimpses])
+    weights = np.concatenate([glimpse.weights for glimpse in glimpses])
+    centre = np.median(points, axis=0)
+    size = float(np.median(np.linalg.norm(points - centre, axis=1)))
+    labelled = np.flatnonzero(vertex_ids >= 0)
+    rest = labelled[_draw(len(labelled), room, rng)]
+    return Detection(
+        local_ids=local_ids,
+        score=score,
+        num_points=sum(glimpse.count for glimpse in glimpses),
+        centre=centre,
+        size=max(size, 0.05),
+        points=np.concatenate([crossed.points[some], points[rest]]).astype(np.float32),
+        vertex_ids=np.concatenate([crossed.vertex_ids[some], vertex_ids[rest]]),
+        weights=np.concatenate(
+            [config.triangulated_weight * crossed.weights[some], weights[rest]]
+        ).astype(np.float32),
+    )
+
+
+def _draw(available: int, number: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    if available <= number:
+        return np.arange(available)
+    return rng.choice(available, number, replace=False)

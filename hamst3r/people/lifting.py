@@ -1,0 +1,152 @@
+"""From masks to points in space that know their place on a body."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from hamst3r.people.densepose import VertexLookup
+from hamst3r.people.instances import ViewPeople
+
+if TYPE_CHECKING:
+    from hamst3r.alignment.incremental import Alignment
+
+F64 = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class LiftingConfig:
+    """Which pixels of a person to believe.
+
+    Attributes:
+        max_pixels: Pixels drawn per person and view, by confidence.
+        edge: Largest relative depth range among a pixel's neighbours in the mask; beyond it lies
+            an edge, where pointmaps interpolate between front and back. Where a whole person is
+            noisier than that, three times the person's median range takes its place.
+        reach: Pixels this far in depth from the person's median belong to something else, metres.
+    """
+
+    max_pixels: int = 700
+    edge: float = 0.06
+    reach: float = 1.2
+
+
+@dataclass(frozen=True, eq=False)
+class Glimpse:
+    """Sampled pixels of one local id in one view.
+
+    Attributes:
+        view: Index. count: Number of pixels with depth before sampling.
+        pixels: (n, 2) x, y on the output grid. depth: (n,) metres.
+        vertex_ids: (n,) int64, -1 = unknown. weights: (n,) > 0.
+        K: (3, 3) of the grid. T_world_cam: (4, 4).
+    """
+
+    view: int
+    count: int
+    pixels: F64
+    depth: F64
+    vertex_ids: NDArray[np.int64]
+    weights: F64
+    K: F64
+    T_world_cam: F64
+
+    @property
+    def directions(self) -> F64:
+        """(n, 3) rays in world axes with unit depth."""
+        homogeneous = np.column_stack([self.pixels, np.ones(len(self.pixels))])
+        return homogeneous @ np.linalg.inv(self.K).T @ self.T_world_cam[:3, :3].T
+
+    @property
+    def points(self) -> F64:
+        """(n, 3) metres in world."""
+        return self.T_world_cam[:3, 3] + self.directions * self.depth[:, None]
+
+    def scaled(self, factor: float) -> Glimpse:
+        """The same pixels at another depth."""
+        return replace(self, depth=self.depth * factor)
+
+
+def lift(
+    views: Sequence[ViewPeople],
+    alignment: Alignment,
+    lookup: VertexLookup,
+    rng: np.random.Generator,
+    config: LiftingConfig | None = None,
+) -> dict[int, list[Glimpse]]:
+    """Local id -> its glimpses, in views that have a pose.
+
+    Raises:
+        ValueError: Views and alignment differ in number or in grid.
+    """
+    config = config or LiftingConfig()
+    if len(views) != len(alignment.depth):
+        raise ValueError(f"{len(views)} views of people, but {len(alignment.depth)} depth maps")
+    found: dict[int, list[Glimpse]] = defaultdict(list)
+    for index, view in enumerate(views):
+        depth, confidence = alignment.depth[index], alignment.confidence[index]
+        if depth.shape != view.instances.shape:
+            raise ValueError(
+                f"view {index}: instances {view.instances.shape} and depth {depth.shape} "
+                "must be on the same output grid"
+            )
+        if not alignment.placed[index]:
+            continue
+        for local in view.scores:
+            held = (view.instances == local) & (depth > 0) & np.isfinite(depth) & (confidence > 0)
+            kept = _trim(held, depth, config)
+            if not kept.any():
+                continue
+            weights = _weights(view, confidence, kept)
+            rows, columns = np.nonzero(kept)
+            chosen = _draw(weights, config.max_pixels, rng)
+            rows, columns = rows[chosen], columns[chosen]
+            found[local].append(
+                Glimpse(
+                    view=index,
+                    count=int(kept.sum()),
+                    pixels=np.column_stack([columns, rows]).astype(np.float64),
+                    depth=depth[rows, columns].astype(np.float64),
+                    vertex_ids=lookup(view.densepose[rows, columns]),
+                    weights=weights[chosen],
+                    K=alignment.K[index],
+                    T_world_cam=alignment.T_world_cam[index],
+                )
+            )
+    return dict(found)
+
+
+def _trim(
+    held: NDArray[np.bool_], depth: NDArray[np.float32], config: LiftingConfig
+) -> NDArray[np.bool_]:
+    if not held.any():
+        return held
+    # Range among the neighbours within the mask: the background behind a silhouette is no flaw.
+    kernel = np.ones((3, 3), dtype=np.uint8)
+    farthest = cv2.dilate(np.where(held, depth, -np.inf).astype(np.float32), kernel)
+    nearest = cv2.erode(np.where(held, depth, np.inf).astype(np.float32), kernel)
+    spread = farthest[held] - nearest[held]
+    own = depth[held]
+    limit = np.maximum(config.edge * own, 3 * np.median(spread))
+    kept = held.copy()
+    kept[held] = (spread <= limit) & (np.abs(own - np.median(own)) < config.reach)
+    return kept
+
+
+def _weights(view: ViewPeople, confidence: NDArray[np.float32], kept: NDArray[np.bool_]) -> F64:
+    """DensePose confidence x pointmap confidence, the latter relative within the person."""
+    own = confidence[kept].astype(np.float64)
+    relative = np.clip(own / np.median(own), 0.1, 1.5)
+    return np.maximum(view.confidence[kept], 0.02) * relative
+
+
+def _draw(weights: F64, number: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    if len(weights) <= number:
+        return np.arange(len(weights))
+    return rng.choice(len(weights), number, replace=False, p=weights / weights.sum())

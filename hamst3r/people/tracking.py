@@ -1,0 +1,394 @@
+"""People over time: lasting ids, bodies that start from the last ones, and coasting when hidden."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+
+from hamst3r.people.body import BodyModel, anny24
+from hamst3r.people.densepose import VertexLookup
+from hamst3r.people.detections import Detection, DetectionConfig, detect
+from hamst3r.people.fitting import FitConfig, FitResult, ShapePrior, fit
+from hamst3r.people.instances import ViewPeople
+from hamst3r.people.jacobian import BodyState
+from hamst3r.people.motion import ConstantVelocity
+from hamst3r.people.triangulation import Triangulator
+from hamst3r.scene import BodyFit, Contact, Person, TrackingState
+
+if TYPE_CHECKING:
+    from hamst3r.alignment.incremental import Alignment
+
+F64 = NDArray[np.float64]
+_LOG = logging.getLogger(__name__)
+_LARGEST_ID = int(np.iinfo(np.uint16).max)
+_FEET = ((Contact.LEFT_FOOT, (7, 10)), (Contact.RIGHT_FOOT, (8, 11)))
+
+
+@dataclass(frozen=True)
+class TrackingConfig:
+    """How people are followed. Metres and seconds.
+
+    Attributes:
+        timeout: A person unseen for this long is lost.
+        new_timeout: The same, for one who was seen only once.
+        gate, max_gate: How far from the predicted place a person may be found; the former grows
+            with the prediction's deviation up to the latter.
+        max_size_ratio: Largest ratio between the sizes of a person now and before.
+        centre_std: Deviation of the centre of the points as a measure of the hips.
+        shape_memory: Frames over which betas are averaged.
+        floor: Height of the floor in the world if it is known, for contacts of the feet.
+        contact_distance: A sole this near the floor stands on it.
+        detection, fit: Of the stages within.
+    """
+
+    timeout: float = 2.0
+    new_timeout: float = 0.5
+    gate: float = 0.6
+    max_gate: float = 1.8
+    max_size_ratio: float = 3.0
+    centre_std: float = 0.15
+    shape_memory: int = 30
+    floor: float | None = None
+    contact_distance: float = 0.04
+    detection: DetectionConfig = field(default_factory=DetectionConfig)
+    fit: FitConfig = field(default_factory=FitConfig)
+
+
+class _Track:
+    """One person followed: mutable, private to the tracker."""
+
+    def __init__(self, identity: int, detection: Detection, std: float, stamp: int) -> None:
+        self.id = identity
+        self.motion = ConstantVelocity(detection.centre, np.eye(3) * std**2)
+        self.offset = np.zeros(3)  # from the filtered position to the centre of the points
+        self.size = detection.size
+        self.hits = 0
+        self.seen = stamp
+        self.body: BodyState | None = None
+        self.shape: ShapePrior | None = None
+        self.person: Person | None = None
+
+
+class PeopleTracker:
+    """Follows people through frame sets.
+
+    Args:
+        body: The body model to fit.
+        config: Settings.
+        seed: Of the random draws; equal input then gives equal output.
+    """
+
+    def __init__(
+        self,
+        body: BodyModel | None = None,
+        config: TrackingConfig | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.body = body or anny24()
+        self.config = config or TrackingConfig()
+        self._lookup = VertexLookup(self.body)
+        self._triangulator = Triangulator(self.body)
+        self._seed = seed
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everybody; ids start at 1 again."""
+        self._tracks: list[_Track] = []
+        self._next_id = 1
+        self._stamp: int | None = None
+        self._rng = np.random.default_rng(self._seed)
+        self._generator = torch.Generator().manual_seed(self._seed)
+
+    def update(
+        self,
+        stamp: int,
+        views: Sequence[ViewPeople],
+        alignment: Alignment,
+        cameras: Sequence[str],
+        grids_to_image: Sequence[NDArray[np.float64]],
+    ) -> tuple[tuple[Person, ...], list[NDArray[np.uint16]]]:
+        """Take in one frame set.
+
+        Args:
+            stamp: ns. A stamp before the last one counts as the same time; after a jump of the
+                clock call :meth:`reset`.
+            views: From ``merge_instances``. alignment: Of the same views.
+            cameras: Their names. grids_to_image: (3, 3) ``NetworkImage.T_image_grid`` of each.
+
+        Returns:
+            People by id, those hidden and those just lost included (``num_points`` counts their
+            pixels with depth), and per view a (gh, gw) map of their ids.
+
+        Raises:
+            ValueError: Numbers or sizes of the views do not agree.
+        """
+        if not len(views) == len(cameras) == len(grids_to_image):
+            raise ValueError(
+                f"{len(views)} views, {len(cameras)} cameras and {len(grids_to_image)} pixel maps "
+                "must be as many"
+            )
+        dt = 0.0 if self._stamp is None else min(max((stamp - self._stamp) / 1e9, 0.0), 10.0)
+        self._stamp = stamp if self._stamp is None else max(stamp, self._stamp)
+        detections = detect(
+            views, alignment, self._lookup, self._triangulator, self._rng, self.config.detection
+        )
+        before = [track.motion.position.copy() for track in self._tracks]
+        for track in self._tracks:
+            track.motion.predict(dt, seen=track.person is None or _visible(track.person))
+        for track, old in zip(self._tracks, before, strict=True):
+            if track.body is not None:
+                shift = torch.from_numpy(track.motion.position - old).float()
+                track.body = replace(track.body, transl=track.body.transl + shift)
+        matches = self._associate(detections)
+        self._fit(matches)
+        maps, rois = _label(views, cameras, grids_to_image, matches)
+        people = [self._describe(track, detection, rois[track.id]) for track, detection in matches]
+        people += self._unseen({track.id for track, _ in matches})
+        return tuple(sorted(people, key=lambda person: person.id)), maps
+
+    def _associate(self, detections: list[Detection]) -> list[tuple[_Track, Detection]]:
+        """Detections with their tracks, newly opened where none fits."""
+        cost = np.full((len(self._tracks), len(detections)), np.inf)
+        for row, track in enumerate(self._tracks):
+            std = float(np.sqrt(np.trace(track.motion.covariance[:3, :3]) / 3))
+            gate = min(self.config.gate + 2 * std, self.config.max_gate)
+            for column, detection in enumerate(detections):
+                expected = track.motion.position + track.offset
+                distance = float(np.linalg.norm(detection.centre - expected))
+                ratio = max(detection.size / track.size, track.size / detection.size)
+                if distance < gate and ratio < self.config.max_size_ratio:
+                    cost[row, column] = distance
+        # A forbidden match costs more than any number of allowed ones together.
+        forbidden = 1e3 * (1 + self.config.max_gate)
+        rows, columns = linear_sum_assignment(np.where(np.isfinite(cost), cost, forbidden))
+        taken = {
+            int(column): self._tracks[row]
+            for row, column in zip(rows, columns, strict=True)
+            if np.isfinite(cost[row, column])
+        }
+        matches = []
+        for index, detection in enumerate(detections):
+            track = taken.get(index) or self._open(detection)
+            matches.append((track, detection))
+        return matches
+
+    def _open(self, detection: Detection) -> _Track:
+        alive = {track.id for track in self._tracks}
+        if self._next_id > _LARGEST_ID:
+            _LOG.warning("more than %d people since the last reset: ids repeat", _LARGEST_ID)
+            self._next_id = 1
+        while self._next_id in alive:
+            self._next_id += 1
+        assert self._stamp is not None
+        track = _Track(self._next_id, detection, self.config.centre_std, self._stamp)
+        self._next_id += 1
+        self._tracks.append(track)
+        return track
+
+    def _fit(self, matches: list[tuple[_Track, Detection]]) -> None:
+        """Fit everybody's body: one batch for the known, one for those without a last fit."""
+        for track, detection in matches:
+            track.person = None
+            if detection.known < self.config.fit.min_points:
+                track.body = None
+        able = [m for m in matches if m[1].known >= self.config.fit.min_points]
+        warm = [m for m in able if m[0].body is not None]
+        self._fit_batch(warm)
+        # Also those whose last body did not lead to a believable one.
+        self._fit_batch([m for m in able if m[0].body is None])
+
+    def _fit_batch(self, matches: list[tuple[_Track, Detection]]) -> None:
+        if not matches:
+            return
+        bodies = [track.body for track, _ in matches if track.body is not None]
+        start = BodyState.stack(bodies) if bodies else None
+        points, ids, weights = _pad([detection for _, detection in matches])
+        standard = ShapePrior.standard(1, self.body.shapedirs.shape[-1])
+        shapes = [track.shape or standard for track, _ in matches]
+        result = fit(
+            self.body,
+            points,
+            ids,
+            weights,
+            start,
+            ShapePrior(
+                torch.cat([shape.mean for shape in shapes]),
+                torch.cat([shape.information for shape in shapes]),
+            ),
+            self.config.fit,
+            self._generator,
+        )
+        for row, (track, detection) in enumerate(matches):
+            self._take(track, detection, result, row)
+
+    def _take(self, track: _Track, detection: Detection, result: FitResult, row: int) -> None:
+        parameters = result.body_fit(self.body, row)
+        if parameters is None:
+            _LOG.debug("person %d: no body, %s", track.id, result.reasons[row])
+            track.body = None
+            return
+        track.body = result.state.person(row)
+        # Information filter with forgetting: a running average that knows what each frame saw.
+        keep = 1 - 1 / self.config.shape_memory
+        information = result.shape_information[row : row + 1]
+        eye = torch.eye(information.shape[-1], dtype=information.dtype)
+        track.shape = ShapePrior(track.body.betas, keep * information + (1 - keep) * eye)
+        joints = result.joints[row].numpy().astype(np.float32)
+        hips = joints[1:3].mean(0).astype(np.float64)
+        joint_std = result.joint_std[row].numpy().astype(np.float32)
+        track.person = Person(
+            id=track.id,
+            state=TrackingState.OK,
+            confidence=detection.score,
+            fit=parameters,
+            joints=joints,
+            joint_std=joint_std,
+            position=hips,
+            covariance=np.eye(3) * max(float(joint_std[1:3].mean()), 0.02) ** 2,
+            velocity=None,
+            num_points=detection.num_points,
+        )
+
+    def _describe(
+        self, track: _Track, detection: Detection, rois: dict[str, tuple[int, int, int, int]]
+    ) -> Person:
+        """Correct the track by what was seen and describe the person."""
+        fitted = track.person
+        if fitted is None:
+            fitted = Person(
+                id=track.id,
+                state=TrackingState.OK,
+                confidence=detection.score,
+                fit=None,
+                joints=np.empty((0, 3), dtype=np.float32),
+                joint_std=np.empty(0, dtype=np.float32),
+                position=detection.centre,
+                covariance=np.eye(3) * self.config.centre_std**2,
+                velocity=None,
+                num_points=detection.num_points,
+            )
+        if track.hits:
+            track.motion.correct(fitted.position, fitted.covariance)
+        else:
+            track.motion = ConstantVelocity(fitted.position, fitted.covariance)
+        assert self._stamp is not None
+        track.hits += 1
+        track.seen = self._stamp
+        track.size = 0.8 * track.size + 0.2 * detection.size if track.hits > 1 else detection.size
+        track.offset = detection.centre - track.motion.position
+        track.person = replace(
+            fitted,
+            state=TrackingState.OK if track.hits > 1 else TrackingState.NEW,
+            velocity=track.motion.velocity.copy() if track.hits > 1 else None,
+            rois=rois,
+            contacts=self._contacts(track),
+        )
+        return track.person
+
+    def _contacts(self, track: _Track) -> Contact:
+        """Feet on the floor: only claimed where the floor's height is known and a body fitted."""
+        contacts = Contact.NONE
+        if self.config.floor is None or track.body is None:
+            return contacts
+        for contact, parts in _FEET:
+            vertices = torch.isin(self.body.part, torch.tensor(parts)).nonzero()[:, 0]
+            state = track.body
+            sole = self.body(state.rotations, state.transl, state.betas, vertices)[0][..., 2].amin()
+            if abs(float(sole) - self.config.floor) < self.config.contact_distance:
+                contacts |= contact
+        return contacts
+
+    def _unseen(self, seen: set[int]) -> list[Person]:
+        """Coast the hidden, dismiss the lost."""
+        assert self._stamp is not None
+        people, kept = [], []
+        for track in self._tracks:
+            if track.id in seen or track.person is None:
+                kept.append(track)
+                continue
+            hidden = (self._stamp - track.seen) / 1e9
+            timeout = self.config.timeout if track.hits > 1 else self.config.new_timeout
+            lost = hidden > timeout
+            person = _coast(track.person, track.motion)
+            fade = max(0.0, 1 - hidden / self.config.timeout)
+            state = TrackingState.LOST if lost else TrackingState.PREDICTED
+            score = 0.0 if lost else person.confidence * fade
+            people.append(replace(person, state=state, confidence=score))
+            # Remembered with the confidence of the last sight, from which the fading counts.
+            track.person = replace(person, state=TrackingState.PREDICTED)
+            if not lost:
+                kept.append(track)
+        self._tracks = kept
+        return people
+
+
+def _visible(person: Person) -> bool:
+    return person.state in (TrackingState.NEW, TrackingState.OK)
+
+
+def _coast(person: Person, motion: ConstantVelocity) -> Person:
+    """The person as last seen, carried to where the motion says."""
+    shift = motion.position - person.position
+    extra = float(np.trace(motion.covariance[:3, :3]) / 3)
+    moved: BodyFit | None = None
+    if person.fit is not None:
+        moved = replace(person.fit, transl=(person.fit.transl + shift).astype(np.float32))
+    return replace(
+        person,
+        fit=moved,
+        joints=(person.joints + shift).astype(np.float32),
+        joint_std=np.sqrt(np.maximum(person.joint_std**2, extra)).astype(np.float32),
+        position=motion.position.copy(),
+        covariance=motion.covariance[:3, :3].copy(),
+        velocity=motion.velocity.copy(),
+        num_points=0,
+        rois={},
+        contacts=Contact.NONE,
+    )
+
+
+def _pad(detections: list[Detection]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Points, vertices and weights of several people as one batch; padding has no weight."""
+    number = max(len(detection.points) for detection in detections)
+    points = torch.zeros(len(detections), number, 3)
+    ids = torch.full((len(detections), number), -1, dtype=torch.int64)
+    weights = torch.zeros(len(detections), number)
+    for row, detection in enumerate(detections):
+        held = len(detection.points)
+        points[row, :held] = torch.from_numpy(detection.points)
+        ids[row, :held] = torch.from_numpy(detection.vertex_ids)
+        weights[row, :held] = torch.from_numpy(detection.weights)
+    return points, ids, weights
+
+
+def _label(
+    views: Sequence[ViewPeople],
+    cameras: Sequence[str],
+    grids_to_image: Sequence[NDArray[np.float64]],
+    matches: list[tuple[_Track, Detection]],
+) -> tuple[list[NDArray[np.uint16]], dict[int, dict[str, tuple[int, int, int, int]]]]:
+    """Maps of ids per view and each person's box (x, y, width, height) per delivered image."""
+    rois: dict[int, dict[str, tuple[int, int, int, int]]] = {t.id: {} for t, _ in matches}
+    maps = []
+    for view, camera, grid_to_image in zip(views, cameras, grids_to_image, strict=True):
+        ids = np.zeros(view.instances.shape, dtype=np.uint16)
+        for track, detection in matches:
+            ids[np.isin(view.instances, detection.local_ids)] = track.id
+            rows, columns = np.nonzero(ids == track.id)
+            if len(rows):
+                low = np.array([columns.min() - 0.5, rows.min() - 0.5, 1.0])
+                high = np.array([columns.max() + 0.5, rows.max() + 0.5, 1.0])
+                corners = grid_to_image @ np.stack([low, high], 1)
+                x0, y0 = np.maximum(np.floor(corners[:2, 0] / corners[2, 0] + 0.5), 0).astype(int)
+                x1, y1 = np.floor(corners[:2, 1] / corners[2, 1] + 0.5).astype(int)
+                box = (int(x0), int(y0), max(int(x1 - x0), 1), max(int(y1 - y0), 1))
+                rois[track.id][camera] = box
+        maps.append(ids)
+    return maps, rois

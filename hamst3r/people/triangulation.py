@@ -1,0 +1,158 @@
+"""Points of a body from several views at once: the same place of the body, seen along two rays.
+
+Where cameras are calibrated this is far more exact than a weak network's depth, so it yields both
+extra points for the fit and one correction per view of that person's depth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from hamst3r.people.body import BodyModel
+from hamst3r.people.lifting import Glimpse
+
+F64 = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class TriangulationConfig:
+    """When to believe a crossing of rays.
+
+    Attributes:
+        cell: Edge of the cells of the body's surface that count as one place, metres.
+        max_error: Largest distance of a ray from the point, as a share of the point's depth.
+        min_angle: Smallest angle between the rays, radians.
+        min_cells: Fewer agreeing places in a view leave its depth as it is.
+        max_correction: Largest factor, and its inverse, by which a view's depth is corrected.
+    """
+
+    cell: float = 0.07
+    max_error: float = 0.03
+    min_angle: float = 0.07
+    min_cells: int = 8
+    max_correction: float = 1.8
+
+
+@dataclass(frozen=True, eq=False)
+class Triangulated:
+    """Places of one person's body in the world.
+
+    Attributes:
+        points: (M, 3) metres. vertex_ids: (M,) int64. weights: (M,) of the pixels involved.
+    """
+
+    points: F64
+    vertex_ids: NDArray[np.int64]
+    weights: F64
+
+
+@dataclass(frozen=True, eq=False)
+class _Places:
+    """Mean pixel per visible cell of one glimpse: cell ids, ray directions, depths, weights."""
+
+    cells: NDArray[np.int64]
+    directions: F64
+    depth: F64
+    vertices: F64
+    weights: F64
+
+
+class Triangulator:
+    """Crosses rays of equal places of the body; built once per body model."""
+
+    def __init__(self, body: BodyModel, config: TriangulationConfig | None = None) -> None:
+        self.config = config or TriangulationConfig()
+        self._template = body.v_template.numpy().astype(np.float64)
+        keys = np.floor(self._template / self.config.cell).astype(np.int64)
+        self._cell = np.unique(keys, axis=0, return_inverse=True)[1].reshape(-1)
+        self._tree = cKDTree(self._template)
+
+    def __call__(self, glimpses: Sequence[Glimpse]) -> tuple[Triangulated, list[Glimpse]]:
+        """Triangulate one person's glimpses, one per view.
+
+        Returns:
+            The places, and the glimpses with their depth corrected where enough places agree.
+        """
+        places = [self._places(glimpse) for glimpse in glimpses]
+        points, vertices, weights = [], [], []
+        ratios: list[list[F64]] = [[] for _ in glimpses]
+        for a, b in combinations(range(len(glimpses)), 2):
+            if glimpses[a].view == glimpses[b].view:
+                continue
+            cross, rows_a, rows_b, depth_a, depth_b = self._cross(glimpses, places, a, b)
+            points.append(cross)
+            mean = (places[a].vertices[rows_a] + places[b].vertices[rows_b]) / 2
+            vertices.append(self._tree.query(mean)[1] if len(mean) else np.empty(0, int))
+            weights.append(np.minimum(places[a].weights[rows_a], places[b].weights[rows_b]))
+            ratios[a].append(depth_a / places[a].depth[rows_a])
+            ratios[b].append(depth_b / places[b].depth[rows_b])
+        corrected = [
+            glimpse.scaled(self._factor(own)) for glimpse, own in zip(glimpses, ratios, strict=True)
+        ]
+        if not points:
+            return Triangulated(
+                np.empty((0, 3)), np.empty(0, dtype=np.int64), np.empty(0)
+            ), corrected
+        return (
+            Triangulated(
+                np.concatenate(points),
+                np.concatenate(vertices).astype(np.int64),
+                np.concatenate(weights),
+            ),
+            corrected,
+        )
+
+    def _places(self, glimpse: Glimpse) -> _Places:
+        known = glimpse.vertex_ids >= 0
+        ids, weights = glimpse.vertex_ids[known], glimpse.weights[known]
+        cells, row = np.unique(self._cell[ids], return_inverse=True)
+        total = np.bincount(row, weights, minlength=len(cells))
+
+        def mean(values: F64) -> F64:
+            sums = [np.bincount(row, weights * column, len(cells)) for column in values.T]
+            return np.stack(sums, 1) / total[:, None]
+
+        return _Places(
+            cells=cells,
+            directions=mean(glimpse.directions[known]),
+            depth=mean(glimpse.depth[known, None])[:, 0],
+            vertices=mean(self._template[ids]),
+            weights=total / np.bincount(row, minlength=len(cells)),
+        )
+
+    def _cross(
+        self, glimpses: Sequence[Glimpse], places: Sequence[_Places], a: int, b: int
+    ) -> tuple[F64, NDArray[np.intp], NDArray[np.intp], F64, F64]:
+        """Midpoints of the rays' closest approach, with rows and depths in both views."""
+        _, rows_a, rows_b = np.intersect1d(
+            places[a].cells, places[b].cells, assume_unique=True, return_indices=True
+        )
+        # Directions have unit depth, so the factors along them are the depths in each camera.
+        da, db = places[a].directions[rows_a], places[b].directions[rows_b]
+        base = glimpses[b].T_world_cam[:3, 3] - glimpses[a].T_world_cam[:3, 3]
+        aa, bb, ab = (da * da).sum(1), (db * db).sum(1), (da * db).sum(1)
+        determinant = np.maximum(aa * bb - ab**2, 1e-12)
+        depth_a = (bb * (da @ base) - ab * (db @ base)) / determinant
+        depth_b = (ab * (da @ base) - aa * (db @ base)) / determinant
+        on_a = glimpses[a].T_world_cam[:3, 3] + da * depth_a[:, None]
+        on_b = glimpses[b].T_world_cam[:3, 3] + db * depth_b[:, None]
+        gap = np.linalg.norm(on_a - on_b, axis=1) / 2
+        sine = np.sqrt(determinant / (aa * bb))
+        nearest = np.minimum(depth_a, depth_b)
+        good = (nearest > 0.1) & (gap < self.config.max_error * nearest)
+        good &= sine > np.sin(self.config.min_angle)
+        middle = (on_a + on_b)[good] / 2
+        return middle, rows_a[good], rows_b[good], depth_a[good], depth_b[good]
+
+    def _factor(self, ratios: list[F64]) -> float:
+        together = np.concatenate(ratios) if ratios else np.empty(0)
+        if len(together) < self.config.min_cells:
+            return 1.0
+        limit = self.config.max_correction
+        return float(np.clip(np.median(together), 1 / limit, limit))

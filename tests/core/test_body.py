@@ -1,0 +1,127 @@
+"""The body model: skinning, its derivatives, and files that are none."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import roma
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from people_data import random_people
+
+from hamst3r.people.body import (
+    JOINT_NAMES,
+    PARENTS,
+    BodyModelError,
+    anny24,
+    load_body_model,
+)
+from hamst3r.people.jacobian import BETAS, ROTATIONS, BodyState, linearize
+
+BODY = anny24()
+NUMBER = st.floats(-2, 2, width=32)
+
+
+def test_zero_pose_is_the_template():
+    vertices, joints = BODY(torch.eye(3).repeat(1, 24, 1, 1), torch.zeros(1, 3), torch.zeros(1, 10))
+    torch.testing.assert_close(vertices[0], BODY.v_template, atol=1e-5, rtol=0)
+    torch.testing.assert_close(joints[0], BODY.joint_template, atol=1e-5, rtol=0)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.tuples(NUMBER, NUMBER, NUMBER), st.tuples(NUMBER, NUMBER, NUMBER), st.integers(0, 99))
+def test_a_rigid_move_of_the_parameters_moves_the_body(turn, shift, seed):
+    state = random_people(1, torch.Generator().manual_seed(seed))
+    R, t = roma.rotvec_to_rotmat(torch.tensor(turn)), torch.tensor(shift)
+    vertices, joints = BODY(state.rotations, state.transl, state.betas)
+    moved = state.rotations.clone()
+    moved[:, 0] = R @ moved[:, 0]
+    root = BODY.rest_joints(state.betas)[:, 0]
+    transl = (root + state.transl) @ R.T + t - root
+    after, joints_after = BODY(moved, transl, state.betas)
+    torch.testing.assert_close(after, vertices @ R.T + t, atol=2e-5, rtol=0)
+    torch.testing.assert_close(joints_after, joints @ R.T + t, atol=2e-5, rtol=0)
+
+
+def test_a_subset_of_vertices_is_the_same_as_all():
+    generator = torch.Generator().manual_seed(0)
+    state = random_people(3, generator)
+    full, _ = BODY(state.rotations, state.transl, state.betas)
+    each = torch.randint(len(BODY.v_template), (3, 40), generator=generator)
+    own, _ = BODY(state.rotations, state.transl, state.betas, each)
+    torch.testing.assert_close(own, full.gather(1, each[..., None].expand(-1, -1, 3)))
+    shared, _ = BODY(state.rotations, state.transl, state.betas, each[0])
+    torch.testing.assert_close(shared, full[:, each[0]])
+
+
+def test_derivatives_equal_automatic_ones():
+    generator = torch.Generator().manual_seed(1)
+    state = random_people(2, generator)
+    ids = torch.randint(len(BODY.v_template), (2, 6), generator=generator)
+    line = linearize(BODY, state, ids)
+    local = line.turned @ line.to_local[:, None]
+    joints = line.turned_joints @ line.to_local[:, None]
+
+    def moved(step):
+        turn = roma.rotvec_to_rotmat(step[:, ROTATIONS].unflatten(1, (24, 3)))
+        return BODY(
+            turn @ state.rotations,
+            state.transl + step[:, 72:75],
+            state.betas + step[:, BETAS],
+            ids,
+        )
+
+    points, places = moved(torch.zeros(2, 85))
+    torch.testing.assert_close(line.points, points, atol=1e-5, rtol=0)
+    torch.testing.assert_close(line.joints, places, atol=1e-5, rtol=0)
+    by_points, by_joints = torch.autograd.functional.jacobian(moved, torch.zeros(2, 85))
+    for person in range(2):
+        expected = by_points[person, :, :, person]
+        torch.testing.assert_close(local[person], expected, atol=2e-5, rtol=0)
+        torch.testing.assert_close(
+            joints[person], by_joints[person, :, :, person], atol=2e-5, rtol=0
+        )
+
+
+def test_axes_and_sides_are_smpls():
+    joints = dict(zip(JOINT_NAMES, BODY.joint_template.tolist(), strict=True))
+    assert joints["left_shoulder"][0] > 0.1 > -0.1 > joints["right_shoulder"][0]
+    assert joints["head"][1] > joints["pelvis"][1] > joints["left_knee"][1]
+    assert joints["left_foot"][2] > joints["left_ankle"][2]  # toes point to the front
+    low, high = BODY.v_template.amin(0), BODY.v_template.amax(0)
+    assert 1.4 < float(high[1] - low[1]) < 1.9
+    torch.testing.assert_close(BODY.canonical.amin(0), torch.zeros(3))
+    torch.testing.assert_close(BODY.canonical.amax(0), torch.ones(3))
+
+
+def test_mirror_and_parts_agree():
+    mirror = BODY.mirror
+    swapped = BODY.v_template * torch.tensor([-1.0, 1.0, 1.0])
+    assert (BODY.v_template[mirror] - swapped).norm(dim=1).max() < 0.02
+    twin = [
+        JOINT_NAMES.index(name.replace("left", "@").replace("right", "left").replace("@", "right"))
+        for name in JOINT_NAMES
+    ]
+    agreeing = torch.tensor(twin)[BODY.part] == BODY.part[mirror]
+    assert agreeing.float().mean() > 0.98
+    assert set(BODY.part.tolist()) == set(range(len(PARENTS)))
+
+
+def test_files_that_are_no_body_are_refused(tmp_path):
+    with pytest.raises(BodyModelError, match="cannot read"):
+        load_body_model(tmp_path / "absent.npz")
+    path = tmp_path / "wrong.npz"
+    np.savez(path, v_template=np.zeros((5, 3)))
+    with pytest.raises(BodyModelError, match="shapedirs"):
+        load_body_model(path)
+    path.write_bytes(b"not a zip")
+    with pytest.raises(BodyModelError, match=r"wrong\.npz"):
+        load_body_model(path)
+
+
+def test_a_state_can_be_split_and_stacked():
+    state = random_people(3, torch.Generator().manual_seed(2))
+    again = BodyState.stack([state.person(k) for k in range(3)])
+    torch.testing.assert_close(again.rotations, state.rotations)
+    torch.testing.assert_close(again.transl, state.transl)

@@ -1,0 +1,194 @@
+"""Fitting: exact enough with noise and outliers, and honest when there is too little to go on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import roma
+import torch
+from people_data import Cloud, joint_error, observe, random_people
+
+from hamst3r.people.body import anny24
+from hamst3r.people.fitting import ShapePrior, fit
+from hamst3r.people.jacobian import BodyState
+
+BODY = anny24()
+
+
+def cloud(seed: int, people: int = 4, **options) -> Cloud:
+    generator = torch.Generator().manual_seed(seed)
+    return observe(BODY, random_people(people, generator), generator, **options)
+
+
+def disturbed(state: BodyState, seed: int) -> BodyState:
+    """About 8 degrees per joint and 5 cm off, shape unknown."""
+    generator = torch.Generator().manual_seed(seed)
+    turn = roma.rotvec_to_rotmat(
+        0.14 / 3**0.5 * torch.randn(len(state), 24, 3, generator=generator)
+    )
+    shift = 0.05 / 3**0.5 * torch.randn(len(state), 3, generator=generator)
+    return BodyState(turn @ state.rotations, state.transl + shift, torch.zeros_like(state.betas))
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_joints_are_found_from_scratch(seed):
+    data = cloud(seed)
+    result = fit(BODY, data.points, data.vertex_ids, data.weights)
+    error = joint_error(result.joints, data.joints)
+    assert result.reasons == ("",) * 4
+    assert error.mean() < 0.012
+    assert error.max() < 0.02
+    assert ((result.inlier_ratio > 0.7) & (result.inlier_ratio < 0.9)).all()
+    # The deviation is stated with a margin, not with wild doubt.
+    actual = (result.joints - data.joints).square().mean().sqrt()
+    assert actual < result.joint_std.square().mean().sqrt() < 10 * actual
+
+
+def test_a_front_seen_body_is_found():
+    """Only vertices that face a camera: half the surface."""
+    generator = torch.Generator().manual_seed(3)
+    state = random_people(4, generator)
+    vertices, joints = BODY(state.rotations, state.transl, state.betas)
+    corners = vertices[:, BODY.faces]
+    normal = torch.linalg.cross(
+        corners[:, :, 1] - corners[:, :, 0], corners[:, :, 2] - corners[:, :, 0]
+    )
+    facing = normal[..., 0].clamp_min(0)  # towards +x
+    face = torch.multinomial(facing, 500, replacement=True, generator=generator)
+    ids = BODY.faces[:, 0][face]
+    points = vertices.gather(1, ids[..., None].expand(-1, -1, 3))
+    points = points + 0.02 * torch.randn(points.shape, generator=generator)
+    result = fit(BODY, points, ids, torch.ones(4, 500))
+    assert joint_error(result.joints, joints).mean() < 0.015
+
+
+def test_a_warm_start_converges_in_three_steps():
+    data = cloud(5)
+    start = disturbed(data.state, 6)
+    before = joint_error(BODY.skeleton(start.rotations, start.transl, start.betas)[1], data.joints)
+    result = fit(BODY, data.points, data.vertex_ids, data.weights, start)
+    after = joint_error(result.joints, data.joints)
+    assert before.mean() > 0.08
+    assert after.mean() < 0.015
+    # It is the same optimum as from scratch, and stays there.
+    cold = fit(BODY, data.points, data.vertex_ids, data.weights)
+    assert joint_error(result.joints, cold.joints).max() < 0.01
+    again = fit(BODY, data.points, data.vertex_ids, data.weights, result.state)
+    assert joint_error(result.joints, again.joints).max() < 0.004
+
+
+def test_too_little_evidence_gives_no_body():
+    data = cloud(7, people=2)
+    few = data.weights.clone()
+    few[0, 140:] = 0
+    result = fit(BODY, data.points, data.vertex_ids, few)
+    assert "140 points, 150 needed" in result.reasons[0]
+    assert result.body_fit(BODY, 0) is None
+    assert result.body_fit(BODY, 1) is not None
+
+
+def test_points_without_a_body_give_none():
+    generator = torch.Generator().manual_seed(8)
+    points = torch.randn(1, 400, 3, generator=generator)
+    ids = torch.randint(len(BODY.v_template), (1, 400), generator=generator)
+    result = fit(BODY, points, ids, torch.ones(1, 400))
+    assert "of the points agree" in result.reasons[0]
+
+
+def test_one_arm_is_not_a_body():
+    data = cloud(9, people=1, number=4000, outliers=0.0)
+    arm = torch.isin(BODY.part[data.vertex_ids[0]], torch.tensor([16, 18, 20, 22]))
+    points, ids = data.points[:, arm], data.vertex_ids[:, arm]
+    assert points.shape[1] > 200
+    result = fit(BODY, points, ids, torch.ones(ids.shape))
+    assert "body parts seen" in result.reasons[0]
+
+
+def test_nan_points_and_unknown_vertices_are_ignored():
+    data = cloud(10, people=2)
+    clean = fit(BODY, data.points, data.vertex_ids, data.weights)
+    nothing = torch.full((2, 30, 3), float("nan"))
+    points = torch.cat([data.points, nothing, data.points[:, :30]], 1)
+    ids = torch.cat([data.vertex_ids, torch.zeros(2, 30).long(), torch.full((2, 30), -1)], 1)
+    result = fit(BODY, points, ids, torch.ones(2, 560))
+    assert torch.isfinite(result.joints).all()
+    assert joint_error(result.joints, clean.joints).max() < 0.005
+
+
+def test_depth_a_fifth_too_large_does_not_explode():
+    """Everything 20 % larger and farther: a believable body, betas within bounds."""
+    data = cloud(11)
+    eye = torch.tensor([6.0, 0.0, 1.0])
+    for start in (None, data.state):
+        result = fit(BODY, eye + 1.2 * (data.points - eye), data.vertex_ids, data.weights, start)
+        assert torch.isfinite(result.joints).all()
+        assert result.state.betas.abs().max() <= 4
+        expected = eye + 1.2 * (data.joints - eye)
+        assert joint_error(result.joints, expected).max() < 0.15
+
+
+def test_no_points_and_nobody():
+    empty = fit(BODY, torch.zeros(1, 0, 3), torch.zeros(1, 0).long(), torch.zeros(1, 0))
+    assert "0 points" in empty.reasons[0]
+    nobody = fit(BODY, torch.zeros(0, 9, 3), torch.zeros(0, 9).long(), torch.zeros(0, 9))
+    assert nobody.reasons == () and nobody.joints.shape == (0, 24, 3)
+
+
+def test_the_same_input_gives_the_same_output():
+    data = cloud(12, people=2)
+    one, two = (fit(BODY, data.points, data.vertex_ids, data.weights) for _ in range(2))
+    assert torch.equal(one.joints, two.joints)
+
+
+def test_parameters_rebuild_the_joints():
+    data = cloud(13, people=1)
+    result = fit(BODY, data.points, data.vertex_ids, data.weights)
+    found = result.body_fit(BODY, 0)
+    assert found is not None and found.model_sha256 == BODY.sha256
+    turns = np.concatenate([found.global_orient, found.body_pose]).reshape(1, 24, 3)
+    rotations = roma.rotvec_to_rotmat(torch.from_numpy(turns))
+    joints = BODY.skeleton(
+        rotations, torch.from_numpy(found.transl)[None], torch.from_numpy(found.betas)[None]
+    )[1]
+    torch.testing.assert_close(joints, result.joints, atol=1e-4, rtol=0)
+    assert 0.01 < found.rmse < 0.06 and found.inliers > 350
+
+
+def test_known_shape_carries_over():
+    """A sure prior keeps the shape although the points are few and noisy."""
+    data = cloud(14, people=1, number=200, noise=0.04)
+    sure = ShapePrior(data.state.betas, 1e5 * torch.eye(10, dtype=torch.float64)[None])
+    free = fit(BODY, data.points, data.vertex_ids, data.weights)
+    held = fit(BODY, data.points, data.vertex_ids, data.weights, shape_prior=sure)
+    wrong = (free.state.betas - data.state.betas).abs().max()
+    assert (held.state.betas - data.state.betas).abs().max() < 0.1 < wrong
+
+
+def test_wrong_shapes_are_named():
+    data = cloud(15, people=1)
+    with pytest.raises(ValueError, match="vertex_ids must be"):
+        fit(BODY, data.points, data.vertex_ids[:, :5], data.weights)
+    with pytest.raises(ValueError, match="has 13348"):
+        fit(BODY, data.points, data.vertex_ids + 20000, data.weights)
+    with pytest.raises(ValueError, match="start holds 2 people"):
+        fit(BODY, data.points, data.vertex_ids, data.weights, cloud(1, people=2).state)
+
+
+def test_thread_count_is_left_as_it_was():
+    data = cloud(16, people=1)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        fit(BODY, data.points, data.vertex_ids, data.weights)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_clouds_are_immutable_inputs():
+    data = cloud(17, people=1)
+    copy = replace(data, points=data.points.clone(), vertex_ids=data.vertex_ids.clone())
+    fit(BODY, data.points, data.vertex_ids, data.weights)
+    assert torch.equal(copy.points, data.points) and torch.equal(copy.vertex_ids, data.vertex_ids)

@@ -1,0 +1,194 @@
+"""People in 2D: shared ids over views, whatever the order of the queries."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hamst3r.engine import PairPrediction
+from hamst3r.people.body import anny24
+from hamst3r.people.densepose import DensePoseEstimate, VertexLookup, fuse
+from hamst3r.people.instances import InstancesConfig, merge_instances
+
+GRID = (40, 60)
+Box = tuple[int, int, int, int]  # rows, then columns: from, to
+QUERIES = 5
+
+# Three people; where each of three cameras sees them.
+SCENE: list[dict[str, Box]] = [
+    {"ann": (5, 30, 5, 15), "bob": (5, 30, 15, 26), "eve": (8, 35, 40, 50)},
+    {"ann": (5, 30, 30, 42), "bob": (5, 30, 18, 30)},
+    {"bob": (2, 25, 8, 20), "eve": (8, 35, 45, 55)},
+]
+EDGES = [(0, 1), (1, 2), (0, 2)]
+
+
+def mask(box: Box | None, sure: float = 4.0) -> torch.Tensor:
+    logits = torch.full(GRID, -sure)
+    if box:
+        logits[box[0] : box[1], box[2] : box[3]] = sure
+    return logits
+
+
+def predict(i: int, j: int, queries: list[tuple[Box | None, Box | None, float]]) -> PairPrediction:
+    """A pair whose queries hold a box in each view and a person probability."""
+    queries = queries + [(None, None, 0.02)] * (QUERIES - len(queries))
+    logits = [torch.stack([mask(query[side]) for query in queries]) for side in (0, 1)]
+    ones = torch.ones(GRID)
+    body = [torch.where(part.amax(0) > 0, 5.0, -5.0) for part in logits]
+    return PairPrediction(
+        i=i,
+        j=j,
+        pts_i=torch.zeros(*GRID, 3),
+        pts_j=torch.zeros(*GRID, 3),
+        conf_i=ones,
+        conf_j=ones,
+        desc_i=torch.zeros(*GRID, 1),
+        desc_j=torch.zeros(*GRID, 1),
+        desc_conf_i=ones,
+        desc_conf_j=ones,
+        mask_logits_i=logits[0],
+        mask_logits_j=logits[1],
+        person_prob=torch.tensor([query[2] for query in queries]),
+        densepose_i=torch.full((*GRID, 3), 0.3),
+        densepose_j=torch.full((*GRID, 3), 0.6),
+        body_logits_i=body[0],
+        body_logits_j=body[1],
+    )
+
+
+def pair(i: int, j: int, order: list[str], prob: float = 0.9) -> PairPrediction:
+    return predict(i, j, [(SCENE[i].get(name), SCENE[j].get(name), prob) for name in order])
+
+
+def id_at(view, box: Box) -> int:
+    """The only id within a box's middle."""
+    row, column = (box[0] + box[1]) // 2, (box[2] + box[3]) // 2
+    return int(view.instances[row, column])
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.permutations(["ann", "bob", "eve"]), min_size=3, max_size=3))
+def test_ids_agree_over_three_views_for_any_order_of_queries(orders):
+    views = merge_instances(
+        [pair(*edge, order) for edge, order in zip(EDGES, orders, strict=True)], [GRID] * 3
+    )
+    ids = {
+        name: {id_at(view, SCENE[k][name]) for k, view in enumerate(views) if name in SCENE[k]}
+        for name in ("ann", "bob", "eve")
+    }
+    assert all(len(found) == 1 for found in ids.values())
+    assert set.union(*ids.values()) == {1, 2, 3}
+    for k, view in enumerate(views):
+        for name, box in SCENE[k].items():
+            inside = view.instances[box[0] : box[1], box[2] : box[3]]
+            assert (inside == id_at(view, box)).mean() > 0.95, (k, name)
+        assert set(view.scores) == {int(x) for x in np.unique(view.instances) if x}
+
+
+def test_two_touching_people_stay_two():
+    views = merge_instances([pair(0, 1, ["ann", "bob"]), pair(1, 0, ["bob", "ann"])], [GRID] * 2)
+    for k, view in enumerate(views):
+        assert id_at(view, SCENE[k]["ann"]) != id_at(view, SCENE[k]["bob"])
+        assert len(view.scores) == 2
+
+
+def test_one_mask_over_both_does_not_join_two_people():
+    """One pair saw a single blob where the other saw two touching people."""
+    blob = (5, 30, 5, 26)
+    views = merge_instances(
+        [pair(0, 1, ["ann", "bob"]), predict(0, 2, [(blob, None, 0.9)])], [GRID] * 3
+    )
+    assert id_at(views[0], SCENE[0]["ann"]) != id_at(views[0], SCENE[0]["bob"])
+
+
+def test_one_person_in_all_pairs_is_one():
+    edges = [(0, 1), (1, 0), (1, 2), (2, 1), (0, 2), (2, 0)]
+    views = merge_instances([pair(*edge, ["bob"]) for edge in edges], [GRID] * 3)
+    assert [set(view.scores) for view in views] == [{1}, {1}, {1}]
+    expected = 0.9 / (1 + np.exp(-4.0))  # person probability x mean mask probability
+    assert views[0].scores[1] == pytest.approx(expected, abs=1e-3)
+
+
+def test_one_camera_alone_is_a_pair_with_itself():
+    views = merge_instances([pair(0, 0, ["ann", "eve"])], [GRID])
+    assert len(views[0].scores) == 2
+    assert id_at(views[0], SCENE[0]["ann"]) != id_at(views[0], SCENE[0]["eve"])
+
+
+def test_weak_queries_specks_and_duplicates_are_nobody():
+    box = SCENE[0]["ann"]
+    speck = (0, 4, 50, 54)
+    inner = (box[0] + 1, box[1] - 1, box[2] + 1, box[3] - 1)
+    queries = [(box, None, 0.9), (SCENE[0]["eve"], None, 0.3), (speck, None, 0.9)]
+    view = merge_instances([predict(0, 1, [*queries, (inner, None, 0.6)])], [GRID] * 2)[0]
+    assert set(view.scores) == {1}
+    assert id_at(view, box) == 1
+    assert id_at(view, SCENE[0]["eve"]) == 0
+    assert not merge_instances([predict(0, 1, [(speck, None, 0.9)])], [GRID] * 2)[0].scores
+    lenient = InstancesConfig(min_pixels=10)
+    assert merge_instances([predict(0, 1, [(speck, None, 0.9)])], [GRID] * 2, lenient)[0].scores
+
+
+def test_pairs_vote_with_their_confidence():
+    """Two pairs sure of nothing outvote one; one pair that saw half of it does not."""
+    box = SCENE[0]["ann"]
+    sees, blind = predict(0, 1, [(box, None, 0.9)]), predict(0, 1, [(None, None, 0.05)])
+    doubts = predict(0, 1, [(box, None, 0.45)])
+    assert merge_instances([sees, blind, blind], [GRID] * 2)[0].scores == {}
+    assert set(merge_instances([sees, doubts], [GRID] * 2)[0].scores) == {1}
+
+
+def test_body_without_an_instance_is_background():
+    prediction = predict(0, 1, [(SCENE[0]["ann"], None, 0.2)])
+    view = merge_instances([prediction], [GRID] * 2)[0]
+    assert not view.instances.any()
+    assert np.isfinite(view.densepose).any()  # the body map itself is kept
+
+
+def test_views_without_predictions_are_empty():
+    views = merge_instances([], [GRID, (8, 9)])
+    assert [view.instances.shape for view in views] == [GRID, (8, 9)]
+    assert np.isnan(views[1].densepose).all() and not views[1].confidence.any()
+
+
+def test_a_foreign_grid_is_named():
+    with pytest.raises(ValueError, match=r"masks of view 1 are \(40, 60\)"):
+        merge_instances([pair(0, 1, ["bob"])], [GRID, (20, 30)])
+
+
+def estimate(value: float, body: float, confidence: float) -> DensePoseEstimate:
+    grid = (2, 2)
+    return DensePoseEstimate(
+        np.full((*grid, 3), value, np.float32),
+        np.full(grid, body, np.float32),
+        np.full(grid, confidence, np.float32),
+    )
+
+
+def test_fusion_averages_what_agrees_and_drops_what_contradicts():
+    fused, sure = fuse([estimate(0.50, 0.9, 3.0), estimate(0.52, 0.9, 1.0)])
+    np.testing.assert_allclose(fused, 0.505, atol=1e-4)
+    np.testing.assert_allclose(sure, 0.9, atol=1e-4)
+    fused, unsure = fuse([estimate(0.2, 0.9, 3.0), estimate(0.8, 0.9, 1.0)])
+    np.testing.assert_allclose(fused, 0.2, atol=1e-6)
+    assert (unsure < sure).all()
+    fused, none = fuse([estimate(0.2, 0.3, 3.0), estimate(0.2, 0.1, 1.0)])
+    assert np.isnan(fused).all() and not none.any()
+
+
+def test_canonical_coordinates_find_their_vertex():
+    body = anny24()
+    lookup = VertexLookup(body)
+    ids = np.arange(0, len(body.v_template), 97)
+    found = lookup(body.canonical.numpy()[ids])
+    places = body.v_template.numpy()
+    assert np.linalg.norm(places[found] - places[ids], axis=1).max() < 1e-5
+    grid = np.full((1, 3, 3), np.nan)
+    grid[0, 0] = body.canonical[5]
+    grid[0, 1] = [0.0, 0.0, 0.0]  # a corner of the box, far from the body
+    assert lookup(grid).shape == (1, 3)
+    assert lookup(grid)[0, 1] == lookup(grid)[0, 2] == -1

@@ -1,0 +1,312 @@
+"""Tracking: ids that last, bodies in place, honest states; on bodies seen by simulated cameras."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from people_data import camera_at, intrinsics, photograph, standing
+
+from hamst3r.people.body import anny24
+from hamst3r.people.densepose import VertexLookup
+from hamst3r.people.detections import DetectionConfig, detect
+from hamst3r.people.instances import ViewPeople
+from hamst3r.people.lifting import lift
+from hamst3r.people.motion import ConstantVelocity
+from hamst3r.people.tracking import PeopleTracker, TrackingConfig
+from hamst3r.people.triangulation import Triangulator
+from hamst3r.scene import Contact, TrackingState
+
+BODY = anny24()
+HIP = 0.95  # metres: the height at which a standing person's pelvis is
+FRONT = camera_at((0.0, -4.0, 1.4), (0.0, 0.0, 0.9))
+SIDE = camera_at((4.0, 0.3, 1.4), (0.0, 0.0, 0.9))
+K = intrinsics()
+SECOND = 10**9
+
+
+def see(people, cameras=(FRONT,), depth_scale=1.0, names=None):
+    """Views and alignment of people (name -> state); ``names`` gives local ids per view."""
+    views, depths = [], []
+    for index, T in enumerate(cameras):
+        local = {
+            (names[index][name] if names else rank + 1): state
+            for rank, (name, state) in enumerate(sorted(people.items()))
+        }
+        instances, depth, canonical = photograph(BODY, local, T, K)
+        scores = {int(k): 0.9 for k in np.unique(instances) if k}
+        sure = (instances > 0).astype(np.float32)
+        views.append(ViewPeople(instances, scores, canonical, sure))
+        depths.append((depth * depth_scale).astype(np.float32))
+    alignment = SimpleNamespace(
+        placed=np.ones(len(cameras), dtype=bool),
+        T_world_cam=np.stack(cameras),
+        K=[K] * len(cameras),
+        depth=depths,
+        confidence=[(depth > 0) * np.float32(5) for depth in depths],
+    )
+    return views, alignment
+
+
+def feed(tracker, time, people, cameras=(FRONT,), **options):
+    views, alignment = see(people, cameras, **options)
+    names = [f"cam{k}" for k in range(len(cameras))]
+    pixel_maps = [np.diag([4.0, 4.0, 1.0])] * len(cameras)
+    return tracker.update(round(time * SECOND), views, alignment, names, pixel_maps)
+
+
+def quick(**options) -> PeopleTracker:
+    """Without body fits, for tests of ids alone."""
+    return PeopleTracker(BODY, TrackingConfig(detection=DetectionConfig(max_points=100), **options))
+
+
+def test_a_person_is_found_where_it_is_with_its_body():
+    state = standing((0.2, 0.1, HIP), turn=0.4)
+    tracker = PeopleTracker(BODY, TrackingConfig(floor=0.0))
+    (new,), maps = feed(tracker, 0.0, {"ann": state})
+    (person,), _ = feed(tracker, 0.1, {"ann": state})
+    assert new.state == TrackingState.NEW and person.state == TrackingState.OK
+    assert new.id == person.id == 1
+    assert new.velocity is None and np.linalg.norm(person.velocity) < 0.3
+    truth = BODY.skeleton(state.rotations, state.transl, state.betas)[1][0].numpy()
+    assert person.fit is not None and person.fit.model == "anny24"
+    assert np.linalg.norm(person.joints - truth, axis=1).mean() < 0.03
+    np.testing.assert_allclose(person.position, truth[1:3].mean(0), atol=0.03)
+    assert set(np.unique(maps[0])) == {0, 1}
+    assert maps[0].dtype == np.uint16
+    assert person.num_points > 300
+
+    # The box is the mask's, in pixels of the delivered image (four times the grid).
+    rows, columns = np.nonzero(maps[0])
+    x, y, width, height = person.rois["cam0"]
+    assert x == 4 * columns.min() - 2 and y == 4 * rows.min() - 2
+    assert width == 4 * (columns.max() - columns.min() + 1)
+    assert height == 4 * (rows.max() - rows.min() + 1)
+
+
+def test_contacts_need_a_known_floor():
+    state = standing((0.0, 0.0, HIP))
+    soles = BODY(state.rotations, state.transl, state.betas)[0][0, :, 2].min().item()
+    grounded = standing((0.0, 0.0, HIP - soles))
+    flying = standing((0.0, 0.0, HIP - soles + 0.3))
+    both = Contact.LEFT_FOOT | Contact.RIGHT_FOOT
+    floor = TrackingConfig(floor=0.0, contact_distance=0.06)
+    assert feed(PeopleTracker(BODY, floor), 0.0, {"ann": grounded})[0][0].contacts == both
+    assert feed(PeopleTracker(BODY, floor), 0.0, {"ann": flying})[0][0].contacts == Contact.NONE
+    assert feed(PeopleTracker(BODY), 0.0, {"ann": grounded})[0][0].contacts == Contact.NONE
+
+
+def test_two_who_cross_keep_their_ids():
+    tracker = quick()
+    home = {}
+    for step in range(31):
+        time = step * 0.1
+        x = -0.9 + 0.6 * time
+        people = {"ann": standing((x, -0.35, HIP)), "bob": standing((-x, 0.35, HIP))}
+        # Local ids mean nothing: they swap in every frame.
+        names = [{"ann": 1 + step % 2, "bob": 2 - step % 2}]
+        found, _ = feed(tracker, time, people, names=names)
+        visible = [p for p in found if p.state in (TrackingState.NEW, TrackingState.OK)]
+        for person in visible:
+            own = min(
+                people, key=lambda n: abs(person.position[1] - (0.35 if n == "bob" else -0.35))
+            )
+            home.setdefault(person.id, set()).add(own)
+    assert home == {1: {"ann"}, 2: {"bob"}} or home == {1: {"bob"}, 2: {"ann"}}
+    ann = next(person for person in visible if "ann" in home[person.id])
+    assert ann.position[0] > 0.6
+    assert ann.velocity[0] == pytest.approx(0.6, abs=0.25)
+
+
+def test_an_occlusion_of_one_and_a_half_seconds_keeps_the_id():
+    tracker = quick()
+
+    def walk(time):
+        return {"ann": standing((-0.7 + 0.4 * time, 0.0, HIP))}
+
+    for step in range(10):
+        (person,), _ = feed(tracker, step * 0.1, walk(step * 0.1))
+    last_seen = person
+    scores = []
+    for step in range(10, 25):
+        (person,), maps = feed(tracker, step * 0.1, {})
+        assert person.state == TrackingState.PREDICTED
+        assert person.num_points == 0 and not maps[0].any() and person.rois == {}
+        scores.append(person.confidence)
+    assert sorted(scores, reverse=True) == scores and scores[-1] < 0.5 * scores[0]
+    assert person.position[0] > last_seen.position[0] + 0.05
+    assert np.trace(person.covariance) > np.trace(last_seen.covariance)
+    (person,), _ = feed(tracker, 2.5, walk(2.5))
+    assert person.id == last_seen.id and person.state == TrackingState.OK
+
+
+def test_who_leaves_is_lost_once_and_the_id_is_not_used_again():
+    tracker = quick()
+    ann = {"ann": standing((0.0, 0.0, HIP))}
+    for step in range(4):
+        feed(tracker, step * 0.1, ann)
+    states = []
+    for step in range(4, 40):
+        found, _ = feed(tracker, step * 0.1, {})
+        states += [person.state for person in found]
+    assert states[-1] == TrackingState.LOST
+    assert states.count(TrackingState.LOST) == 1
+    assert states.count(TrackingState.PREDICTED) == 20  # two seconds
+    (person,), _ = feed(tracker, 4.0, ann)
+    assert person.id == 2 and person.state == TrackingState.NEW
+
+
+def test_somebody_seen_only_once_is_soon_dismissed():
+    tracker = quick()
+    feed(tracker, 0.0, {"ann": standing((0.0, 0.0, HIP))})
+    assert feed(tracker, 0.4, {})[0][0].state == TrackingState.PREDICTED
+    assert feed(tracker, 0.6, {})[0][0].state == TrackingState.LOST
+    assert feed(tracker, 0.7, {})[0] == ()
+
+
+def test_reset_starts_over():
+    tracker = quick()
+    people = {"ann": standing((-0.5, 0.0, HIP)), "bob": standing((0.5, 0.0, HIP))}
+    first, _ = feed(tracker, 5.0, people)
+    tracker.reset()
+    again, _ = feed(tracker, 1.0, people)  # an earlier time is a new time line
+    assert [p.id for p in again] == [p.id for p in first] == [1, 2]
+    assert all(p.state == TrackingState.NEW for p in again)
+    np.testing.assert_array_equal(first[0].position, again[0].position)
+
+
+def test_equal_and_backward_stamps_do_no_harm():
+    tracker = quick()
+    ann = {"ann": standing((0.0, 0.0, HIP))}
+    for time in (10.0, 10.0, 9.9, 3.0, 10.1):
+        (person,), _ = feed(tracker, time, ann)
+        assert person.id == 1
+        assert np.isfinite(person.position).all() and np.isfinite(person.covariance).all()
+    assert feed(tracker, 1000.0, {})[0][0].state == TrackingState.LOST
+
+
+def test_views_that_share_no_pair_are_joined_in_space():
+    people = {"ann": standing((-0.1, 0.0, HIP))}
+    names = [{"ann": 1}, {"ann": 2}]
+    tracker = quick()
+    (person,), maps = feed(tracker, 0.0, people, (FRONT, SIDE), names=names)
+    assert set(person.rois) == {"cam0", "cam1"}
+    assert {int(k) for m in maps for k in np.unique(m)} == {0, person.id}
+
+
+def test_two_people_of_one_view_are_never_joined():
+    near = {"ann": standing((-0.2, 0.0, HIP)), "bob": standing((0.2, 0.0, HIP))}
+    assert len(feed(quick(), 0.0, near)[0]) == 2
+
+
+def test_unplaced_views_do_not_count():
+    people = {"ann": standing((0.0, 0.0, HIP))}
+    views, alignment = see(people, (FRONT, SIDE))
+    alignment.placed[1] = False
+    alignment.T_world_cam[1, :3, 3] = 100.0
+    (person,), maps = quick().update(0, views, alignment, ["a", "b"], [np.eye(3)] * 2)
+    assert np.linalg.norm(person.position[:2]) < 0.3
+    assert maps[1].any()  # the picture still shows who it is
+
+
+def test_without_evidence_there_is_a_person_but_no_body():
+    people = {"ann": standing((0.0, 0.0, HIP))}
+    views, alignment = see(people)
+    views[0].densepose[:] = np.nan
+    (person,), _ = PeopleTracker(BODY).update(0, views, alignment, ["a"], [np.eye(3)])
+    assert person.fit is None and person.joints.shape == (0, 3)
+    assert np.linalg.norm(person.position - [0, 0, HIP]) < 0.3
+
+
+def test_crossed_rays_correct_a_depth_a_fifth_too_large():
+    state = standing((0.1, 0.0, HIP), turn=-0.8)
+    truth = BODY.skeleton(state.rotations, state.transl, state.betas)[1][0].numpy()
+    diagonal = camera_at((2.8, -2.8, 1.6), (0.0, 0.0, 0.9))
+    views, alignment = see({"ann": state}, (FRONT, diagonal), depth_scale=1.2)
+    lookup, triangulator = VertexLookup(BODY), Triangulator(BODY)
+    rng = np.random.default_rng(0)
+    glimpses = lift(views, alignment, lookup, rng)[1]
+    crossed, corrected = triangulator(glimpses)
+    assert len(crossed.points) > 30
+    posed = BODY(state.rotations, state.transl, state.betas)[0][0].numpy()
+    off = np.linalg.norm(crossed.points - posed[crossed.vertex_ids], axis=1)
+    assert np.median(off) < 0.04
+    for before, after in zip(glimpses, corrected, strict=True):
+        assert np.median(after.depth / before.depth) == pytest.approx(1 / 1.2, abs=0.02)
+    (detection,) = detect(views, alignment, lookup, triangulator, rng)
+    assert np.linalg.norm(detection.centre[:2] - truth[0, :2]) < 0.2  # surface, not hips
+
+    (person,), _ = feed(
+        PeopleTracker(BODY), 0.0, {"ann": state}, (FRONT, diagonal), depth_scale=1.2
+    )
+    assert person.fit is not None
+    assert np.linalg.norm(person.joints - truth, axis=1).mean() < 0.05
+
+
+def test_flying_pixels_and_far_ones_are_dropped():
+    views, alignment = see({"ann": standing((0.0, 0.0, HIP))})
+    lookup, rng = VertexLookup(BODY), np.random.default_rng(0)
+    (clean,) = lift(views, alignment, lookup, rng)[1]
+    rows, columns = np.nonzero(views[0].instances)
+    alignment.depth[0][rows[::60], columns[::60]] += 0.7  # between the person and the wall behind
+    alignment.depth[0][rows[:20], columns[:20]] += 5.0
+    (trimmed,) = lift(views, alignment, lookup, rng)[1]
+    assert clean.count > 600
+    assert clean.depth.max() < 4.6
+    assert trimmed.count > 20
+    assert (np.abs(trimmed.depth - np.median(clean.depth)) < 0.5).all()
+
+
+def test_crossed_rays_of_different_people_are_refused():
+    """Two people in one id: their rays pass each other, so nothing is made of them."""
+    triangulator = Triangulator(BODY)
+    rng = np.random.default_rng(0)
+    lookup = VertexLookup(BODY)
+    above = camera_at((4.0, 0.3, 3.6), (0.0, 0.0, 0.9))
+    ann, bob = standing((-0.6, 0.8, HIP)), standing((0.7, -0.9, HIP))
+    first = lift(*see({"ann": ann}, (FRONT,)), lookup, rng)[1]
+    views, alignment = see({"bob": bob}, (above, above))
+    second = lift(views, alignment, lookup, rng)[1][1:]  # view 1, so that the views differ
+    crossed, corrected = triangulator([*first, *second])
+    assert len(crossed.points) < 8
+    assert corrected[0].depth == pytest.approx(first[0].depth)
+
+
+def test_bodies_stay_calm_over_time():
+    """Warm starts and the running average of the shape: a still person keeps still."""
+    state = standing((0.0, 0.2, HIP), turn=0.3)
+    tracker = PeopleTracker(BODY)
+    people = [feed(tracker, k * 0.1, {"ann": state}, (FRONT, SIDE))[0][0] for k in range(8)]
+    assert all(person.fit is not None for person in people)
+    late = np.stack([person.joints for person in people[3:]])
+    assert np.linalg.norm(late - late.mean(0), axis=-1).mean() < 0.01
+    shapes = np.stack([person.fit.betas for person in people])
+    steps = np.abs(np.diff(shapes, axis=0)).max(1)
+    assert steps[-1] < 0.35
+
+
+def test_disagreeing_inputs_are_named():
+    views, alignment = see({"ann": standing((0.0, 0.0, HIP))})
+    with pytest.raises(ValueError, match="1 views, 2 cameras"):
+        quick().update(0, views, alignment, ["a", "b"], [np.eye(3)])
+    alignment.depth = [np.zeros((3, 3), np.float32)]
+    with pytest.raises(ValueError, match="same output grid"):
+        quick().update(0, views, alignment, ["a"], [np.eye(3)])
+
+
+def test_the_filter_is_consistent():
+    """Its own deviation matches its error on a walk with measurement noise."""
+    rng = np.random.default_rng(1)
+    errors, spreads, speeds = [], [], []
+    for _ in range(20):
+        velocity = rng.normal(0, 1, 3)
+        motion = ConstantVelocity(rng.normal(0, 0.05, 3), np.eye(3) * 0.05**2)
+        for step in range(1, 30):
+            motion.predict(0.1)
+            motion.correct(velocity * 0.1 * step + rng.normal(0, 0.05, 3), np.eye(3) * 0.05**2)
+        errors.append(motion.position - velocity * 2.9)
+        spreads.append(motion.covariance[0, 0])
+        speeds.append(motion.velocity - velocity)
+    assert np.std(speeds) < 0.35
+    assert 0.4 < np.std(errors) / np.sqrt(np.mean(spreads)) < 1.3
