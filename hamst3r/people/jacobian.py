@@ -7,6 +7,7 @@ a joint's rotation relative to its parent (``exp(w) R``), 3 of the translation, 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -70,6 +71,7 @@ class Linearization:
     to_local: Tensor
 
 
+@lru_cache(maxsize=8)
 def _descendants(device: torch.device) -> Tensor:
     """(24, 24), [k, j] = 1 where joint j moves when joint k turns (k itself too)."""
     below = torch.zeros(NUM_JOINTS, NUM_JOINTS, device=device)

@@ -6,6 +6,8 @@ axis of SMPL's rest frame (x left, y up, z front). Ranges follow what joints do 
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
@@ -30,8 +32,12 @@ _RANGES = {
 }
 
 
+@lru_cache(maxsize=8)
 def pose_prior(device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation, each (24, 3) float32 radians; the root's are not to be used."""
+    """Mean and standard deviation, each (24, 3) float32 radians; the root's are not to be used.
+
+    Shared between calls: copy before changing.
+    """
     mean = torch.zeros(NUM_JOINTS, 3)
     std = torch.ones(NUM_JOINTS, 3)
     for joint, name in enumerate(JOINT_NAMES):

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 from people_data import camera_at, intrinsics, photograph, standing
 
+from hamst3r.alignment.incremental import Alignment
 from hamst3r.people.body import anny24
 from hamst3r.people.densepose import VertexLookup
 from hamst3r.people.detections import DetectionConfig, detect
@@ -16,7 +15,7 @@ from hamst3r.people.lifting import lift
 from hamst3r.people.motion import ConstantVelocity
 from hamst3r.people.tracking import PeopleTracker, TrackingConfig
 from hamst3r.people.triangulation import Triangulator
-from hamst3r.scene import Contact, TrackingState
+from hamst3r.scene import Contact, ScaleSource, TrackingState
 
 BODY = anny24()
 HIP = 0.95  # metres: the height at which a standing person's pelvis is
@@ -39,12 +38,16 @@ def see(people, cameras=(FRONT,), depth_scale=1.0, names=None):
         sure = (instances > 0).astype(np.float32)
         views.append(ViewPeople(instances, scores, canonical, sure))
         depths.append((depth * depth_scale).astype(np.float32))
-    alignment = SimpleNamespace(
+    alignment = Alignment(
         placed=np.ones(len(cameras), dtype=bool),
         T_world_cam=np.stack(cameras),
         K=[K] * len(cameras),
+        camera_confidence=np.ones(len(cameras)),
         depth=depths,
         confidence=[(depth > 0) * np.float32(5) for depth in depths],
+        scale_source=ScaleSource.CALIBRATION,
+        scale_std=0.0,
+        notes=(),
     )
     return views, alignment
 
@@ -290,7 +293,7 @@ def test_disagreeing_inputs_are_named():
     views, alignment = see({"ann": standing((0.0, 0.0, HIP))})
     with pytest.raises(ValueError, match="1 views, 2 cameras"):
         quick().update(0, views, alignment, ["a", "b"], [np.eye(3)])
-    alignment.depth = [np.zeros((3, 3), np.float32)]
+    alignment.depth[0] = np.zeros((3, 3), np.float32)
     with pytest.raises(ValueError, match="same output grid"):
         quick().update(0, views, alignment, ["a"], [np.eye(3)])
 
