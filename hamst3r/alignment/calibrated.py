@@ -1,0 +1,198 @@
+"""A calibrated rig: the poses are given, exactly; what is left to solve is the pairs' scale.
+
+Every pair has one scale s_e (the network's unit to metres). Three kinds of evidence, all linear in
+log s_e, are solved together, robustly: the known baseline over the one the pair shows (resection
+of the second view among its points; unlike triangulation this ignores a common rotation error),
+the ratio of the depths that two pairs give the same view, and, weakly, that the network was
+trained to be metric.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import least_squares
+
+from hamst3r.alignment.observations import Look, Observations
+from hamst3r.alignment.placement import Placement, Slot, scaling
+from hamst3r.alignment.resection import Resection, resect, weighted_median
+from hamst3r.geometry import invert, rotation_angle, transform
+
+F64 = NDArray[np.float64]
+MIN_BASELINE = 1e-3
+# Metres per network unit outside of this is no measurement but a failure.
+MIN_SCALE, MAX_SCALE = 0.2, 5.0
+# A second view whose own pixels miss its points by more (radians, median) was not recognised.
+MAX_RESECTION_ERROR = 0.15
+
+
+@dataclass(frozen=True)
+class _Evidence:
+    """``coefficients . log_scales = value`` with one standard deviation."""
+
+    pairs: tuple[tuple[int, float], ...]
+    value: float
+    std: float
+
+
+def place_calibrated(
+    observations: Observations, T_world_cam: Sequence[F64], rays: Sequence[F64]
+) -> tuple[Placement, float | None]:
+    """Place every look with the known poses.
+
+    Args:
+        observations: All pairs. T_world_cam: Per view, exact. rays: Per view (S, 3), z = 1.
+
+    Returns:
+        The placement (all views), and the relative standard deviation of the metric scale; None
+        if no baseline could be measured and the scale is the network's.
+    """
+    resected = {
+        index: found
+        for index, pair in enumerate(observations.pairs)
+        if pair.i != pair.j
+        and (found := _second_view(pair.second, T_world_cam, pair.i, rays)) is not None
+    }
+    notes = [
+        f"pair {observations.grids[pair.i].name}-{observations.grids[pair.j].name}: "
+        "its second view was not recognised"
+        for index, pair in enumerate(observations.pairs)
+        if pair.i != pair.j and index not in resected
+    ]
+    depths = _depths(observations, resected)
+    baselines = list(_baseline_evidence(observations, T_world_cam, resected, depths))
+    log_scales, std = _solve_scales(len(observations.pairs), baselines, _ties(observations, depths))
+    sane = (log_scales > np.log(MIN_SCALE)) & (log_scales < np.log(MAX_SCALE))
+    if not sane.all():
+        bad = np.exp(log_scales[~sane])
+        notes.append(
+            f"{len(bad)} of {len(sane)} pairs need a scale outside [{MIN_SCALE}, {MAX_SCALE}] "
+            "to meet the calibration (check units and network); the network's own scale is used"
+        )
+        log_scales = np.where(sane, log_scales, 0.0)
+        if not sane.any():
+            std = None
+    looks: dict[Slot, F64] = {}
+    for index, pair in enumerate(observations.pairs):
+        scale = scaling(float(np.exp(log_scales[index])))
+        looks[index, 0] = T_world_cam[pair.i] @ scale
+        if pair.i == pair.j:
+            looks[index, 1] = looks[index, 0]
+        elif index in resected:
+            looks[index, 1] = T_world_cam[pair.j] @ scale @ resected[index].T_cam_points
+    everyone = range(len(observations.grids))
+    return (
+        Placement(
+            T_world_cam=dict(enumerate(T_world_cam)),
+            T_world_look=looks,
+            agreement=dict.fromkeys(everyone, 1.0),
+            log_scales=tuple(log_scales),
+            groups=(tuple(everyone),),
+            notes=tuple(notes),
+        ),
+        std,
+    )
+
+
+def _second_view(
+    look: Look, T_world_cam: Sequence[F64], i: int, rays: Sequence[F64]
+) -> Resection | None:
+    if not look.usable:
+        return None
+    start = invert(T_world_cam[look.view]) @ T_world_cam[i]
+    found = resect(look.X, rays[look.view], look.w, start=start)
+    return found if found is not None and found.error < MAX_RESECTION_ERROR else None
+
+
+def _depths(
+    observations: Observations, resected: dict[int, Resection]
+) -> dict[Slot, tuple[F64, F64]]:
+    """Depths and weights of the samples, in each look's own camera and the network's unit."""
+    depths = {}
+    for index, pair in enumerate(observations.pairs):
+        for slot, look in enumerate(pair.looks):
+            if look.own:
+                z = look.X[:, 2]
+            elif index in resected:
+                z = transform(resected[index].T_cam_points, look.X)[:, 2]
+            else:
+                continue
+            depths[index, slot] = z, np.where(z > 0, look.w, 0)
+    return depths
+
+
+def _baseline_evidence(
+    observations: Observations,
+    T_world_cam: Sequence[F64],
+    resected: dict[int, Resection],
+    depths: dict[Slot, tuple[F64, F64]],
+):
+    for index, found in resected.items():
+        pair = observations.pairs[index]
+        known = invert(T_world_cam[pair.j]) @ T_world_cam[pair.i]
+        shown = found.T_cam_points
+        lengths = [float(np.linalg.norm(T[:3, 3])) for T in (known, shown)]
+        depth = weighted_median(*depths[index, 1])
+        if min(lengths) < MIN_BASELINE or not depth > 0:
+            continue
+        # Compared in camera i, where a rotation error of view j does not enter.
+        towards = [invert(T)[:3, 3] for T in (known, shown)]
+        cosine = float(towards[0] @ towards[1]) / (lengths[0] * lengths[1])
+        if cosine < 0.5:
+            continue  # The network has the other camera somewhere else entirely.
+        disagreement = np.arccos(min(cosine, 1.0)) + float(rotation_angle(known, shown))
+        std = 0.03 + 0.03 * depth / lengths[1] + disagreement + found.error
+        yield _Evidence(((index, 1.0),), float(np.log(lengths[0] / lengths[1])), std)
+
+
+def _ties(observations: Observations, depths: dict[Slot, tuple[F64, F64]]) -> list[_Evidence]:
+    """Two pairs that see one view give it the same depth."""
+    at_view: dict[int, list[Slot]] = {}
+    for (index, slot), (_, w) in depths.items():
+        if (w > 0).any():
+            view = observations.pairs[index].looks[slot].view
+            at_view.setdefault(view, []).append((index, slot))
+    ties = []
+    for slots in at_view.values():
+        for first, second in pairwise(slots):
+            (z_a, w_a), (z_b, w_b) = depths[first], depths[second]
+            w = np.sqrt(w_a * w_b)
+            if first[0] == second[0] or not (w > 0).any():
+                continue
+            ratio = np.log(np.where(w > 0, z_b, 1) / np.where(w > 0, z_a, 1))
+            middle = weighted_median(ratio, w)
+            spread = weighted_median(np.abs(ratio - middle), w)
+            ties.append(
+                _Evidence(((first[0], 1.0), (second[0], -1.0)), middle, 0.02 + 0.5 * spread)
+            )
+    return ties
+
+
+def _solve_scales(
+    pairs: int, baselines: list[_Evidence], ties: list[_Evidence]
+) -> tuple[F64, float | None]:
+    """Log scale per pair; relative standard deviation of the whole, None without a baseline."""
+    if pairs == 0 or not baselines:
+        return np.zeros(pairs), None
+    prior = [_Evidence(((k, 1.0),), 0.0, 1.5) for k in range(pairs)]
+    evidence = [*baselines, *ties, *prior]
+    A, b = np.zeros((len(evidence), pairs)), np.zeros(len(evidence))
+    for row, item in enumerate(evidence):
+        for index, coefficient in item.pairs:
+            A[row, index] = coefficient / item.std
+        b[row] = item.value / item.std
+    start = weighted_median(
+        np.array([item.value for item in baselines]), 1 / np.array([e.std for e in baselines])
+    )
+    solved = least_squares(
+        lambda x: A @ x - b, np.full(pairs, start), jac=lambda x: A, loss="soft_l1"
+    )
+    log_scales = solved.x
+    residuals = np.array([log_scales[e.pairs[0][0]] - e.value for e in baselines])
+    stated = 1 / np.sqrt(np.sum([e.std**-2 for e in baselines]))
+    found = float(np.sqrt(np.mean(residuals**2) / len(baselines)))
+    return log_scales, max(stated, found)

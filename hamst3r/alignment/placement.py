@@ -1,0 +1,53 @@
+"""What a solver hands to the depth fusion: cameras, and every usable look, placed in the world."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hamst3r.geometry import make_T, mean_rotation
+
+F64 = NDArray[np.float64]
+Slot = tuple[int, int]  # (index of the pair, 0 for its first view or 1 for its second)
+
+
+@dataclass(frozen=True, eq=False)
+class Placement:
+    """Cameras and looks in the world.
+
+    Attributes:
+        T_world_cam: view -> (4, 4) rigid; views that are missing were not placed.
+        T_world_look: (pair, 0 or 1) -> (4, 4) similarity from the pair's points to the world.
+        agreement: view -> share in [0, 1] of its evidence that agrees with the pose.
+        log_scales: Per used pair, log of its scale in the world (0 = as the network says).
+        groups: Placed views that hang together.
+        notes: What went wrong.
+    """
+
+    T_world_cam: dict[int, F64]
+    T_world_look: dict[Slot, F64]
+    agreement: dict[int, float]
+    log_scales: tuple[float, ...]
+    groups: tuple[tuple[int, ...], ...] = ()
+    notes: tuple[str, ...] = field(default=())
+
+
+def fit_poses(source: F64, target: F64) -> F64:
+    """The similarity that best maps camera poses (n, 4, 4) to others of the same cameras.
+
+    Rotations decide the rotation (one camera suffices), centres the rest; the scale is 1 where
+    all centres coincide.
+    """
+    rotation = mean_rotation(target[:, :3, :3] @ source[:, :3, :3].transpose(0, 2, 1))
+    centres = [poses[:, :3, 3] for poses in (source, target)]
+    means = [c.mean(0) for c in centres]
+    spread = [float(np.linalg.norm(c - m)) for c, m in zip(centres, means, strict=True)]
+    scale = spread[1] / spread[0] if min(spread) > 1e-6 else 1.0
+    return make_T(rotation, means[1] - scale * rotation @ means[0], scale)
+
+
+def scaling(factor: float) -> F64:
+    """(4, 4) scaling about the origin."""
+    return make_T(np.eye(3), np.zeros(3), factor)
