@@ -40,12 +40,16 @@ EXACT = Noise(0, 0, 0, 0, 0, 0, 0)
 
 @dataclass(frozen=True)
 class Room:
-    """Ground truth: T_world_cam (N, 4, 4), K per view on the grid, depth and people per view."""
+    """Ground truth: T_world_cam (N, 4, 4), K per view on the grid, depth and people per view.
+
+    People are maps of 1, 2, ... (0 = nobody); ``standing_at`` (P, 2) is where they stand.
+    """
 
     T_world_cam: np.ndarray
     K: list[np.ndarray]
     depth: list[np.ndarray]
     people: list[np.ndarray]
+    standing_at: np.ndarray
 
     def __len__(self) -> int:
         return len(self.K)
@@ -111,7 +115,8 @@ def make_room(cameras: int, seed: int, width: int = 80, height: int = 60) -> Roo
         for T, K in zip(poses, intrinsics, strict=True)
     ]
     depths, masks = zip(*rendered, strict=True)
-    return Room(np.stack(poses), intrinsics, list(depths), list(masks))
+    standing_at = np.stack([centre[:2] for centre, _ in people[::2]])
+    return Room(np.stack(poses), intrinsics, list(depths), list(masks), standing_at)
 
 
 def look_at(centre: np.ndarray, target: np.ndarray) -> np.ndarray:
@@ -125,20 +130,20 @@ def look_at(centre: np.ndarray, target: np.ndarray) -> np.ndarray:
 def _render(T, rays, planes, people, things):
     directions, origin = rays @ T[:3, :3].T, T[:3, 3]
     depth = np.full(rays.shape[:2], np.inf)
-    person = np.zeros(rays.shape[:2], bool)
+    person = np.zeros(rays.shape[:2], int)
     for axis, value in planes:
         d = directions[..., axis]
         t = (value - origin[axis]) / np.where(np.abs(d) < 1e-9, 1e-9, d)
         depth = np.minimum(depth, np.where(t > 1e-3, t, np.inf))
     for is_person, solids in ((False, things), (True, people)):
-        for centre, radius in solids:
+        for index, (centre, radius) in enumerate(solids):
             offset, d = (origin - centre) / radius, directions / radius
             a, b, c = (d * d).sum(-1), d @ offset, offset @ offset - 1
             root = b * b - a * c
             t = np.where(root > 0, (-b - np.sqrt(np.maximum(root, 0))) / a, np.inf)
             nearer = (t > 1e-3) & (t < depth)
             depth = np.where(nearer, t, depth)
-            person = np.where(nearer, is_person, person)
+            person = np.where(nearer, 1 + index // 2 if is_person else 0, person)
     return depth, person
 
 

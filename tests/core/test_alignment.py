@@ -299,7 +299,7 @@ def moved_people(room, predictions, shift):
     result = []
     for p in predictions:
         points, confidence = p.pts_j.clone(), p.conf_j.clone()
-        mask = torch.tensor(room.people[p.j])
+        mask = torch.tensor(room.people[p.j] > 0)
         points[mask] += torch.tensor(shift, dtype=torch.float32)
         confidence[mask] = 12.0
         result.append(replace(p, pts_j=points, conf_j=confidence))
@@ -313,8 +313,10 @@ def test_people_who_move_do_not_disturb_the_cameras():
     reference = align(room, still, movers=room.people)
     result = align(room, moving, movers=room.people)
     np.testing.assert_allclose(result.T_world_cam, reference.T_world_cam, atol=1e-9)
-    seen = room.people[0] & (result.depth[0] > 0)
-    assert seen.sum() > 0.9 * room.people[0].sum(), "the depth of people is fused all the same"
+    seen = (room.people[0] > 0) & (result.depth[0] > 0)
+    assert seen.sum() > 0.9 * (room.people[0] > 0).sum(), (
+        "the depth of people is fused all the same"
+    )
 
 
 def test_a_lone_camera_has_depth_and_a_pose():
