@@ -8,8 +8,9 @@ import enum
 class Pairing(str, enum.Enum):
     """How the pairs are chosen; all pairs run one way only (each unordered pair once).
 
-    A pair gives both pointmaps in the first view's camera, so the way back adds little for twice
-    the time.
+    A pair gives both pointmaps in its first view's camera, so the way back adds little for twice
+    the time. But a view that is first in some pair has a pointmap in its own axes, and with it a
+    better focal length: the directions are chosen so that, if possible, every view is.
     """
 
     COMPLETE = "complete"  # every pair: n (n - 1) / 2, the best and the default for few cameras
@@ -18,7 +19,7 @@ class Pairing(str, enum.Enum):
 
 
 def choose_pairs(n: int, mode: Pairing | str = Pairing.COMPLETE) -> list[tuple[int, int]]:
-    """Edges (i, j), i < j, that connect ``n`` views; a lone view is paired with itself.
+    """Edges (i, j) that connect ``n`` views; a lone view is paired with itself.
 
     Raises:
         ValueError: No view, or a mode that is not a :class:`Pairing`.
@@ -33,8 +34,10 @@ def choose_pairs(n: int, mode: Pairing | str = Pairing.COMPLETE) -> list[tuple[i
     if n == 1:
         return [(0, 0)]
     if mode is Pairing.COMPLETE:
-        return [(i, j) for i in range(n) for j in range(i + 1, n)]
+        # As on a round table: each with those to its left, until all have met.
+        return [(i, (i + step) % n) for step in range(1, (n + 1) // 2) for i in range(n)] + [
+            (i, i + n // 2) for i in range(n // 2) if n % 2 == 0
+        ]
     if mode is Pairing.ONEREF:
         return [(0, j) for j in range(1, n)]
-    ring = [(i, i + 1) for i in range(n - 1)]
-    return [*ring, (0, n - 1)] if n > 2 else ring
+    return [(i, (i + 1) % n) for i in range(n)] if n > 2 else [(0, 1)]

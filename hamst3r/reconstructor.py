@@ -42,7 +42,9 @@ class ReconstructorConfig:
     Attributes:
         image_size: Long side in pixels that the network sees; None = what it was trained for.
         pairing: Which pairs of views the network looks at.
-        point_confidence: Points of lower confidence (>= 1) stay out of the cloud.
+        point_confidence: Points of no more than this confidence (>= 1) stay out of the cloud.
+        relative_confidence: And so do those whose confidence exceeds 1 by less than this share of
+            what is usual (the median) in their view: what confidence means differs by network.
         max_points: Largest cloud; more are thinned evenly.
         voxel: Metres; keeps the most confident point of each cube, 0 keeps all.
         alignment, instances, tracking: Of the stages within.
@@ -50,7 +52,8 @@ class ReconstructorConfig:
 
     image_size: int | None = None
     pairing: Pairing = Pairing.COMPLETE
-    point_confidence: float = 1.5
+    point_confidence: float = 1.0
+    relative_confidence: float = 0.2
     max_points: int = 500_000
     voxel: float = 0.0
     alignment: AlignerConfig = field(default_factory=AlignerConfig)
@@ -187,7 +190,7 @@ def fuse_points(
     Thinned to ``config.max_points``, evenly along the views' pixels.
     """
     parts = [
-        _view_points(view, camera, index, config.point_confidence)
+        _view_points(view, camera, index, confident(view, config))
         for index, (view, camera) in enumerate(zip(views, cameras, strict=True))
     ]
     columns = {
@@ -204,6 +207,15 @@ def fuse_points(
     return PointCloud(**columns)
 
 
+def confident(view: View, config: ReconstructorConfig) -> NDArray[np.bool_]:
+    """(h, w) pixels whose points are good enough for the cloud."""
+    valid = (view.depth > 0) & (view.confidence > config.point_confidence)
+    if not valid.any():
+        return valid
+    usual = float(np.median(view.confidence[valid])) - 1
+    return valid & (view.confidence - 1 >= config.relative_confidence * usual)
+
+
 _EMPTY: dict[str, NDArray] = {
     "xyz": np.empty((0, 3), np.float32),
     "rgb": np.empty((0, 3), np.uint8),
@@ -216,9 +228,8 @@ _EMPTY: dict[str, NDArray] = {
 
 
 def _view_points(
-    view: View, camera: Camera, index: int, min_confidence: float
+    view: View, camera: Camera, index: int, keep: NDArray[np.bool_]
 ) -> dict[str, NDArray]:
-    keep = (view.depth > 0) & (view.confidence >= min_confidence)
     instance = view.instances[keep]
     points = unproject(view.depth, view.K)[keep]
     return {

@@ -24,6 +24,8 @@ from hamst3r.geometry import invert, rotation_angle, transform
 
 F64 = NDArray[np.float64]
 MIN_BASELINE = 1e-3
+# Relative error that the network's own metric scale may well have on a strange scene.
+NETWORK_STD = 0.5
 # Metres per network unit outside of this is no measurement but a failure.
 MIN_SCALE, MAX_SCALE = 0.2, 5.0
 # A second view whose own pixels miss its points by more (radians, median) was not recognised.
@@ -49,7 +51,7 @@ def place_calibrated(
 
     Returns:
         The placement (all views), and the relative standard deviation of the metric scale; None
-        if no baseline could be measured and the scale is the network's.
+        if the baselines could not be measured and the scale is mostly the network's.
     """
     resected = {
         index: found
@@ -76,6 +78,8 @@ def place_calibrated(
         log_scales = np.where(sane, log_scales, 0.0)
         if not sane.any():
             std = None
+    elif std is None and baselines:
+        notes.append("the pairs do not show the known baselines; the scale is the network's")
     looks: dict[Slot, F64] = {}
     for index, pair in enumerate(observations.pairs):
         scale = scaling(float(np.exp(log_scales[index])))
@@ -175,10 +179,14 @@ def _ties(observations: Observations, depths: dict[Slot, tuple[F64, F64]]) -> li
 def _solve_scales(
     pairs: int, baselines: list[_Evidence], ties: list[_Evidence]
 ) -> tuple[F64, float | None]:
-    """Log scale per pair; relative standard deviation of the whole, None without a baseline."""
+    """Log scale per pair, and the relative standard deviation of the whole.
+
+    The deviation is None where the baselines tell less than the network.
+    """
     if pairs == 0 or not baselines:
         return np.zeros(pairs), None
-    prior = [_Evidence(((k, 1.0),), 0.0, 1.5) for k in range(pairs)]
+    # One opinion of the network, shared among its pairs.
+    prior = [_Evidence(((k, 1.0),), 0.0, NETWORK_STD * np.sqrt(pairs)) for k in range(pairs)]
     evidence = [*baselines, *ties, *prior]
     A, b = np.zeros((len(evidence), pairs)), np.zeros(len(evidence))
     for row, item in enumerate(evidence):
@@ -193,6 +201,8 @@ def _solve_scales(
     )
     log_scales = solved.x
     residuals = np.array([log_scales[e.pairs[0][0]] - e.value for e in baselines])
-    stated = 1 / np.sqrt(np.sum([e.std**-2 for e in baselines]))
+    stated = float(1 / np.sqrt(np.sum([e.std**-2 for e in baselines])))
     found = float(np.sqrt(np.mean(residuals**2) / len(baselines)))
-    return log_scales, max(stated, found)
+    std = max(stated, found)
+    # Baselines that tell less than the network does are no calibration of the scale.
+    return log_scales, std if std < NETWORK_STD else None

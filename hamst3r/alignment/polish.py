@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hamst3r.alignment.observations import Observations, Pair
-from hamst3r.alignment.resection import reprojection, rigid_step
+from hamst3r.alignment.resection import normal_equations, reprojection, rigid_step
 from hamst3r.geometry import invert, split_similarity, transform, umeyama
 
 F64 = NDArray[np.float64]
@@ -111,10 +111,8 @@ def _fit_camera(
         x = transform(T_cam_world @ pairs[look.edge], look.X)
         residual, jacobian, front = reprojection(x, rays[:, :2])
         w = look.w * front / np.maximum(np.linalg.norm(residual, axis=1), FLOOR / 2)
-        J = jacobian[..., :6]
-        weighted = w[:, None, None] * J
-        H += np.einsum("nka,nkb->ab", weighted, J)
-        g += np.einsum("nka,nk->a", weighted, residual)
+        H_look, g_look = normal_equations(residual, jacobian[..., :6], w)
+        H, g = H + H_look, g + g_look
     if not np.trace(H) > 0:
         return T_world_cam
     step = np.linalg.solve(H + 1e-6 * np.diag(H.diagonal()) + 1e-12 * np.eye(6), -g)

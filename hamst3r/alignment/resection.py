@@ -152,18 +152,17 @@ def _refine(
         else:
             usual = max(weighted_median(distance, weights * front), PRECISION)
             w = weights * front / (1 + (distance / (2 * usual)) ** 2) ** 2
-        weighted = w[:, None, None] * jacobian
-        hessian = np.einsum("nka,nkb->ab", weighted, jacobian)
+        hessian, gradient = normal_equations(residual, jacobian, w)
         hessian += 1e-9 * np.trace(hessian) * np.eye(len(hessian))
         try:
-            step = np.linalg.solve(hessian, -np.einsum("nka,nk->a", weighted, residual))
+            step = np.linalg.solve(hessian, -gradient)
         except np.linalg.LinAlgError:
             break
         if not np.isfinite(step).all():
             break
         # A long step is a bad linearisation: cut it.
         step[3:6] *= min(1.0, 0.5 / max(float(np.linalg.norm(step[3:6])), 1e-12))
-        T = rigid_step(step[:6]) @ T
+        T = rigid_step(np.asarray(step[:6], float)) @ T
         if free_focal:
             factor = float(np.clip(factor * np.exp(np.clip(step[6], -0.3, 0.3)), 0.1, 10))
         if np.abs(step).max() < 1e-6 and iteration >= iterations // 2:
@@ -189,6 +188,13 @@ def reprojection(x: F64, plane: F64, factor: float = 1.0) -> tuple[F64, F64, NDA
     down = np.stack([zero, inverse, -b * inverse, -1 - b * b, a * b, a, b], -1)
     residual = factor * np.stack([a, b], -1) - plane
     return residual, factor * np.stack([across, down], 1), front
+
+
+def normal_equations(residual: F64, jacobian: F64, weights: F64) -> tuple[F64, F64]:
+    """Gauss-Newton's (k, k) matrix and (k,) gradient of weighted (n, 2) residuals."""
+    J = jacobian.reshape(-1, jacobian.shape[-1])
+    weighted = (weights[:, None, None] * jacobian).reshape(J.shape)
+    return weighted.T @ J, weighted.T @ residual.ravel()
 
 
 def rigid_step(step: F64) -> F64:

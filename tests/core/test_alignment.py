@@ -190,17 +190,17 @@ def test_one_garbage_pair_is_rejected(victim):
     assert error.camera < 0.12 and error.rotation < 1.2
 
 
-def test_a_pair_that_is_consistent_but_wrong_is_rejected():
+@pytest.mark.parametrize("victim", range(6))
+def test_a_pair_that_is_consistent_but_wrong_is_rejected(victim):
     """Its pointmaps fit each other; only the other pairs can tell that the relative pose is off."""
     room = make_room(4, 11)
     predictions = predict(room, PAIRS, 11)
+    bad = predictions[victim]
     wrong = make_T([[0, -1, 0], [1, 0, 0], [0, 0, 1]], [0.5, 0.2, 0])
-    points = transform(wrong, predictions[2].pts_j.numpy().astype(float))
-    predictions[2] = replace(
-        predictions[2], pts_j=torch.tensor(points).float(), conf_j=5 * predictions[2].conf_j
-    )
+    points = torch.tensor(transform(wrong, bad.pts_j.numpy().astype(float))).float()
+    predictions[victim] = replace(bad, pts_j=points, conf_j=5 * bad.conf_j)
     result = align(room, predictions)
-    assert any("cam0-cam3" in note and "contradicts" in note for note in result.notes)
+    assert f"pair cam{bad.i}-cam{bad.j} rejected: it contradicts the other pairs" in result.notes
     error = errors(room, result.T_world_cam, result.K, result.depth)
     assert error.camera < 0.12 and error.rotation < 1.2
 
@@ -336,15 +336,14 @@ def test_a_static_rig_keeps_its_world_and_calms_down():
     room = make_room(4, 14)
     aligner = Aligner()
     poses, focals = [], []
-    for k in range(8):
+    for k in range(12):
         result = align(room, predict(room, PAIRS, 100 + k), aligner=aligner)
         poses.append(result.T_world_cam)
         focals.append(result.K[1][0, 0])
     steps = [np.linalg.norm(b[:, :3, 3] - a[:, :3, 3]) for a, b in pairwise(poses)]
-    assert max(steps[-3:]) < 0.5 * max(steps[:3])
-    assert np.ptp(focals[-3:]) < np.ptp(focals[:4])
-    first = errors(room, poses[0], room.K, room.depth).camera
-    assert errors(room, poses[-1], room.K, room.depth).camera < max(first, 0.03)
+    assert np.mean(steps[-4:]) < 0.5 * np.mean(steps[:4])
+    assert np.std(focals[-4:]) < np.std(focals[:4])
+    assert errors(room, poses[-1], room.K, room.depth).camera < 0.04
 
 
 def test_a_view_that_drops_out_leaves_the_others_in_place_and_returns():

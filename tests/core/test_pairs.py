@@ -20,11 +20,16 @@ COUNT = {
 @given(st.integers(2, 12), st.sampled_from(Pairing))
 def test_every_graph_connects_all_views_once(n, mode):
     edges = choose_pairs(n, mode)
-    assert all(0 <= i < j < n for i, j in edges)
-    assert len(set(edges)) == len(edges) == COUNT[mode](n)
+    assert all(0 <= i < n and 0 <= j < n and i != j for i, j in edges)
+    assert len({frozenset(edge) for edge in edges}) == len(edges) == COUNT[mode](n)
     i, j = zip(*edges, strict=True)
     graph = coo_matrix(([1] * len(edges), (i, j)), shape=(n, n))
     assert connected_components(graph, directed=False)[0] == 1
+
+
+@given(st.integers(3, 12), st.sampled_from([Pairing.COMPLETE, Pairing.SWIN]))
+def test_every_view_is_first_in_some_pair(n, mode):
+    assert {i for i, _ in choose_pairs(n, mode)} == set(range(n))
 
 
 @pytest.mark.parametrize("mode", list(Pairing))

@@ -15,7 +15,7 @@ from hamst3r.frames import Frame, FrameSet
 from hamst3r.geometry import invert, project, transform
 from hamst3r.network.checkpoint import CheckpointError, save_checkpoint
 from hamst3r.network.hamst3r import HAMSt3R
-from hamst3r.reconstructor import Reconstructor, ReconstructorConfig
+from hamst3r.reconstructor import Reconstructor, ReconstructorConfig, confident
 from hamst3r.scene import LABEL_HUMAN, ScaleSource
 
 STAGES = {"prepare", "network", "instances", "align", "people", "fuse"}
@@ -101,7 +101,7 @@ def check_consistent(scene, frames):
 @pytest.mark.parametrize("known", [False, True], ids=["uncalibrated", "calibrated"])
 def test_an_untrained_network_yields_a_consistent_scene(count, known):
     frames = random_frames(count, known)
-    reconstructor = untrained(ReconstructorConfig(image_size=84, point_confidence=1.0))
+    reconstructor = untrained(ReconstructorConfig(image_size=84))
     for _ in range(2):
         scene = reconstructor.push(frames)
         check_consistent(scene, frames)
@@ -125,7 +125,8 @@ def test_exact_predictions_give_the_room(room, poses):
     for index, view in enumerate(scene.views):
         of_view = scene.points.camera == index
         xyz = transform(T_0_world, scene.points.xyz[of_view].astype(float))
-        keep = (view.depth > 0) & (view.confidence >= 1.5)
+        keep = confident(view, ReconstructorConfig())
+        assert keep.mean() > 0.9
         T_0_view = invert(room.T_world_cam[0]) @ room.T_world_cam[index]
         truth = transform(T_0_view, room.points(index)[keep])
         assert np.median(np.linalg.norm(xyz - truth, axis=1)) < 0.02
@@ -186,12 +187,20 @@ def test_the_cloud_is_capped_evenly_and_filtered_by_voxels(room):
 
 
 def test_confidence_threshold(room):
-    low = Reconstructor(ExactEngine(room)).push(room.frames(poses=True)).points
-    middle = float(np.median(low.confidence))
-    config = ReconstructorConfig(point_confidence=middle)
-    high = Reconstructor(ExactEngine(room), config).push(room.frames(poses=True)).points
-    assert high.confidence.min() >= middle
-    assert len(high) == (low.confidence >= middle).sum()
+    def confidence(**settings):
+        config = ReconstructorConfig(**settings)
+        scene = Reconstructor(ExactEngine(room), config).push(room.frames(poses=True))
+        return scene.points.confidence
+
+    everything = confidence(relative_confidence=0.0)
+    middle = float(np.median(everything))
+    np.testing.assert_array_equal(
+        confidence(point_confidence=middle, relative_confidence=0.0),
+        everything[everything > middle],
+    )
+    # Relative to its own view: the more is asked, the fewer are left, whatever the numbers mean.
+    sizes = [len(confidence(relative_confidence=share)) for share in (0.0, 0.9, 1.0)]
+    assert sizes[0] > sizes[1] > sizes[2] > 0.4 * sizes[0]
 
 
 def test_a_clock_that_jumps_back_forgets_people_and_says_so(room):
