@@ -78,7 +78,7 @@ def clean(
     result = [confidence.copy() for confidence in confidences]
     for a in views:
         valid = depths[a] > 0
-        points = unproject(depths[a], K[a])[valid].astype(np.float32)
+        points = unproject(depths[a], K[a]).astype(np.float32)[valid]
         own = confidences[a][valid]
         floating = np.zeros(len(own), bool)
         for b in views:

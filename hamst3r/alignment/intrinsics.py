@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from hamst3r.geometry import lengths
+
 F64 = NDArray[np.float64]
 # Horizontal fields of view beyond these (169 and 5.7 degrees) are garbage, not lenses.
 MIN_FOCAL, MAX_FOCAL = 0.05, 10.0
@@ -38,7 +40,7 @@ def weiszfeld_focal(
             return None
         focal = float(w @ along / denominator)
         # A twentieth of a pixel: nearer than that, a pixel is no better evidence.
-        w = weights / np.maximum(np.linalg.norm(pixels - focal * plane, axis=1), 0.05)
+        w = weights / np.maximum(lengths(pixels - focal * plane), 0.05)
     return focal if np.isfinite(focal) and focal > 0 else None
 
 

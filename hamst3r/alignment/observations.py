@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from hamst3r.geometry import pixel_rays
+from hamst3r.geometry import lengths, pixel_rays
 
 F64 = NDArray[np.float64]
 # exp() of an unbounded activation: beyond this, one pixel would outvote a whole surface.
@@ -156,7 +156,7 @@ def observe(
 
 
 def _grid(name: str, shape: tuple[int, int], mover: NDArray, samples: int) -> ViewGrid:
-    stride = max(1, int(np.sqrt(shape[0] * shape[1] / samples)))
+    stride = max(1, round(float(np.sqrt(shape[0] * shape[1] / samples))))
     rows, columns = np.mgrid[stride // 2 : shape[0] : stride, stride // 2 : shape[1] : stride]
     rows, columns = rows.ravel(), columns.ravel()
     return ViewGrid(name, shape, rows, columns, np.asarray(mover)[rows, columns] > 0)
@@ -168,7 +168,7 @@ def _clean(points, confidence, own: bool) -> tuple[NDArray[np.float32], NDArray[
     if points.shape != (*weight.shape, 3):
         return np.zeros((0, 0, 3), np.float32), np.zeros((0, 0), np.float32)
     with np.errstate(over="ignore", invalid="ignore"):
-        distance = np.linalg.norm(points, axis=-1)
+        distance = lengths(points)
         valid = np.isfinite(distance) & (distance > MIN_DEPTH) & (distance < MAX_DEPTH)
         valid &= weight > 0  # False for NaN as well.
         if own:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from hamst3r.alignment.observations import Observations, Pair
 from hamst3r.alignment.resection import normal_equations, reprojection, rigid_step
-from hamst3r.geometry import invert, split_similarity, transform, umeyama
+from hamst3r.geometry import invert, lengths, split_similarity, transform, umeyama
 
 F64 = NDArray[np.float64]
 FLOOR = 0.004  # Relative errors below this are equally good.
@@ -94,7 +94,7 @@ def _fit_pair(pair: Pair, T: F64, cameras: F64, rays: Sequence[F64], depths: dic
     if not target:
         return T
     dst, src = np.concatenate(target), np.concatenate(source)
-    distance = np.linalg.norm(transform(T, src) - dst, axis=1) / np.concatenate(depth)
+    distance = lengths(transform(T, src) - dst) / np.concatenate(depth)
     fitted = umeyama(src, dst, np.concatenate(weight) / np.maximum(distance, FLOOR))
     return T if fitted is None else fitted
 
@@ -110,7 +110,7 @@ def _fit_camera(
             continue
         x = transform(T_cam_world @ pairs[look.edge], look.X)
         residual, jacobian, front = reprojection(x, rays[:, :2])
-        w = look.w * front / np.maximum(np.linalg.norm(residual, axis=1), FLOOR / 2)
+        w = look.w * front / np.maximum(lengths(residual), FLOOR / 2)
         H_look, g_look = normal_equations(residual, jacobian[..., :6], w)
         H, g = H + H_look, g + g_look
     if not np.trace(H) > 0:

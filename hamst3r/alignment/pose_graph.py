@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from hamst3r.alignment.resection import weighted_median
-from hamst3r.geometry import invert, make_T, split_similarity, transform, umeyama
+from hamst3r.geometry import invert, lengths, make_T, split_similarity, transform, umeyama
 
 F64 = NDArray[np.float64]
 # Standard deviations relative to the distance: across the ray and along it.
@@ -69,14 +69,14 @@ def make_edge(i: int, j: int, q: F64, p: F64, w: F64) -> GraphEdge | None:
     q, p, w = q[keep], p[keep], w[keep]
     if len(w) < 8:
         return None
-    distance = np.linalg.norm(p, axis=1)
+    distance = lengths(p)
     T, weights = None, w
     for _ in range(4):
         T = umeyama(p, q, weights)
         if T is None:
             return None
         scale = split_similarity(T)[1]
-        misfit = np.linalg.norm(transform(T, p) - q, axis=1) / (scale * distance)
+        misfit = lengths(transform(T, p) - q) / (scale * distance)
         weights = w / np.maximum(misfit, 5e-3)  # Least distances, not squares.
     if T is None or not weighted_median(misfit, w) < MAX_MISFIT:
         return None
@@ -85,17 +85,23 @@ def make_edge(i: int, j: int, q: F64, p: F64, w: F64) -> GraphEdge | None:
 
 def information(p: F64) -> F64:
     """(n, 3, 3) information of points seen from the origin."""
-    distance = np.linalg.norm(p, axis=1)[:, None, None]
+    distance = lengths(p)[:, None, None]
     ray = p[:, :, None] / distance
     along = ray @ ray.transpose(0, 2, 1)
     across = np.eye(3) - along
     return (across / SIGMA_ACROSS**2 + along / SIGMA_ALONG**2) / distance**2
 
 
-def mahalanobis(edge: GraphEdge, info: F64, G: F64) -> F64:
-    """(n,) residuals of an edge in standard deviations, for nodes G (N, 4, 4)."""
+def mahalanobis(edge: GraphEdge, G: F64) -> F64:
+    """(n,) residuals of an edge in standard deviations, for nodes G (N, 4, 4).
+
+    The square is e^T W e with W of :func:`information`, written out.
+    """
     e = transform(invert(G[edge.j]) @ G[edge.i], edge.q) - edge.p
-    return np.sqrt(np.maximum(np.einsum("na,nab,nb->n", e, info, e), 0))
+    square = np.einsum("nk,nk->n", edge.p, edge.p)
+    along = np.einsum("nk,nk->n", e, edge.p) ** 2 / square
+    across = np.maximum(np.einsum("nk,nk->n", e, e) - along, 0)
+    return np.sqrt((across / SIGMA_ACROSS**2 + along / SIGMA_ALONG**2) / square)
 
 
 def components(num_views: int, edges: Sequence[GraphEdge]) -> list[list[int]]:
@@ -108,8 +114,14 @@ def components(num_views: int, edges: Sequence[GraphEdge]) -> list[list[int]]:
     return sorted(groups, key=len, reverse=True)
 
 
-def spanning_tree(views: Sequence[int], edges: Sequence[GraphEdge], root: int) -> F64 | None:
-    """Nodes by chaining the heaviest edges from the root; None if they do not reach all views."""
+def spanning_tree(
+    views: Sequence[int], edges: Sequence[GraphEdge], root: int
+) -> tuple[F64, list[GraphEdge]] | None:
+    """Nodes by chaining the heaviest edges from the root, and those edges.
+
+    None if they do not reach all views.
+    """
+    used: list[GraphEdge] = []
     G = np.tile(np.eye(4), (max(views) + 1, 1, 1))
     done = {root}
     while len(done) < len(views):
@@ -122,33 +134,34 @@ def spanning_tree(views: Sequence[int], edges: Sequence[GraphEdge], root: int) -
         else:
             G[edge.i] = G[edge.j] @ invert(edge.T_i_j)
         done |= {edge.i, edge.j}
-    return G
+        used.append(edge)
+    return G, used
 
 
 def robust_start(views: Sequence[int], edges: Sequence[GraphEdge], root: int) -> F64:
-    """The best of the spanning trees: of all edges, and of all but one.
+    """The best of the spanning trees: the heaviest, and those without one of its edges.
 
     A pair that is wrong but sure of itself enters the heaviest tree. The tree without it explains
     more of the other edges, and wins. ``edges`` connect ``views``.
     """
-    infos = [information(edge.p) for edge in edges]
     # However sure an edge is of itself, it has no more votes than the middle one.
     totals = np.array([edge.w.sum() for edge in edges])
     votes = np.minimum(totals, np.median(totals)) / totals
-    best, most = None, -1.0
-    for left_out in [None, *edges]:
-        kept = [edge for edge in edges if edge is not left_out]
-        G = spanning_tree(views, kept, root)
-        if G is None:
+    heaviest = spanning_tree(views, edges, root)
+    if heaviest is None:
+        raise ValueError("robust_start needs edges that connect the views")
+    best, most = heaviest[0], -1.0
+    for left_out in [None, *heaviest[1]]:
+        tree = spanning_tree(views, [edge for edge in edges if edge is not left_out], root)
+        if tree is None:
             continue
+        G = tree[0]
         explained = sum(
-            vote * float(np.sum(edge.w / (1 + (mahalanobis(edge, info, G) / 5) ** 2)))
-            for edge, info, vote in zip(edges, infos, votes, strict=True)
+            vote * float(np.sum(edge.w / (1 + (mahalanobis(edge, G) / 5) ** 2)))
+            for edge, vote in zip(edges, votes, strict=True)
         )
         if explained > most:
             best, most = G, explained
-    if best is None:
-        raise ValueError("robust_start needs edges that connect the views")
     return best
 
 
@@ -171,13 +184,13 @@ def solve(
     for _ in range(rounds):
         moments = []
         for edge, info in zip(edges, infos, strict=True):
-            m = mahalanobis(edge, info, G)
+            m = mahalanobis(edge, G)
             # A weak network is less precise than assumed; its median sets the scale then.
             sigma = max(1.0, weighted_median(m, edge.w) / MEDIAN_CHI)
             moments.append(_moments(edge, info, edge.w / (1 + (m / (2 * sigma)) ** 2), sigma))
         G = _gauss_newton(edges, moments, G, free, steps)
-    for edge, info in zip(edges, infos, strict=True):
-        m = mahalanobis(edge, info, G)
+    for edge in edges:
+        m = mahalanobis(edge, G)
         agreement.append(float(np.sum(edge.w / (1 + (m / 5) ** 2)) / np.sum(edge.w)))
     return G, agreement
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from hamst3r.geometry import make_T, transform
+from hamst3r.geometry import lengths, make_T, transform
 
 F64 = NDArray[np.float64]
 NEAREST = 1e-3
@@ -97,7 +97,7 @@ def _closed_form(points: F64, plane: F64, weights: F64) -> F64 | None:
     if T is None:
         return None
     residual, _, front = reprojection(transform(T, points), plane)
-    distance = np.where(front, np.linalg.norm(residual, axis=1), np.inf)
+    distance = np.where(front, lengths(residual), np.inf)
     fitting = distance <= np.median(distance)
     return _sqpnp(points[fitting], plane[fitting]) if fitting.sum() >= 8 else T
 
@@ -124,7 +124,7 @@ def _error(points: F64, plane: F64, weights: F64, T: F64, factor: float) -> floa
     if weights[front].sum() < 0.5 * weights.sum():
         return float("inf")
     z = np.where(front, x[:, 2], 1.0)
-    distance = np.linalg.norm(factor * x[:, :2] / z[:, None] - plane, axis=1)
+    distance = lengths(factor * x[:, :2] / z[:, None] - plane)
     return weighted_median(np.where(front, distance, np.inf), weights) / factor
 
 
@@ -146,7 +146,7 @@ def _refine(
         residual, jacobian, front = reprojection(transform(T, points), plane, factor)
         if not free_focal:
             jacobian = jacobian[..., :6]
-        distance = np.linalg.norm(residual, axis=1)
+        distance = lengths(residual)
         if iteration < iterations // 2:
             w = weights * front / np.maximum(distance, PRECISION)
         else:

@@ -30,6 +30,12 @@ def test_invert_and_transform_are_inverse(seed, scale):
     np.testing.assert_allclose(back, points_b, atol=1e-9)
 
 
+@given(seeds)
+def test_lengths_are_norms(seed):
+    vectors = generator(seed).normal(size=(3, 4, 2))
+    np.testing.assert_allclose(g.lengths(vectors), np.linalg.norm(vectors, axis=-1))
+
+
 @given(seeds, scales)
 def test_split_similarity_recomposes(seed, scale):
     T = np.stack([random_similarity(generator(seed), scale), np.eye(4)])
