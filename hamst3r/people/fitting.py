@@ -243,9 +243,11 @@ def _step(
 
 
 def _posterior(hessian: Tensor, joint_jacobian: Tensor, config: FitConfig) -> _Posterior:
-    size = hessian.shape[-1]
-    loaded = hessian + 1e-6 * torch.eye(size, dtype=hessian.dtype, device=hessian.device)
-    covariance = torch.cholesky_inverse(torch.linalg.cholesky(loaded))
+    # Products summed in float32 leave directions without evidence slightly negative: the load
+    # is relative, above that rounding and far below what any evidence says.
+    diagonal = hessian.diagonal(dim1=1, dim2=2)
+    factor = torch.linalg.cholesky(hessian + torch.diag_embed(1e-4 * diagonal + 1e-6))
+    covariance = torch.cholesky_inverse(factor)
     spread = (joint_jacobian @ covariance[:, None] * joint_jacobian).sum(-1)  # (P, 24, 3)
     std = spread.mean(-1).clamp_min(0).sqrt() * config.std_inflation
     information = torch.linalg.inv(covariance[:, BETAS, BETAS])

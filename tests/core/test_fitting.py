@@ -106,6 +106,16 @@ def test_one_arm_is_not_a_body():
     assert "body parts seen" in result.reasons[0]
 
 
+def test_one_place_for_all_points_is_survived():
+    """A network that says "left hand" everywhere: far from any body, but no exception."""
+    generator = torch.Generator().manual_seed(0)
+    points = torch.randn(2, 400, 3, generator=generator) * 0.5 + torch.tensor([3.0, 0, 1])
+    ids = torch.full((2, 400), 77)
+    result = fit(BODY, points, ids, torch.ones(2, 400))
+    assert all(result.reasons)
+    assert torch.isfinite(result.joint_std).all()
+
+
 def test_nan_points_and_unknown_vertices_are_ignored():
     data = cloud(10, people=2)
     clean = fit(BODY, data.points, data.vertex_ids, data.weights)
