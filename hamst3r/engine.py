@@ -12,10 +12,10 @@ from torch import Tensor
 
 from hamst3r.image import NetworkImage
 from hamst3r.network.checkpoint import load_checkpoint
+from hamst3r.network.encoder import Encoded
 from hamst3r.network.hamst3r import HAMSt3R, PairOutput, ViewOutput
 
 Edge = tuple[int, int]
-Encoded = tuple[Tensor, tuple[int, int]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,10 +110,10 @@ class PairEngine:
         results: dict[int, PairPrediction] = {}
         for indices in self._batches(range(len(edges)), lambda e: _grids(encoded, edges[e])):
             chosen = [edges[e] for e in indices]
-            tokens_i = torch.cat([encoded[i][0] for i, _ in chosen])
-            tokens_j = torch.cat([encoded[j][0] for _, j in chosen])
-            grid_i, grid_j = _grids(encoded, chosen[0])
-            output = self._network.decode(tokens_i, tokens_j, grid_i, grid_j)
+            output = self._network.decode(
+                Encoded.cat([encoded[i] for i, _ in chosen]),
+                Encoded.cat([encoded[j] for _, j in chosen]),
+            )
             for row, e in enumerate(indices):
                 results[e] = _unpack(output, row, edges[e])
         return [results[e] for e in range(len(edges))]
@@ -122,9 +122,9 @@ class PairEngine:
         encoded: dict[int, Encoded] = {}
         for indices in self._batches(used, lambda view: images[view].tensor.shape):
             stack = torch.stack([images[view].tensor for view in indices])
-            tokens, grid = self._network.encode(stack.to(self.device, self._dtype))
+            batch = self._network.encode(stack.to(self.device, self._dtype))
             for row, view in enumerate(indices):
-                encoded[view] = (tokens[row : row + 1], grid)
+                encoded[view] = batch.select(slice(row, row + 1))
         return encoded
 
     def _batches(self, items, key) -> list[list[int]]:
@@ -140,7 +140,7 @@ class PairEngine:
 
 
 def _grids(encoded: dict[int, Encoded], edge: Edge) -> tuple[tuple[int, int], tuple[int, int]]:
-    return encoded[edge[0]][1], encoded[edge[1]][1]
+    return encoded[edge[0]].grid, encoded[edge[1]].grid
 
 
 def _unpack(output: PairOutput, row: int, edge: Edge) -> PairPrediction:

@@ -7,6 +7,7 @@ from typing import Any
 
 # A checkpoint's metadata is a stranger's: no network of this family is larger than this.
 MAX_SIZE, MAX_DEPTH = 8192, 64
+NECK_STRIDE = 4  # input pixels per cell of the maps that the heads read, where there is a stem
 
 
 @dataclass(frozen=True)
@@ -16,8 +17,8 @@ class NetworkConfig:
     Attributes:
         patch: Side of an image patch in pixels; image sizes are multiples of it.
         output_stride: Input pixels per output pixel; divides ``patch``. 1 in the paper.
-        stem_dim: Width of a strided convolution before the patch embedding (0: none, as in the
-            paper). Early convolutions let a small ViT learn from little data (arXiv 2106.14881).
+        stem_dim: Width of the convolutions at half the image's size, doubled with each halving
+            down to the patch (0: none, as in the paper); see ``pyramid.py``.
         encoder_dim, encoder_depth, encoder_heads: The shared ViT.
         decoder_dim, decoder_depth, decoder_heads: Each of the two cross-attending decoders.
         rope_base: Base of the rotary position embedding ("RoPE100" = 100).
@@ -26,11 +27,11 @@ class NetworkConfig:
         image_size: Long side, in pixels, that the network was trained for.
     """
 
-    patch: int = 14
+    patch: int = 16
     output_stride: int = 2
     stem_dim: int = 32
     encoder_dim: int = 192
-    encoder_depth: int = 8
+    encoder_depth: int = 6
     encoder_heads: int = 3
     decoder_dim: int = 192
     decoder_depth: int = 4
@@ -56,13 +57,24 @@ class NetworkConfig:
                 raise ValueError(
                     f"{name}: {heads} heads of 2-D RoPE do not fit into {dim} channels"
                 )
-        if self.stem_dim and self.patch % 2:
-            raise ValueError("a convolutional stem halves the image: patch must be even")
+        if self.stem_dim and (
+            self.patch & (self.patch - 1) or self.patch < 8 or NECK_STRIDE % self.output_stride
+        ):
+            raise ValueError(
+                "a convolutional stem halves the image: patch must be 8, 16, 32, ... and "
+                f"output_stride 1, 2 or 4, got {self.patch} and {self.output_stride}"
+            )
 
     @property
     def subpixels(self) -> int:
         """Output pixels along the side of one patch."""
         return self.patch // self.output_stride
+
+    @property
+    def stem_widths(self) -> tuple[int, ...]:
+        """Channels of the stem at strides 2, 4, ..., patch / 2; empty without a stem."""
+        steps = self.patch.bit_length() - 2
+        return tuple(self.stem_dim << step for step in range(steps)) if self.stem_dim else ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for a checkpoint's metadata."""

@@ -7,9 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from hamst3r.network.config import NetworkConfig
+from hamst3r.network.config import NECK_STRIDE, NetworkConfig
 from hamst3r.network.decoder import TwinDecoder
-from hamst3r.network.encoder import Encoder
+from hamst3r.network.encoder import Encoded, Encoder
 from hamst3r.network.heads import (
     DescriptorHead,
     InstanceHead,
@@ -17,6 +17,7 @@ from hamst3r.network.heads import (
     PixelHead,
     PointHead,
 )
+from hamst3r.network.pyramid import Neck
 
 
 class ViewOutput(NamedTuple):
@@ -52,32 +53,41 @@ class HAMSt3R(nn.Module):
         super().__init__()
         config = config or NetworkConfig()
         self.config = config
-        dim = config.encoder_dim + config.decoder_dim
-        side = config.subpixels
+        joint = config.encoder_dim + config.decoder_dim
         self.encoder = Encoder(config)
         self.decoder = TwinDecoder(config)
+        self.neck: Neck | None = None
+        dim, side = joint, config.subpixels
+        if config.stem_dim:
+            self.neck = Neck(config, joint)
+            dim, side = config.stem_widths[1], NECK_STRIDE // config.output_stride
         self.point_heads = nn.ModuleList(PointHead(dim, side) for _ in range(2))
         self.descriptor_heads = nn.ModuleList(
             DescriptorHead(dim, config.descriptor_dim, side) for _ in range(2)
         )
         self.densepose_head = PixelHead(dim, 4, side)
-        self.instance_head = InstanceHead(config, dim)
+        self.mask_head = PixelHead(dim, config.mask_dim, side)
+        self.instance_head = InstanceHead(config, joint)
         self.apply(_initialise)
 
-    def encode(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        """Images (B, 3, H, W) in [-1, 1] to tokens (B, N, encoder_dim) and their grid."""
+    def encode(self, images: Tensor) -> Encoded:
+        """Encode images (B, 3, H, W) in [-1, 1]."""
         return self.encoder(images)
 
-    def decode(
-        self, tokens_i: Tensor, tokens_j: Tensor, grid_i: tuple[int, int], grid_j: tuple[int, int]
-    ) -> PairOutput:
-        """Decode pairs of encoded views (B, N_i, encoder_dim), (B, N_j, encoder_dim)."""
-        decoded = self.decoder(tokens_i, tokens_j, grid_i, grid_j)
-        joint_i = torch.cat([tokens_i, decoded[0].to(tokens_i.dtype)], -1)
-        joint_j = torch.cat([tokens_j, decoded[1].to(tokens_j.dtype)], -1)
-        view_i = self._read(0, joint_i, grid_i)
-        view_j = self._read(1, joint_j, grid_j)
-        return PairOutput(view_i, view_j, self.instance_head(joint_i, joint_j, grid_i, grid_j))
+    def decode(self, i: Encoded, j: Encoded) -> PairOutput:
+        """Decode pairs: row b of ``i`` with row b of ``j``."""
+        decoded = self.decoder(i.tokens, j.tokens, i.grid, j.grid)
+        views, joint, masks = [], [], []
+        for branch, (encoded, tokens) in enumerate(zip((i, j), decoded, strict=True)):
+            tokens = torch.cat([encoded.tokens, tokens.to(encoded.tokens.dtype)], -1)
+            pixels, grid = tokens, encoded.grid
+            if self.neck is not None:
+                pixels, grid = self.neck(tokens, encoded.grid, encoded.details)
+            joint.append(tokens)
+            views.append(self._read(branch, pixels, grid))
+            masks.append(self.mask_head(pixels, grid))
+        instances = self.instance_head(joint[0], joint[1], i.grid, j.grid, masks[0], masks[1])
+        return PairOutput(views[0], views[1], instances)
 
     def _read(self, branch: int, tokens: Tensor, grid: tuple[int, int]) -> ViewOutput:
         points, confidence = self.point_heads[branch](tokens, grid)
@@ -92,16 +102,14 @@ class HAMSt3R(nn.Module):
     def forward(self, images_i: Tensor, images_j: Tensor) -> PairOutput:
         """Both views of a batch of pairs, encoded together when they are of one size."""
         if images_i.shape == images_j.shape:
-            tokens, grid = self.encode(torch.cat([images_i, images_j]))
-            tokens_i, tokens_j = tokens.chunk(2)
-            return self.decode(tokens_i, tokens_j, grid, grid)
-        tokens_i, grid_i = self.encode(images_i)
-        tokens_j, grid_j = self.encode(images_j)
-        return self.decode(tokens_i, tokens_j, grid_i, grid_j)
+            encoded = self.encode(torch.cat([images_i, images_j]))
+            half = len(images_i)
+            return self.decode(encoded.select(slice(half)), encoded.select(slice(half, None)))
+        return self.decode(self.encode(images_i), self.encode(images_j))
 
 
 def _initialise(module: nn.Module) -> None:
-    if isinstance(module, nn.Linear):
+    if isinstance(module, (nn.Linear, nn.Conv2d)):
         nn.init.xavier_uniform_(module.weight)
         if module.bias is not None:
             nn.init.zeros_(module.bias)

@@ -125,14 +125,25 @@ class InstanceHead(nn.Module):
         self.norm = nn.LayerNorm(dim, eps=NORM_EPS)
         self.classify = nn.Linear(dim, 2)
         self.mask = MLP(dim, dim, config.mask_dim)
-        self.pixels = PixelHead(dim_in, config.mask_dim, config.subpixels)
         # Start as "nobody, nowhere": most queries stay empty, and sigmoid(-2) is sparse.
         self.mask_bias = nn.Parameter(torch.tensor(-2.0))
 
     def forward(
-        self, tokens_i: Tensor, tokens_j: Tensor, grid_i: tuple[int, int], grid_j: tuple[int, int]
+        self,
+        tokens_i: Tensor,
+        tokens_j: Tensor,
+        grid_i: tuple[int, int],
+        grid_j: tuple[int, int],
+        pixels_i: Tensor,
+        pixels_j: Tensor,
     ) -> list[InstanceOutput]:
-        """Outputs after the initial queries and after every layer; the last one counts."""
+        """Outputs after the initial queries and after every layer; the last one counts.
+
+        Args:
+            tokens_i, tokens_j: (B, rows * columns, dim_in) of both views, on their token grids.
+            grid_i, grid_j: (rows, columns).
+            pixels_i, pixels_j: (B, gh, gw, mask_dim), what masks are read from.
+        """
         tokens = torch.cat([tokens_i, tokens_j], 1)
         memory = self.memory(tokens)
         place = torch.cat(
@@ -142,31 +153,21 @@ class InstanceHead(nn.Module):
             ]
         )
         key = memory + place.to(memory.dtype)
-        pixels_i = self.pixels(tokens_i, grid_i).flatten(1, 2)
-        pixels_j = self.pixels(tokens_j, grid_j).flatten(1, 2)
         x = self.query.expand(len(tokens), -1, -1).to(memory.dtype)
-        outputs = [self._read(x, pixels_i, pixels_j, grid_i, grid_j)]
+        outputs = [self._read(x, pixels_i, pixels_j)]
         for layer in self.layers:
             mask = self._attention_mask(outputs[-1])
             x = layer(x, self.query_place.to(x.dtype), memory, key, mask)
-            outputs.append(self._read(x, pixels_i, pixels_j, grid_i, grid_j))
+            outputs.append(self._read(x, pixels_i, pixels_j))
         return outputs
 
-    def _read(
-        self,
-        x: Tensor,
-        pixels_i: Tensor,
-        pixels_j: Tensor,
-        grid_i: tuple[int, int],
-        grid_j: tuple[int, int],
-    ) -> InstanceOutput:
+    def _read(self, x: Tensor, pixels_i: Tensor, pixels_j: Tensor) -> InstanceOutput:
         x = self.norm(x)
         embedding = self.mask(x) / math.sqrt(self.mask.fc2.out_features)
         logits = []
-        for pixels, grid in ((pixels_i, grid_i), (pixels_j, grid_j)):
-            size = [side * self.subpixels for side in grid]
-            flat = embedding @ pixels.transpose(1, 2)
-            logits.append(flat.float().unflatten(-1, size) + self.mask_bias)
+        for pixels in (pixels_i, pixels_j):
+            flat = embedding @ pixels.flatten(1, 2).transpose(1, 2)
+            logits.append(flat.float().unflatten(-1, pixels.shape[1:3]) + self.mask_bias)
         return InstanceOutput(self.classify(x).float(), logits[0], logits[1])
 
     def _attention_mask(self, output: InstanceOutput) -> Tensor:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -175,13 +176,13 @@ class PairSampler:
                 [0, 1 / scale, corner[1] + 0.5 / scale - 0.5],
             ]
         )
-        rgb = view.rgb
+        rgb: NDArray[Any] = view.rgb
         if scale < 0.99:  # Warping alone would alias.
             rgb = cv2.GaussianBlur(rgb, (0, 0), 0.4 / scale)
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         rgb = cv2.warpAffine(rgb, to_source, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
         if self.augment:
-            rgb = expose(rgb, rng)
+            rgb = expose(rgb.astype(np.uint8, copy=False), rng)
         step = self.stride
         grid_w, grid_h = size[0] // step, size[1] // step
         centre = (step - 1) / 2  # Output pixel 0 lies between the first ``step`` input pixels.
@@ -214,7 +215,7 @@ class PairSampler:
             K = K.copy()
             K[0, 2] = grid_w - 1 - K[0, 2]
         image = rgb.astype(np.float32).transpose(2, 0, 1) / 127.5 - 1
-        return _Sample(image, depth, instances, densepose, body, K, T_world_cam)
+        return _Sample(image, depth, instances, densepose.astype(np.float32), body, K, T_world_cam)
 
 
 def _collate(samples: list[tuple[_Sample, _Sample]], rng: np.random.Generator) -> PairBatch:

@@ -114,19 +114,20 @@ def _match(i: ViewOutput, j: ViewOutput, matches: Tensor, weights: LossWeights) 
     if len(pairs) == 0:
         return i.descriptors.sum() * 0
     losses = []
+    # Indexing a pair at a time would fill a gradient of the whole batch for every pair.
+    descriptors = [view.descriptors.flatten(1, 2).unbind(0) for view in (i, j)]
+    confidences = [view.descriptor_confidence.flatten(1).unbind(0) for view in (i, j)]
     for pair in pairs.tolist():
         rows = matches[matches[:, 0] == pair]
         if len(rows) < 8:
             continue
-        a = i.descriptors[pair].flatten(0, 1)[rows[:, 1]]
-        b = j.descriptors[pair].flatten(0, 1)[rows[:, 2]]
+        a, b = (part[pair][rows[:, side + 1]] for side, part in enumerate(descriptors))
         logits = a @ b.T / weights.match_temperature
         truth = torch.arange(len(rows), device=logits.device)
         nce = F.cross_entropy(logits, truth, reduction="none")
         nce = 0.5 * (nce + F.cross_entropy(logits.T, truth, reduction="none"))
-        confidence = 0.5 * (
-            i.descriptor_confidence[pair].flatten()[rows[:, 1]]
-            + j.descriptor_confidence[pair].flatten()[rows[:, 2]]
+        confidence = 0.5 * sum(
+            part[pair][rows[:, side + 1]] for side, part in enumerate(confidences)
         )
         losses.append((nce * confidence - weights.match_alpha * confidence.log()).mean())
     return torch.stack(losses).mean() if losses else i.descriptors.sum() * 0
@@ -185,10 +186,9 @@ def _one_layer(
 ) -> Tensor:
     labels = torch.zeros(class_logits.shape[:2], dtype=torch.long, device=class_logits.device)
     bce, dice, found = class_logits.new_zeros(()), class_logits.new_zeros(()), 0
-    for b, mask in enumerate(masks):
+    for b, (mask, logits) in enumerate(zip(masks, mask_logits.unbind(0), strict=True)):
         if mask is None:
             continue
-        logits = mask_logits[b]
         query, person = _assign(class_logits[b], logits, mask, weights)
         labels[b, query] = 1
         chosen, truth = logits[query], mask[person]

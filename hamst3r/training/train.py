@@ -51,8 +51,8 @@ class TrainConfig:
     average: float = 0.998
     save_every: float = 300.0
     seed: int = 0
-    coarse_sizes: tuple[Size, ...] = ((168, 126), (168, 126), (126, 168), (98, 168))
-    fine_sizes: tuple[Size, ...] = ((224, 168), (224, 168), (168, 224), (126, 224))
+    coarse_sizes: tuple[Size, ...] = ((160, 128), (160, 112), (112, 160), (128, 160))
+    fine_sizes: tuple[Size, ...] = ((224, 160), (224, 176), (160, 224), (224, 128))
 
 
 class Trainer:

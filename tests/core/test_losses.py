@@ -11,7 +11,7 @@ from hamst3r.network.heads import InstanceOutput
 from hamst3r.training.losses import LossWeights, PairTarget, ViewTarget, log_warp, total_loss
 
 
-def target(batch: int = 2, height: int = 14, width: int = 21) -> PairTarget:
+def target(batch: int = 2, height: int = 16, width: int = 24) -> PairTarget:
     """Random but consistent truth with two people, one of them in view i only."""
     generator = torch.Generator().manual_seed(3)
     views = []
@@ -104,7 +104,7 @@ def test_empty_truth_gives_a_finite_loss():
         truth.matches[:0],
     )
     network = HAMSt3R(SMALL)
-    output = network(torch.rand(2, 3, 28, 42), torch.rand(2, 3, 28, 42))
+    output = network(torch.rand(2, 3, 32, 48), torch.rand(2, 3, 32, 48))
     loss, _ = total_loss(output, nothing, LossWeights(), np.random.default_rng(0))
     loss.backward()
     assert torch.isfinite(loss)
@@ -115,7 +115,7 @@ def test_a_network_learns_one_pair_by_heart():
     torch.manual_seed(0)
     truth = target(batch=1)
     network = HAMSt3R(SMALL)
-    images = torch.rand(2, 1, 3, 28, 42) * 2 - 1
+    images = torch.rand(2, 1, 3, 32, 48) * 2 - 1
     optimiser = torch.optim.Adam(network.parameters(), 3e-3)
     rng = np.random.default_rng(0)
     history = []

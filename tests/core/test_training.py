@@ -14,7 +14,7 @@ from hamst3r.training.dataset import PairSampler, SceneStore, render_scenes
 from hamst3r.training.losses import ViewTarget
 from hamst3r.training.train import TrainConfig, Trainer
 
-SIZES = ((112, 84), (84, 112))
+SIZES = ((112, 80), (80, 112))
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def test_training_learns_and_resumes(store, tmp_path):
     torch.manual_seed(0)
     config = TrainConfig(batch=4, learning_rate=3e-3, warmup=5, average=0.9)
     trainer = Trainer(HAMSt3R(SMALL), config, torch.device("cpu"))
-    draws = sampler(store, sizes=((84, 56),))
+    draws = sampler(store, sizes=((96, 64),))
     losses = [trainer.train_step(draws.batch(4), 0.0)["loss"] for _ in range(40)]
     assert np.mean(losses[-8:]) < 0.75 * np.mean(losses[:8])
     trainer.save(tmp_path, {"steps": "40"})
