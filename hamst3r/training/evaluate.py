@@ -40,7 +40,8 @@ def evaluate(
             view at mask IoU 0.5; identity: share of people seen in both views whose two masks
             are won by the same query.
     """
-    sizes = ((network.config.image_size, network.config.image_size * 3 // 4),)
+    side, patch = network.config.image_size, network.config.patch
+    sizes = ((side, side * 3 // 4 // patch * patch),)
     rng = np.random.default_rng(seed)
     sampler = PairSampler(store, sizes, network.config.output_stride, rng, augment=False)
     template = anny24().v_template
