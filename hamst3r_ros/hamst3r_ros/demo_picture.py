@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from hamst3r_ros.splat import Splats, look_at, render, segments
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from scipy.spatial.transform import Rotation
+
+from hamst3r_ros.splat import Splats, look_at, render, segments
 
 WIDTH, VIEW_HEIGHT, STRIP_HEIGHT = 1920, 760, 330
 MARGIN, TITLE_HEIGHT = 12, 64

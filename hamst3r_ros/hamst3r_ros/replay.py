@@ -13,10 +13,11 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 
+from rclpy.utilities import remove_ros_args
+
 from hamst3r_ros.recording import ImageSet, RecordingError, open_recording
 from hamst3r_ros.rig_publisher import RigPublisher
 from hamst3r_ros.source_node import Ahead, SourceError, SourceNode, names, parameter, positive, run
-from rclpy.utilities import remove_ros_args
 
 AHEAD = 3  # sets decoded before their time
 
