@@ -9,20 +9,27 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
+from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
-from hamst3r_ros.splat import Splats, look_at, render, segments
+from hamst3r_ros.splat import Splats, Viewpoint, look_at, project, render, segments
 
-WIDTH, VIEW_HEIGHT, STRIP_HEIGHT = 1920, 760, 330
+WIDTH, VIEW_HEIGHT = 1920, 760
+STRIP_HEIGHT, TALL_STRIP_HEIGHT = 330, 480  # of landscape and of portrait images
+FIELD_OF_VIEW = np.radians(50)
+REACHES = (1.0, 1.15, 1.3, 1.45, 1.6, 1.8)  # of a viewer, times the stage's size
+FILL = 0.85  # times the spacing of points: discs overlap a little, so that surfaces close
 MARGIN, TITLE_HEIGHT = 12, 64
 BACKGROUND = (18, 20, 26)
 INK, FAINT = (236, 238, 242), (150, 156, 168)
+NEIGHBOURS = 12  # points that tell the direction of a surface
 BODY_SAMPLES = 60_000
 FRUSTUM_DEPTH = 0.45  # metres from a camera to the image drawn in front of it
 
 # Okabe and Ito's palette without its greys: told apart with any colour vision.
 PERSON_COLORS = ((230, 120, 0), (86, 180, 233), (0, 190, 130), (240, 228, 66), (213, 74, 100),
                  (150, 120, 240))  # fmt: skip
+Label = tuple[int, int, str, tuple[int, int, int]]  # x, y, text, colour
 CAMERA_COLORS = ((255, 99, 110), (255, 200, 87), (110, 220, 170), (120, 170, 255))
 
 
@@ -88,24 +95,23 @@ def draw(shot: Snapshot) -> NDArray[np.uint8]:
     """The picture, (H, 1920, 3) uint8 RGB."""
     width = (WIDTH - 3 * MARGIN) // 2
     center, distance = _stage(shot)
-    views = []
-    for azimuth, elevation, reach in _directions(shot, center):
-        direction = np.array([
-            np.cos(elevation) * np.cos(azimuth),
-            np.cos(elevation) * np.sin(azimuth),
-            np.sin(elevation),
-        ])  # fmt: skip
-        eye = center + direction * distance * reach
-        view = look_at(eye, center, width, VIEW_HEIGHT, np.radians(55))
-        views.append(render(view, _layers(shot, eye, distance), _body_layers(shot, distance)))
-    height = TITLE_HEIGHT + VIEW_HEIGHT + STRIP_HEIGHT + 3 * MARGIN
+    tiles = [_tile(camera) for camera in shot.cameras]
+    strip_height = _strip_height(tiles)
+    height = TITLE_HEIGHT + VIEW_HEIGHT + strip_height + 3 * MARGIN
     page = np.full((height, WIDTH, 3), BACKGROUND, dtype=np.uint8)
     top = TITLE_HEIGHT + MARGIN
-    for index, image in enumerate(views):
+    labels: list[Label] = []
+    bodies, normals = _body_layers(shot), _normals(shot)
+    for index, direction in enumerate(_directions(shot, center)):
+        view = _viewpoint(shot, center, direction, distance, width)
         left = MARGIN + index * (width + MARGIN)
+        image = render(view, _layers(shot, normals, view.T_world_cam[:3, 3], distance), bodies)
         page[top : top + VIEW_HEIGHT, left : left + width] = image
+        labels += [
+            (x + left, y + top, text, color) for x, y, text, color in _view_labels(shot, view)
+        ]
     top += VIEW_HEIGHT + MARGIN
-    labels = _strip(page, shot, top)
+    labels += _strip(page, shot, tiles, strip_height, top)
     return _write_text(page, shot, labels)
 
 
@@ -124,11 +130,11 @@ def _stage(shot: Snapshot) -> tuple[NDArray[np.float64], float]:
     reach = [np.linalg.norm(place - middle) for place in places]
     if len(shot.xyz):
         reach.append(np.percentile(np.linalg.norm(shot.xyz - middle, axis=1), 50))
-    return middle.astype(float), 1.35 * max([*reach, 1.0])
+    return middle.astype(float), 1.2 * max([*reach, 1.0])
 
 
-def _directions(shot: Snapshot, center: NDArray) -> list[tuple[float, float, float]]:
-    """(azimuth, elevation, distance factor) of the two viewpoints.
+def _directions(shot: Snapshot, center: NDArray) -> list[NDArray[np.float64]]:
+    """Unit vectors from the middle to the two viewers.
 
     The first looks over the first camera's shoulder; the second is a steep view from the side.
     """
@@ -138,16 +144,55 @@ def _directions(shot: Snapshot, center: NDArray) -> list[tuple[float, float, flo
             x, y = (camera.T_world_cam[:3, 3] - center)[:2]
             azimuth = float(np.arctan2(y, x))
             break
-    return [
-        (azimuth + np.radians(22), np.radians(24), 1.15),
-        (azimuth + np.radians(130), np.radians(48), 1.25),
+    directions = []
+    for turn, tilt in ((22, 24), (130, 48)):
+        around, up = azimuth + np.radians(turn), np.radians(tilt)
+        level = np.cos(up)
+        directions.append(np.array([level * np.cos(around), level * np.sin(around), np.sin(up)]))
+    return directions
+
+
+def _viewpoint(
+    shot: Snapshot, center: NDArray, direction: NDArray, distance: float, width: int
+) -> Viewpoint:
+    """From so far away that the cameras are on the picture, if that does not take too far."""
+    places = [c.T_world_cam[:3, 3] for c in shot.cameras if c.T_world_cam is not None]
+    for reach in REACHES:
+        eye = center + direction * distance * reach
+        view = look_at(eye, center, width, VIEW_HEIGHT, FIELD_OF_VIEW)
+        u, v, z = project(view, np.reshape(places, (-1, 3)))
+        edge = 0.04 * width
+        inside = (u > edge) & (u < width - edge) & (v > edge) & (v < VIEW_HEIGHT - edge)
+        if (inside & (z > 0.3 * distance)).all():
+            break
+    return view
+
+
+def _view_labels(shot: Snapshot, view: Viewpoint) -> list[Label]:
+    """Names of cameras and people at their places in a view, its own pixels."""
+    named = [
+        (camera.T_world_cam[:3, 3], camera.name, CAMERA_COLORS[index % len(CAMERA_COLORS)])
+        for index, camera in enumerate(shot.cameras)
+        if camera.T_world_cam is not None
     ]
+    for body in shot.bodies:
+        points = body.joints if len(body.joints) else shot.xyz[shot.instance == body.id]
+        if len(points):
+            x, y = np.median(points[:, :2], axis=0)
+            top = np.percentile(points[:, 2], 98) + 0.22
+            named.append((np.array([x, y, top]), f"person {body.id}", person_color(body.id)))
+    labels = []
+    for place, text, color in named:
+        u, v, z = (float(value[0]) for value in project(view, place[None]))
+        if z > 0 and 0 < u < view.width - 90 and 40 < v < view.height:
+            labels.append((round(u) + 8, round(v) - 36, text, color))
+    return labels
 
 
 # --- layers -----------------------------------------------------------------------------------
 
 
-def _layers(shot: Snapshot, eye: NDArray, distance: float) -> list[Splats]:
+def _layers(shot: Snapshot, normals: NDArray, eye: NDArray, distance: float) -> list[Splats]:
     """Cloud and cameras.
 
     A surface is shown only from the side it was seen from: walls between the viewer and the
@@ -155,38 +200,47 @@ def _layers(shot: Snapshot, eye: NDArray, distance: float) -> list[Splats]:
     """
     layers = []
     if len(shot.xyz):
-        seen_from = np.stack([
-            np.zeros(3) if c.T_world_cam is None else c.T_world_cam[:3, 3] for c in shot.cameras
-        ])  # fmt: skip
-        to_camera = seen_from[np.minimum(shot.camera, len(seen_from) - 1)] - shot.xyz
-        to_eye = eye - shot.xyz
-        cosine = np.einsum("nk,nk->n", to_camera, to_eye) / (
-            np.linalg.norm(to_camera, axis=1) * np.linalg.norm(to_eye, axis=1) + 1e-9
-        )
         person = shot.instance > 0
-        keep = (cosine > -0.25) | person
+        keep = (np.einsum("nk,nk->n", normals, eye - shot.xyz) > 0) | person
         colors = shot.rgb.copy()
         for identity in np.unique(shot.instance[person]):
             own = shot.instance == identity
             paint = np.array(person_color(int(identity)), dtype=np.float32)
             luminance = shot.rgb[own].mean(axis=1, keepdims=True) / 255
             colors[own] = paint * (0.55 + 0.45 * luminance)
-        spacing = 1.1 * _spacing(shot)
-        layers.append(Splats(shot.xyz[keep], colors[keep], spacing, 0.8))
+        radius = _radii(shot)
+        layers.append(Splats(shot.xyz[keep], colors[keep], radius[keep], 0.8))
     for index, camera in enumerate(shot.cameras):
         if camera.T_world_cam is not None and camera.K_image is not None:
             layers += _frustum(camera, CAMERA_COLORS[index % len(CAMERA_COLORS)], distance)
     return layers
 
 
-def _spacing(shot: Snapshot) -> float:
-    """Typical distance of a point to its neighbour, metres: one grid pixel at its depth."""
-    focal = [c.K_grid[0, 0] for c in shot.cameras if c.K_grid is not None]
-    places = [c.T_world_cam[:3, 3] for c in shot.cameras if c.T_world_cam is not None]
-    if not focal or not places:
-        return 0.01
-    depth = np.median([np.linalg.norm(shot.xyz[::50] - place, axis=1) for place in places])
-    return float(depth / np.median(focal))
+def _normals(shot: Snapshot) -> NDArray[np.float64]:
+    """(N, 3) directions of the surface at the points, towards the camera that saw them."""
+    if len(shot.xyz) < NEIGHBOURS:
+        return np.zeros((len(shot.xyz), 3))
+    _, near = cKDTree(shot.xyz).query(shot.xyz, NEIGHBOURS)
+    offsets = shot.xyz[near] - shot.xyz[near].mean(axis=1, keepdims=True)
+    _, axes = np.linalg.eigh(np.einsum("nki,nkj->nij", offsets, offsets))
+    normals = axes[:, :, 0].astype(float)
+    for index, camera in enumerate(shot.cameras):
+        if camera.T_world_cam is not None:
+            own = shot.camera == index
+            towards = camera.T_world_cam[:3, 3] - shot.xyz[own]
+            normals[own] *= np.sign(np.einsum("nk,nk->n", normals[own], towards))[:, None]
+    return normals[near].mean(axis=1)  # a single wrong one would be left standing in the air
+
+
+def _radii(shot: Snapshot) -> NDArray[np.float32]:
+    """(N,) metres that let neighbours touch: one grid pixel at each point's depth."""
+    radii = np.full(len(shot.xyz), 0.01, dtype=np.float32)
+    for index, camera in enumerate(shot.cameras):
+        if camera.T_world_cam is not None and camera.K_grid is not None:
+            own = shot.camera == index
+            depth = np.linalg.norm(shot.xyz[own] - camera.T_world_cam[:3, 3], axis=1)
+            radii[own] = FILL * depth / camera.K_grid[0, 0]
+    return radii
 
 
 def _frustum(camera: CameraShot, color: tuple[int, int, int], distance: float) -> list[Splats]:
@@ -219,7 +273,7 @@ def _frustum(camera: CameraShot, color: tuple[int, int, int], distance: float) -
     return layers
 
 
-def _body_layers(shot: Snapshot, distance: float) -> list[Splats]:
+def _body_layers(shot: Snapshot) -> list[Splats]:
     layers = []
     for body in shot.bodies:
         color = np.array(person_color(body.id), dtype=np.float32)
@@ -260,20 +314,27 @@ def _body_surface(body: Body) -> tuple[NDArray[np.float32], NDArray[np.float32]]
 
 # --- the strip of images and the text ---------------------------------------------------------
 
-Label = tuple[int, int, str, tuple[int, int, int]]
+
+def _strip_height(tiles: Sequence[NDArray[np.uint8]]) -> int:
+    shapes = [tile.shape[1] / tile.shape[0] for tile in tiles]
+    room = WIDTH - MARGIN * (len(tiles) + 1)
+    tallest = TALL_STRIP_HEIGHT if shapes and np.mean(shapes) < 1 else STRIP_HEIGHT
+    return min(tallest, int(room / sum(shapes))) if shapes else 0
 
 
-def _strip(page: NDArray[np.uint8], shot: Snapshot, top: int) -> list[Label]:
+def _strip(
+    page: NDArray[np.uint8],
+    shot: Snapshot,
+    tiles: Sequence[NDArray[np.uint8]],
+    height: int,
+    top: int,
+) -> list[Label]:
     """Paint the cameras' images with the instance masks in a row; returns where names go."""
     labels: list[Label] = []
-    tiles = [(index, _tile(camera)) for index, camera in enumerate(shot.cameras)]
-    shapes = [tile.shape[1] / tile.shape[0] for _, tile in tiles]
-    room = WIDTH - MARGIN * (len(tiles) + 1)
-    height = min(STRIP_HEIGHT, int(room / max(sum(shapes), 1e-6)))
-    widths = [int(height * shape) for shape in shapes]
-    gap = (WIDTH - sum(widths)) // (len(tiles) + 1) if tiles else 0
+    widths = [int(height * tile.shape[1] / tile.shape[0]) for tile in tiles]
+    gap = (WIDTH - sum(widths)) // (len(tiles) + 1)
     left = gap
-    for (index, tile), width in zip(tiles, widths, strict=True):
+    for index, (tile, width) in enumerate(zip(tiles, widths, strict=True)):
         page[top : top + height, left : left + width] = cv2.resize(
             tile, (width, height), interpolation=cv2.INTER_AREA
         )
@@ -331,7 +392,7 @@ def _write_text(
     pen.text((end + 28, MARGIN + 15), shot.subtitle, font=small, fill=FAINT)
     for x, y, text, color in labels:
         width = pen.textlength(text, font=small)
-        pen.rectangle((x - 6, y - 3, x + width + 6, y + 27), fill=BACKGROUND)
+        pen.rounded_rectangle((x - 6, y - 3, x + width + 6, y + 27), radius=5, fill=BACKGROUND)
         pen.text((x, y), text, font=small, fill=color)
     right = WIDTH - 2 * MARGIN
     for body in reversed(shot.bodies):

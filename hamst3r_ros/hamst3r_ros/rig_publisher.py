@@ -2,39 +2,24 @@
 
 from __future__ import annotations
 
-import array
 from collections.abc import Mapping
 
 import cv2
 import numpy as np
-from builtin_interfaces.msg import Time
-from geometry_msgs.msg import TransformStamped
 from numpy.typing import NDArray
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from scipy.spatial.transform import Rotation
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_msgs.msg import Header
 from tf2_msgs.msg import TFMessage
 
 from hamst3r.alignment.calibration import CameraCalibration
+from hamst3r_ros.headers import byte_array, header, to_transform
 
 TRANSPORTS = ("raw", "compressed", "both")
 # Reliable, so that readers of either kind match; depth 1, because an old image helps nobody.
 IMAGE_QOS = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
 TF_STATIC_QOS = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-
-
-def time_message(stamp: int) -> Time:
-    """builtin_interfaces/Time of integer nanoseconds."""
-    seconds, nanoseconds = divmod(stamp, 1_000_000_000)
-    return Time(sec=seconds, nanosec=nanoseconds)
-
-
-def byte_array(data: bytes | memoryview) -> array.array:
-    """uint8[] content in the one form that rclpy takes without a check per byte."""
-    result = array.array("B")
-    result.frombytes(data)
-    return result
 
 
 def optical_frame(camera: str) -> str:
@@ -89,7 +74,7 @@ class RigPublisher:
 
     def _publish_frames(self, stamp: int, world_frame: str) -> None:
         transforms = [
-            transform_message(stamp, world_frame, optical_frame(name), known.T_rig_cam)
+            to_transform(stamp, world_frame, optical_frame(name), known.T_rig_cam)
             for name, known in self._cameras.items()
             if known is not None
         ]
@@ -111,60 +96,40 @@ class RigPublisher:
             images: camera -> (H, W, 3) uint8 RGB.
         """
         for name, image in images.items():
-            header = {"stamp": time_message(stamp), "frame_id": optical_frame(name)}
+            head = header(stamp, optical_frame(name))
             if name in self._info:
-                self._info[name].publish(camera_info(header, self._cameras[name], image.shape))
+                self._info[name].publish(camera_info(head, self._cameras[name], image.shape))
             raw, compressed = self._raw.get(name), self._compressed.get(name)
             if raw is not None and raw.get_subscription_count():
-                raw.publish(image_message(header, image))
+                raw.publish(image_message(head, image))
             if compressed is not None and compressed.get_subscription_count():
-                compressed.publish(self._encode(header, image))
+                compressed.publish(self._encode(head, image))
 
-    def _encode(self, header: dict, image: NDArray[np.uint8]) -> CompressedImage:
+    def _encode(self, head: Header, image: NDArray[np.uint8]) -> CompressedImage:
         bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
         _, data = cv2.imencode(".jpg", bgr, self._jpeg)
-        message = CompressedImage(format="rgb8; jpeg compressed bgr8")
-        _stamp(message, header)
-        message.data = byte_array(data.tobytes())
+        message = CompressedImage(header=head, format="rgb8; jpeg compressed bgr8")
+        message.data = byte_array(data)
         return message
 
 
-def _stamp(message: object, header: dict) -> None:
-    message.header.stamp = header["stamp"]
-    message.header.frame_id = header["frame_id"]
-
-
-def image_message(header: dict, image: NDArray[np.uint8]) -> Image:
+def image_message(head: Header, image: NDArray[np.uint8]) -> Image:
     """sensor_msgs/Image (rgb8) of an (H, W, 3) uint8 RGB array."""
     height, width = image.shape[:2]
-    message = Image(height=height, width=width, encoding="rgb8", is_bigendian=0, step=3 * width)
-    _stamp(message, header)
-    message.data = byte_array(memoryview(np.ascontiguousarray(image)).cast("B"))
+    message = Image(
+        header=head, height=height, width=width, encoding="rgb8", is_bigendian=0, step=3 * width
+    )
+    message.data = byte_array(image)
     return message
 
 
-def camera_info(header: dict, known: CameraCalibration, shape: tuple[int, ...]) -> CameraInfo:
+def camera_info(head: Header, known: CameraCalibration, shape: tuple[int, ...]) -> CameraInfo:
     """CameraInfo of a calibrated camera whose images have this (height, width, ...)."""
     D = [float(d) for d in known.distortion]
-    message = CameraInfo(height=shape[0], width=shape[1])
-    _stamp(message, header)
+    message = CameraInfo(header=head, height=shape[0], width=shape[1])
     message.distortion_model = "rational_polynomial" if len(D) == 8 else "plumb_bob"
     message.d = D + [0.0] * (5 - len(D))
     message.k = known.K.ravel().tolist()
     message.r = np.eye(3).ravel().tolist()
     message.p = np.hstack([known.K, np.zeros((3, 1))]).ravel().tolist()
-    return message
-
-
-def transform_message(
-    stamp: int, parent: str, child: str, T_parent_child: NDArray[np.float64]
-) -> TransformStamped:
-    """TransformStamped of a (4, 4) rigid transform that maps child to parent, metres."""
-    message = TransformStamped(child_frame_id=child)
-    _stamp(message, {"stamp": time_message(stamp), "frame_id": parent})
-    x, y, z, w = Rotation.from_matrix(T_parent_child[:3, :3]).as_quat()
-    message.transform.rotation.x, message.transform.rotation.y = float(x), float(y)
-    message.transform.rotation.z, message.transform.rotation.w = float(z), float(w)
-    translation = message.transform.translation
-    translation.x, translation.y, translation.z = (float(v) for v in T_parent_child[:3, 3])
     return message

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 NEAR = 0.05  # metres
-MAX_RADIUS = 7.0  # pixels of a disc, so that one close point does not fill the picture
+MAX_RADIUS = 10.0  # pixels of a disc, so that one close point does not fill the picture
 SHADE = 0.9  # strength of the depth shading
 OVERLAY_SLACK = 0.25  # metres an overlay may lie behind the points that show the same thing
 
@@ -24,13 +24,13 @@ class Splats:
     Attributes:
         xyz: (N, 3) metres, world.
         rgb: (N, 3) uint8.
-        radius: Of a disc in metres.
+        radius: Of the discs in metres, one for all or (N,).
         min_pixels: Smallest radius on the picture.
     """
 
     xyz: F32
     rgb: NDArray[np.uint8]
-    radius: float
+    radius: float | F32
     min_pixels: float = 0.5
 
 
@@ -99,8 +99,9 @@ def _draw(
     """Colour (H, W, 3) and depth (H, W), infinite where nothing is."""
     pixels, depths, colors = [], [], []
     for layer in layers:
-        x, y, z, rgb = _project(view, layer)
-        radius = np.clip(view.K[0, 0] * layer.radius / z, layer.min_pixels, MAX_RADIUS)
+        x, y, z, kept = _visible(view, layer.xyz)
+        rgb, size = layer.rgb[kept], np.broadcast_to(layer.radius, len(layer.xyz))[kept]
+        radius = np.clip(view.K[0, 0] * size / z, layer.min_pixels, MAX_RADIUS)
         rings = np.ceil(radius).astype(int)
         for ring in np.unique(rings):
             some = np.flatnonzero(rings == ring)
@@ -123,17 +124,26 @@ def _draw(
     return color.reshape(view.height, view.width, 3), depth.reshape(view.height, view.width)
 
 
-def _project(view: Viewpoint, layer: Splats) -> tuple[NDArray, NDArray, NDArray, NDArray]:
+def project(view: Viewpoint, xyz: NDArray) -> tuple[NDArray, NDArray, NDArray]:
+    """Pixels u, v and depth (N,) each of points (N, 3); pixels mean nothing behind the viewer."""
     rotation, position = view.T_world_cam[:3, :3], view.T_world_cam[:3, 3]
-    camera = (layer.xyz - position) @ rotation
-    front = camera[:, 2] > NEAR
-    camera = camera[front]
+    camera = (xyz - position) @ rotation
     z = camera[:, 2]
-    u = camera[:, 0] / z * view.K[0, 0] + view.K[0, 2]
-    v = camera[:, 1] / z * view.K[1, 1] + view.K[1, 2]
-    on = (np.abs(u - view.width / 2) < view.width) & (np.abs(v - view.height / 2) < view.height)
-    u, v, z = u[on], v[on], z[on]
-    return np.rint(u).astype(int), np.rint(v).astype(int), z, layer.rgb[front][on]
+    ahead = np.maximum(z, NEAR)
+    u = camera[:, 0] / ahead * view.K[0, 0] + view.K[0, 2]
+    v = camera[:, 1] / ahead * view.K[1, 1] + view.K[1, 2]
+    return u, v, z
+
+
+def _visible(view: Viewpoint, xyz: NDArray) -> tuple[NDArray, NDArray, NDArray, NDArray]:
+    """Integer pixels and depths of the points on or near the picture, and which these are."""
+    u, v, z = project(view, xyz)
+    kept = np.flatnonzero(
+        (z > NEAR)
+        & (np.abs(u - view.width / 2) < view.width)
+        & (np.abs(v - view.height / 2) < view.height)
+    )
+    return np.rint(u[kept]).astype(int), np.rint(v[kept]).astype(int), z[kept], kept
 
 
 def _disc(radius: int) -> list[tuple[int, int]]:
