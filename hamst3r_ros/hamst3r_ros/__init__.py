@@ -1,0 +1,1 @@
+"""ROS 2 around the library hamst3r: a lifecycle node, camera sources, bringup and demo."""

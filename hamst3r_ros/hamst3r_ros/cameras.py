@@ -1,0 +1,363 @@
+"""Cameras as the node sees them: subscriptions, state, intrinsics, known poses, frames."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+from rclpy.event_handler import SubscriptionEventCallbacks
+from rclpy.node import Node
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+from hamst3r.alignment.calibration import CameraCalibration
+from hamst3r.frames import Frame, FrameSet
+from hamst3r_ros import qos
+from hamst3r_ros.assembler import MessageSet, Pace
+from hamst3r_ros.decoding import ImageError, decode_compressed, decode_image
+from hamst3r_ros.diagnostics import Problems
+from hamst3r_ros.headers import to_nanoseconds
+from hamst3r_ros.tf import FrameBuffer
+
+F64 = NDArray[np.float64]
+
+# Seconds for which a camera's first images wait for its frame on TF: poses that are known from
+# the first frame set on spare the world a jump.
+TF_PATIENCE = 2.0
+ASPECT_TOLERANCE = 0.01
+COEFFICIENTS = {"plumb_bob": (0, 4, 5), "rational_polynomial": (0, 8, 12, 14)}
+
+
+class IntrinsicsError(ValueError):
+    """Intrinsics that cannot be used; the message says why and what would do."""
+
+
+@dataclass(frozen=True, eq=False)
+class Intrinsics:
+    """K (3, 3) and OpenCV distortion of an image of (width, height) pixels; 0 = any size."""
+
+    K: F64
+    distortion: F64
+    width: int
+    height: int
+
+    def scaled(self, width: int, height: int) -> Intrinsics:
+        """The same camera at another size of its image.
+
+        Raises:
+            IntrinsicsError: Another aspect: the image was cropped, and nobody says where.
+        """
+        if not self.width or not self.height or (self.width, self.height) == (width, height):
+            return self
+        x, y = width / self.width, height / self.height
+        if abs(x / y - 1) > ASPECT_TOLERANCE:
+            raise IntrinsicsError(
+                f"intrinsics are of {self.width}x{self.height}, but images are {width}x{height}: "
+                "another aspect; they are left out until those of the delivered images come"
+            )
+        K = self.K.copy()
+        K[:2] *= np.array([[x], [y]])
+        K[:2, 2] += 0.5 * np.array([x, y]) - 0.5  # pixel centres are at integers
+        return Intrinsics(K, self.distortion, width, height)
+
+
+def from_camera_info(message: CameraInfo) -> Intrinsics | None:
+    """Intrinsics of a CameraInfo; None if it says nothing (K is zero: not calibrated).
+
+    Raises:
+        IntrinsicsError: A model of distortion that is not supported, or broken numbers.
+    """
+    K, D = np.array(message.k, dtype=float).reshape(3, 3), np.array(message.d, dtype=float)
+    if not K.any():
+        return None
+    if not np.isfinite(K).all() or not np.isfinite(D).all() or K[0, 0] <= 0 or K[1, 1] <= 0:
+        raise IntrinsicsError("camera_info needs finite numbers and positive focal lengths")
+    model = message.distortion_model or "plumb_bob"
+    if model not in COEFFICIENTS:
+        raise IntrinsicsError(
+            f"camera_info has distortion model '{model}', expected "
+            f"{' or '.join(COEFFICIENTS)}; rectify the images before (image_proc), or its "
+            "intrinsics are left out"
+        )
+    if D.size not in COEFFICIENTS[model]:
+        raise IntrinsicsError(
+            f"camera_info has {D.size} coefficients of {model}, expected one of "
+            f"{COEFFICIENTS[model]}"
+        )
+    width, height = message.width, message.height
+    roi = message.roi
+    if roi.width and roi.height:  # K is of the full image, of which this part is delivered
+        K[0, 2] -= roi.x_offset
+        K[1, 2] -= roi.y_offset
+        width, height = roi.width, roi.height
+    return Intrinsics(K, D, width, height)
+
+
+class CameraInput:
+    """One camera: its newest intrinsics and how it is doing.
+
+    The executor's thread calls the callbacks, the worker :meth:`frame`.
+    """
+
+    def __init__(self, name: str, problems: Problems, clock: Callable[[], float]) -> None:
+        self.name = name
+        self.received = 0
+        self.rejected = 0
+        self._pace = Pace()
+        self.first_arrival: float | None = None
+        self.last_stamp = 0
+        self._problems = problems
+        self._clock = clock
+        self._info: CameraInfo | None = None
+        self._parsed: tuple[CameraInfo, Intrinsics | None] | None = None
+        self._rejected_why = ""
+        self._incompatible = False
+
+    def arrived(self, stamp: int) -> None:
+        """An image came."""
+        self.received += 1
+        now = self._clock()
+        self._pace.add(now)
+        if self.first_arrival is None:
+            self.first_arrival = now
+        self.last_stamp = stamp
+        self._incompatible = False
+
+    def info_arrived(self, message: CameraInfo) -> None:
+        """Intrinsics came; they are read when the next image needs them."""
+        self._info = message
+
+    def incompatible(self, _event: object) -> None:
+        """A publisher is there whose quality of service does not match ours."""
+        if self.first_arrival is None:
+            self._incompatible = True
+
+    def state(self, max_age: float) -> str:
+        """active | waiting_image | stale | rejected:<why> | qos_incompatible."""
+        age = self.age()
+        if age is None:
+            return "qos_incompatible" if self._incompatible else "waiting_image"
+        if age > max_age + (self._pace.period or 0.0):
+            return "stale"
+        return f"rejected:{self._rejected_why}" if self._rejected_why else "active"
+
+    def age(self) -> float | None:
+        """Seconds since the last image, None before the first."""
+        last = self._pace.last
+        return None if last is None else self._clock() - last
+
+    def frame(
+        self,
+        message: Image | CompressedImage,
+        known: CameraCalibration | None,
+        pose: Callable[[str, int], F64 | None],
+    ) -> Frame | None:
+        """The frame of a message, None if it cannot be used (and why is told).
+
+        Args:
+            known: Of the calibration file; its intrinsics go before those of camera_info.
+            pose: (frame id, stamp) -> T_rig_cam, None if unknown.
+        """
+        try:
+            if isinstance(message, CompressedImage):
+                image = decode_compressed(message)
+            else:
+                image = decode_image(message)
+        except ImageError as error:
+            self.rejected += 1
+            self._rejected_why = str(error)
+            self._problems.add("cameras", f"{self.name} image", f"{self.name}: rejected: {error}")
+            return None
+        self._rejected_why = ""
+        self._problems.remove("cameras", f"{self.name} image")
+        intrinsics = self._intrinsics(known, image.shape[1], image.shape[0])
+        stamp = to_nanoseconds(message.header.stamp)
+        frame_id = message.header.frame_id
+        return Frame(
+            camera=self.name,
+            stamp=stamp,
+            image=image,
+            K=None if intrinsics is None else intrinsics.K,
+            distortion=None if intrinsics is None else intrinsics.distortion,
+            T_rig_cam=known.T_rig_cam if known is not None else pose(frame_id, stamp),
+            frame_id=frame_id,
+        )
+
+    def _intrinsics(
+        self, known: CameraCalibration | None, width: int, height: int
+    ) -> Intrinsics | None:
+        wrong = ""
+        if known is not None:
+            own = Intrinsics(known.K, known.distortion, known.width, known.height)
+            try:
+                return self._right(own.scaled(width, height))
+            except IntrinsicsError as error:
+                wrong = f"{self.name}: calibration file: {error}"
+        info = self._info
+        try:
+            if info is not None:
+                if self._parsed is None or self._parsed[0] is not info:
+                    self._parsed = (info, from_camera_info(info))
+                intrinsics = self._parsed[1]
+                if intrinsics is not None:
+                    scaled = intrinsics.scaled(width, height)
+                    return scaled if wrong else self._right(scaled)
+        except IntrinsicsError as error:
+            wrong = wrong or f"{self.name}: {error}"
+        finally:
+            if wrong:
+                self._problems.add("cameras", f"{self.name} intrinsics", wrong)
+        if not wrong:
+            self._problems.remove("cameras", f"{self.name} intrinsics")
+        return None
+
+    def _right(self, intrinsics: Intrinsics) -> Intrinsics:
+        self._problems.remove("cameras", f"{self.name} intrinsics")
+        return intrinsics
+
+
+@dataclass(frozen=True, eq=False)
+class Extrinsics:
+    """What is known of the cameras' poses.
+
+    Attributes:
+        file: camera -> calibration, of ``world.calibration_file``; empty otherwise.
+        frames: The TF tree, None if it is not asked.
+        rig_frame: Frame in which TF is asked.
+    """
+
+    file: dict[str, CameraCalibration]
+    frames: FrameBuffer | None
+    rig_frame: str
+
+    def pose(self, frame_id: str, stamp: int) -> F64 | None:
+        """T_rig_cam from TF, None if it is not known there."""
+        return None if self.frames is None else self.frames.lookup(self.rig_frame, frame_id, stamp)
+
+
+class Cameras:
+    """All cameras of the node, subscribed to while it is active.
+
+    Args:
+        deliver: Called in the executor's thread with (camera, stamp in ns, message).
+        clock: Seconds, monotonic.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        names: Sequence[str],
+        transport: str,
+        reliability: str,
+        problems: Problems,
+        deliver: Callable[[str, int, Image | CompressedImage], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.inputs = {name: CameraInput(name, problems, clock) for name in names}
+        self.since = clock()
+        self._clock = clock
+        self._problems = problems
+        self._node = node
+        self._deliver = deliver
+        kind, suffix = (
+            (Image, "image_raw")
+            if transport == "raw"
+            else (CompressedImage, "image_raw/compressed")
+        )
+        self.topics = {name: node.resolve_topic_name(f"{name}/{suffix}") for name in names}
+        profile = qos.image_input(reliability)
+        self._subscriptions = []
+        for name, camera in self.inputs.items():
+            self._subscriptions.append(
+                node.create_subscription(
+                    kind,
+                    f"{name}/{suffix}",
+                    partial(self._arrived, camera),
+                    profile,
+                    event_callbacks=SubscriptionEventCallbacks(
+                        incompatible_qos=camera.incompatible
+                    ),
+                )
+            )
+            self._subscriptions.append(
+                node.create_subscription(
+                    CameraInfo,
+                    f"{name}/camera_info",
+                    camera.info_arrived,
+                    qos.image_input("best_effort"),
+                )
+            )
+
+    def _arrived(self, camera: CameraInput, message: Image | CompressedImage) -> None:
+        stamp = to_nanoseconds(message.header.stamp)
+        camera.arrived(stamp)
+        self._deliver(camera.name, stamp, message)
+
+    def destroy(self) -> None:
+        """End all subscriptions."""
+        for subscription in self._subscriptions:
+            self._node.destroy_subscription(subscription)
+        self._subscriptions.clear()
+
+    def frame_set(self, messages: MessageSet, extrinsics: Extrinsics) -> FrameSet | None:
+        """Decode a set; None if no image of it can be used."""
+        frames = []
+        for name, message in messages.messages.items():
+            known = extrinsics.file.get(name)
+            frame = self.inputs[name].frame(message, known, extrinsics.pose)
+            if frame is not None:
+                frames.append(frame)
+        return FrameSet(messages.stamp, tuple(frames)) if frames else None
+
+    def placed(self, frames: FrameSet, extrinsics: Extrinsics, source: str) -> bool:
+        """Tell which known poses are missing; whether to go on without them."""
+        patient = False
+        for frame in frames.frames:
+            subject = f"{frame.camera} pose"
+            if source == "none" or frame.T_rig_cam is not None:
+                self._problems.remove("world", subject)
+                continue
+            first = self.inputs[frame.camera].first_arrival
+            if source == "tf" and first is not None and self._clock() - first < TF_PATIENCE:
+                patient = True
+                continue
+            where = (
+                f"no transform from '{frame.frame_id}' to '{extrinsics.rig_frame}' on TF"
+                if source == "tf"
+                else "not in the calibration file"
+            )
+            self._problems.add(
+                "world", subject, f"{frame.camera}: {where}; its pose is estimated instead"
+            )
+        return not patient
+
+    def watch(self, max_age: float) -> dict[str, str]:
+        """State of each camera now; what is wrong is told."""
+        states = {name: camera.state(max_age) for name, camera in self.inputs.items()}
+        for name, state in states.items():
+            topic = self.topics[name]
+            if state == "waiting_image":
+                if self._clock() - self.since < max(2.0, max_age):
+                    continue  # discovery takes a moment
+                publishers = self._node.count_publishers(topic)
+                why = (
+                    "nobody publishes it; check the camera's driver and the parameter 'cameras'"
+                    if not publishers
+                    else "it has a publisher, but it is silent"
+                )
+                text = f"{name}: no image yet on {topic}: {why}"
+            elif state == "qos_incompatible":
+                text = (
+                    f"{name}: the publisher of {topic} offers another quality of service; set "
+                    "image_reliability to best_effort"
+                )
+            elif state == "stale":
+                text = f"{name}: no image on {topic} any more; going on without it"
+            else:
+                self._problems.remove("cameras", f"{name} silent")
+                continue
+            self._problems.add("cameras", f"{name} silent", text)
+        return states

@@ -1,0 +1,343 @@
+"""A Scene as messages: pure functions, and the only place where layouts are written."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from builtin_interfaces.msg import Duration
+from geometry_msgs.msg import Point, Point32, PoseWithCovariance, Vector3
+from hamst3r_msgs.msg import Camera as CameraMessage
+from hamst3r_msgs.msg import CameraArray, Human, HumanArray
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField, RegionOfInterest
+from std_msgs.msg import ColorRGBA, Header
+from tf2_msgs.msg import TFMessage
+from visualization_msgs.msg import Marker, MarkerArray
+
+from hamst3r.people.body import JOINT_NAMES, PARENTS
+from hamst3r.scene import Camera, Person, PointCloud, Scene, TrackingState, View
+from hamst3r_ros.headers import byte_array, header, to_pose, to_quaternion, to_time, to_transform
+
+F32 = NDArray[np.float32]
+
+POINT = np.dtype(
+    [
+        ("x", "<f4"),
+        ("y", "<f4"),
+        ("z", "<f4"),
+        ("rgb", "<u4"),  # 0x00RRGGBB; declared FLOAT32, which is what viewers and PCL expect
+        ("label", "<u4"),
+        ("instance", "<u2"),
+        ("camera", "u1"),
+        ("confidence", "u1"),
+    ]
+)
+POINT_ON_BODY = np.dtype([*POINT.descr, ("u", "<f4"), ("v", "<f4"), ("w", "<f4")])
+_FIELD_TYPES = {
+    "<f4": PointField.FLOAT32,
+    "<u4": PointField.UINT32,
+    "<u2": PointField.UINT16,
+    "|u1": PointField.UINT8,
+}
+
+# SMPL's axes (x left, y up, z front) as columns of REP-155's (x front, y left, z up).
+SMPL_FROM_ROS = np.array([[0.0, 1, 0], [0, 0, 1], [1, 0, 0]])
+LEFT_HIP, RIGHT_HIP, NECK = 1, 2, 12
+# Variance of an angle of which nothing is known: uniform over the circle, rad^2.
+UNKNOWN_ANGLE = math.pi**2 / 3
+# Colours far apart, for ids one after the other.
+PALETTE = np.array(
+    [
+        [0.90, 0.10, 0.29],
+        [0.24, 0.71, 0.29],
+        [0.00, 0.51, 0.78],
+        [0.96, 0.51, 0.19],
+        [0.57, 0.12, 0.71],
+        [0.27, 0.94, 0.94],
+        [0.94, 0.20, 0.90],
+        [0.82, 0.96, 0.24],
+    ]
+)
+
+
+def point_cloud(points: PointCloud, head: Header, body_coordinates: bool) -> PointCloud2:
+    """~/points: unorganised, no NaN among x y z. ``u v w`` are NaN off the body.
+
+    The byte ``confidence`` is 255 (1 - 1 / c) of the network's c >= 1: 0 unsure, 255 certain.
+    """
+    layout = POINT_ON_BODY if body_coordinates else POINT
+    records = np.empty(len(points), layout)
+    records["x"], records["y"], records["z"] = points.xyz.T
+    red, green, blue = points.rgb.T.astype(np.uint32)
+    records["rgb"] = (red << 16) | (green << 8) | blue
+    records["label"] = points.label
+    records["instance"] = points.instance
+    records["camera"] = points.camera
+    records["confidence"] = np.rint(255 * (1 - 1 / np.maximum(points.confidence, 1)))
+    if body_coordinates:
+        records["u"], records["v"], records["w"] = points.body.T
+    fields = [
+        PointField(
+            name=name,
+            offset=layout.fields[name][1],  # type: ignore[index]
+            datatype=PointField.FLOAT32 if name == "rgb" else _FIELD_TYPES[layout[name].str],
+            count=1,
+        )
+        for name in layout.names or ()
+    ]
+    message = PointCloud2(
+        header=head,
+        height=1,
+        width=len(points),
+        fields=fields,
+        is_bigendian=False,
+        point_step=layout.itemsize,
+        row_step=layout.itemsize * len(points),
+        is_dense=True,
+    )
+    message.data = byte_array(records)
+    return message
+
+
+def human_array(scene: Scene, head: Header, vertices: dict[int, F32]) -> HumanArray:
+    """~/humans. ``vertices``: person id -> posed body, for the sizes."""
+    return HumanArray(
+        header=head,
+        cameras=[camera.name for camera in scene.cameras],
+        scale_source=int(scene.scale_source),
+        scale_std=float(scene.scale_std),
+        humans=[human(person, vertices.get(person.id)) for person in scene.people],
+    )
+
+
+def human(person: Person, vertices: F32 | None) -> Human:
+    """One person; every field is explained in Human.msg."""
+    message = Human(
+        id=person.id,
+        body_id=f"h{person.id:05d}",
+        tracking_state=int(person.state),
+        confidence=float(person.confidence),
+        pose=_pose(person),
+        gender=Human.NEUTRAL,
+        scale=1.0,
+        fit_rmse=math.nan,
+        contacts=int(person.contacts),
+        cameras=list(person.rois),
+        rois=[
+            RegionOfInterest(x_offset=x, y_offset=y, width=w, height=h)
+            for x, y, w, h in (tuple(map(int, roi)) for roi in person.rois.values())
+        ],
+        num_points=person.num_points,
+    )
+    if person.velocity is not None:
+        linear = message.velocity.linear
+        linear.x, linear.y, linear.z = map(float, person.velocity)
+        message.velocity_valid = True
+    fit = person.fit
+    if fit is not None:
+        message.body_model = fit.model
+        message.body_model_sha256 = fit.model_sha256
+        message.betas = _floats(fit.betas)
+        message.global_orient = _floats(fit.global_orient)
+        message.body_pose = _floats(fit.body_pose)
+        message.transl = _floats(fit.transl)
+        message.fit_rmse = float(fit.rmse)
+        message.fit_inliers = int(fit.inliers)
+    if len(person.joints) == len(JOINT_NAMES):
+        message.joint_names = list(JOINT_NAMES)
+        message.joints = [Point32(x=x, y=y, z=z) for x, y, z in person.joints.tolist()]
+        message.joint_std = _floats(person.joint_std)
+    if vertices is not None:
+        rotation = _orientation(person)
+        size = np.ptp(vertices @ rotation, axis=0)
+        message.size = Vector3(x=float(size[0]), y=float(size[1]), z=float(size[2]))
+    return message
+
+
+def _floats(values: NDArray) -> list[float]:
+    return np.asarray(values, dtype=float).ravel().tolist()
+
+
+def _orientation(person: Person) -> NDArray[np.float64]:
+    """(3, 3) body axes of REP-155 in the world; identity without a fit."""
+    if person.fit is None:
+        return np.eye(3)
+    turn = Rotation.from_rotvec(np.asarray(person.fit.global_orient, dtype=float)).as_matrix()
+    return turn @ SMPL_FROM_ROS
+
+
+def _pose(person: Person) -> PoseWithCovariance:
+    message = PoseWithCovariance()
+    position = message.pose.position
+    position.x, position.y, position.z = map(float, person.position)
+    message.pose.orientation = to_quaternion(_orientation(person))
+    covariance = np.zeros((6, 6))
+    covariance[:3, :3] = person.covariance
+    covariance[3:, 3:] = np.eye(3) * _angle_variance(person)
+    message.covariance = covariance.ravel().tolist()
+    return message
+
+
+def _angle_variance(person: Person) -> float:
+    """rad^2 about each axis: what the joints' deviations make of the torso's direction."""
+    if person.fit is None or len(person.joints) <= NECK:
+        return UNKNOWN_ANGLE
+    torso = [LEFT_HIP, RIGHT_HIP, NECK]
+    joints, std = person.joints[torso].astype(float), person.joint_std[torso].astype(float)
+    arm = np.linalg.norm(joints - joints.mean(0), axis=1)
+    return float(min(np.mean((std / np.maximum(arm, 0.01)) ** 2), UNKNOWN_ANGLE))
+
+
+def camera_array(scene: Scene, head: Header) -> CameraArray:
+    """~/cameras: poses in the world, intrinsics at the delivered size."""
+    return CameraArray(header=head, cameras=[camera_message(camera) for camera in scene.cameras])
+
+
+def camera_message(camera: Camera) -> CameraMessage:
+    """One camera; every field is explained in Camera.msg."""
+    return CameraMessage(
+        name=camera.name,
+        frame_id=camera.frame_id,
+        stamp=to_time(camera.stamp),
+        pose=to_pose(camera.T_world_cam),
+        width=camera.width,
+        height=camera.height,
+        k=camera.K.ravel().tolist(),
+        confidence=float(camera.confidence),
+    )
+
+
+def transforms(scene: Scene, world: str, prefix: str) -> TFMessage:
+    """/tf: world -> <prefix><camera>_optical_frame of every camera, at the scene's stamp."""
+    return TFMessage(
+        transforms=[
+            to_transform(
+                scene.stamp,
+                world,
+                f"{prefix}{camera.name.strip('~/')}_optical_frame",
+                camera.T_world_cam,
+            )
+            for camera in scene.cameras
+        ]
+    )
+
+
+def camera_header(camera: Camera) -> Header:
+    """Header of what belongs to one camera's image: that image's own."""
+    return header(camera.stamp, camera.frame_id)
+
+
+def depth_image(view: View, head: Header) -> Image:
+    """~/<camera>/depth: 32FC1 metres along the optical axis, 0 = unknown."""
+    return _image(view.depth.astype("<f4", copy=False), "32FC1", head)
+
+
+def instance_image(view: View, head: Header) -> Image:
+    """~/<camera>/instances: 16UC1 person id, 0 = nobody."""
+    return _image(view.instances.astype("<u2", copy=False), "16UC1", head)
+
+
+def _image(pixels: NDArray, encoding: str, head: Header) -> Image:
+    height, width = pixels.shape
+    message = Image(
+        header=head,
+        height=height,
+        width=width,
+        encoding=encoding,
+        is_bigendian=0,
+        step=width * pixels.itemsize,
+    )
+    message.data = byte_array(pixels)
+    return message
+
+
+def grid_camera_info(view: View, head: Header) -> CameraInfo:
+    """~/<camera>/camera_info: of depth and instances beside it (undistorted, the output grid)."""
+    height, width = view.depth.shape
+    return CameraInfo(
+        header=head,
+        height=height,
+        width=width,
+        distortion_model="plumb_bob",
+        d=[0.0] * 5,
+        k=view.K.ravel().tolist(),
+        r=np.eye(3).ravel().tolist(),
+        p=np.hstack([view.K, np.zeros((3, 1))]).ravel().tolist(),
+    )
+
+
+def colour(person_id: int, alpha: float = 1.0) -> ColorRGBA:
+    """The same colour for the same id, always."""
+    red, green, blue = PALETTE[(person_id - 1) % len(PALETTE)].tolist()
+    return ColorRGBA(r=red, g=green, b=blue, a=alpha)
+
+
+def markers(
+    scene: Scene,
+    head: Header,
+    lifetime: float,
+    vertices: dict[int, F32],
+    faces: NDArray[np.int64],
+    shown: set[int],
+) -> MarkerArray:
+    """~/humans/markers: a skeleton, a body and an id per person; namespace ``h<id>/<what>``.
+
+    Args:
+        lifetime: Seconds until viewers drop a marker that is not renewed.
+        vertices, faces: Posed bodies by person id.
+        shown: Ids of the last message; those gone are deleted, and the set is brought up to date.
+    """
+    people = [p for p in scene.people if p.state != TrackingState.LOST]
+    ids = {person.id for person in people}
+    seconds, fraction = divmod(lifetime, 1.0)
+    duration = Duration(sec=int(seconds), nanosec=int(fraction * 1e9))
+
+    def marker(person: int, what: str, kind: int, action: int = Marker.ADD) -> Marker:
+        made = Marker(header=head, ns=f"h{person:05d}/{what}", id=0, type=kind, action=action)
+        made.pose.orientation.w = 1.0
+        made.lifetime = duration
+        made.color = colour(person, 0.6 if what == "body" else 1.0)
+        return made
+
+    made = [
+        marker(gone, what, kind, Marker.DELETE)
+        for gone in sorted(shown - ids)
+        for what, kind in _MARKERS.items()
+    ]
+    for person in people:
+        if len(person.joints) == len(PARENTS):
+            skeleton = marker(person.id, "skeleton", Marker.LINE_LIST)
+            skeleton.scale.x = 0.03
+            bones = [
+                j for child, parent in enumerate(PARENTS) if parent >= 0 for j in (parent, child)
+            ]
+            skeleton.points = _points(person.joints[bones])
+            made.append(skeleton)
+        if person.id in vertices:
+            body = marker(person.id, "body", Marker.TRIANGLE_LIST)
+            body.scale = Vector3(x=1.0, y=1.0, z=1.0)
+            body.points = _points(vertices[person.id][faces.ravel()])
+            made.append(body)
+        text = marker(person.id, "id", Marker.TEXT_VIEW_FACING)
+        text.text = f"{person.id}"
+        text.scale.z = 0.2
+        top = float(person.joints[:, 2].max()) + 0.3 if len(person.joints) else person.position[2]
+        place = text.pose.position
+        place.x, place.y, place.z = float(person.position[0]), float(person.position[1]), float(top)
+        made.append(text)
+    shown.clear()
+    shown.update(ids)
+    return MarkerArray(markers=made)
+
+
+_MARKERS = {
+    "skeleton": Marker.LINE_LIST,
+    "body": Marker.TRIANGLE_LIST,
+    "id": Marker.TEXT_VIEW_FACING,
+}
+
+
+def _points(xyz: NDArray) -> list[Point]:
+    return [Point(x=x, y=y, z=z) for x, y, z in np.asarray(xyz, dtype=float).tolist()]

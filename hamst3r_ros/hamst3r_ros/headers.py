@@ -1,0 +1,74 @@
+"""Stamps, buffers and transforms between messages and plain values: each conversion once."""
+
+from __future__ import annotations
+
+import array
+
+import numpy as np
+from builtin_interfaces.msg import Time
+from geometry_msgs.msg import Pose, Quaternion, Transform, TransformStamped
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+from std_msgs.msg import Header
+
+NANOSECONDS = 1_000_000_000
+
+
+def to_nanoseconds(stamp: Time) -> int:
+    """Integer nanoseconds of a stamp; float64 could not hold them."""
+    return stamp.sec * NANOSECONDS + stamp.nanosec
+
+
+def to_time(stamp: int) -> Time:
+    """Stamp of integer nanoseconds."""
+    seconds, nanoseconds = divmod(stamp, NANOSECONDS)
+    return Time(sec=seconds, nanosec=nanoseconds)
+
+
+def header(stamp: int, frame_id: str) -> Header:
+    """Header of integer nanoseconds and a frame."""
+    return Header(stamp=to_time(stamp), frame_id=frame_id)
+
+
+def byte_array(data: NDArray) -> array.array:
+    """uint8[] content, in the one form that rclpy takes without looking at each byte."""
+    result = array.array("B")
+    if data.size:  # memoryview cannot cast empty shapes
+        result.frombytes(memoryview(np.ascontiguousarray(data).view(np.uint8).reshape(-1)))
+    return result
+
+
+def to_quaternion(rotation: NDArray) -> Quaternion:
+    """Quaternion of a (3, 3) rotation matrix."""
+    x, y, z, w = Rotation.from_matrix(rotation).as_quat().tolist()
+    return Quaternion(x=x, y=y, z=z, w=w)
+
+
+def to_pose(T: NDArray) -> Pose:
+    """Pose of a (4, 4) rigid transform."""
+    pose = Pose(orientation=to_quaternion(T[:3, :3]))
+    pose.position.x, pose.position.y, pose.position.z = T[:3, 3].tolist()
+    return pose
+
+
+def to_transform(stamp: int, parent: str, child: str, T_parent_child: NDArray) -> TransformStamped:
+    """TransformStamped of a (4, 4) rigid transform that maps child to parent, metres."""
+    message = TransformStamped(header=header(stamp, parent), child_frame_id=child)
+    pose = to_pose(T_parent_child)
+    message.transform.rotation = pose.orientation
+    translation = message.transform.translation
+    translation.x, translation.y, translation.z = T_parent_child[:3, 3].tolist()
+    return message
+
+
+def from_transform(message: Transform) -> NDArray[np.float64] | None:
+    """(4, 4) of a Transform; None if it is not a rigid transform."""
+    q, t = message.rotation, message.translation
+    values = np.array([q.x, q.y, q.z, q.w, t.x, t.y, t.z])
+    norm = np.linalg.norm(values[:4])
+    if not np.isfinite(values).all() or abs(norm - 1) > 0.1:
+        return None
+    T = np.eye(4)
+    T[:3, :3] = Rotation.from_quat(values[:4]).as_matrix()
+    T[:3, 3] = values[4:]
+    return T

@@ -1,0 +1,377 @@
+"""The lifecycle node ``hamst3r``: what exists when, and who may call whom. No maths.
+
+Threads: the executor takes messages, services and timers; the worker does the slow work. What the
+worker uses is destroyed only after it has been stopped. Torch is imported while configuring.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from hamst3r_msgs.srv import SaveScene
+from rclpy.exceptions import ParameterException
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.task import Future
+from std_srvs.srv import SetBool, Trigger
+
+from hamst3r.alignment.calibration import CameraCalibration, load_calibration
+from hamst3r_ros import parameters, qos, reporting, saving
+from hamst3r_ros.assembler import Assembler, MessageSet, SyncSettings
+from hamst3r_ros.cameras import Cameras, Extrinsics
+from hamst3r_ros.diagnostics import ERROR, OK, Problems, Statistics, report
+from hamst3r_ros.headers import NANOSECONDS
+from hamst3r_ros.tf import FrameListener
+from hamst3r_ros.worker import Worker
+
+if TYPE_CHECKING:
+    from hamst3r_ros.pipeline import Pipeline
+
+SUCCESS = TransitionCallbackReturn.SUCCESS
+FAILURE = TransitionCallbackReturn.FAILURE
+
+
+class Hamst3rNode(LifecycleNode):
+    """Images of N cameras in; points, people and frames out.
+
+    Attributes:
+        ended: Set to an exit code when the process should end by itself.
+    """
+
+    def __init__(self, **kwargs) -> None:
+        super().__init__("hamst3r", **kwargs)
+        self.ended: Future = Future()
+        self._problems = Problems(self._log)
+        self._statistics = Statistics()
+        self._pipeline: Pipeline | None = None
+        self._listener: FrameListener | None = None
+        self._cameras: Cameras | None = None
+        self._assembler: Assembler | None = None
+        self._worker: Worker[MessageSet] | None = None
+        self._paused = False
+        self._since = 0.0
+        self._fault: tuple[str, bool] | None = None
+        parameters.declare(self, lambda: self._pipeline is not None, self._changed)
+        self._values = parameters.read(self)
+        self._fault_guard = self.create_guard_condition(self._on_fault)
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", qos.DIAGNOSTICS)
+        # Wall time: what is wrong is also told while the clock of a recording stands still.
+        self._timer = self.create_timer(self._values["diagnostics.period"], self._report)
+        self.create_service(Trigger, "~/reset", self._on_reset)
+        self.create_service(SetBool, "~/pause", self._on_pause)
+        self.create_service(SaveScene, "~/save_scene", self._on_save)
+
+    # ------------------------------------------------------------------------------ lifecycle
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Load everything; FAILURE with one line in the log if something is not usable."""
+        self._problems.remove("inference", "configure")
+        self._problems.remove("inference", "stopped")
+        try:
+            self._values = parameters.read(self)
+            self._timer.timer_period_ns = round(self._values["diagnostics.period"] * NANOSECONDS)
+            parameters.check_together(self._values)
+            self._configure(self._values)
+        except (ValueError, OSError, RuntimeError, ImportError) as error:
+            # One line, whatever it is: this is what an operator reads first.
+            text = " ".join(str(error).split()) or type(error).__name__
+            self._release()
+            self._problems.add("inference", "configure", f"cannot configure: {text}", ERROR)
+            return FAILURE
+        return super().on_configure(state)
+
+    def _configure(self, values: parameters.Values) -> None:
+        file: dict[str, CameraCalibration] = {}
+        known = values["world.known_extrinsics"]
+        if known == "file":
+            file = load_calibration(values["world.calibration_file"])
+        self.get_logger().info("loading the network ...")
+        start = time.monotonic()
+        from hamst3r.people.body import anny24
+        from hamst3r_ros.pipeline import Pipeline
+        from hamst3r_ros.publishers import Publishers
+        from hamst3r_ros.reconstruction import make_reconstructor
+
+        reconstructor = make_reconstructor(values)
+        if known == "tf":
+            self._listener = FrameListener(self)
+        frames = self._listener.buffer if self._listener is not None else None
+        self._pipeline = Pipeline(
+            reconstructor,
+            Publishers(self, values["cameras"], values["tf.mode"] == "estimated", anny24()),
+            Extrinsics(file, frames, values["world.rig_frame"]),
+            values,
+            self._problems,
+            self._statistics,
+            self.get_logger(),
+            now=lambda: self.get_clock().now().nanoseconds,
+            fatal=self._fatal,
+        )
+        engine = reconstructor.engine
+        self.get_logger().info(
+            f"ready after {time.monotonic() - start:.1f} s: {len(values['cameras'])} cameras, "
+            f"{engine.device} {engine.precision}, weights {engine.sha256[:12]}"
+        )
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Subscribe and start the worker."""
+        values, pipeline = self._values, self._pipeline
+        if pipeline is None:
+            return FAILURE
+        result = super().on_activate(state)
+        self._assembler = Assembler(values["cameras"], _sync(values))
+        self._worker = Worker(pipeline.process, pipeline.failed, pipeline.period)
+        self._cameras = pipeline.cameras = Cameras(
+            self,
+            values["cameras"],
+            values["transport"],
+            values["image_reliability"],
+            self._problems,
+            self._arrived,
+        )
+        self._fault = None
+        self._since = time.monotonic()
+        self._worker.start()
+        self.get_logger().info(f"active, waiting for {', '.join(self._cameras.topics.values())}")
+        return result
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Stop the worker, then end the subscriptions. ERROR if it stops because of a fault."""
+        self._stop()
+        result = super().on_deactivate(state)
+        return TransitionCallbackReturn.ERROR if self._fault is not None else result
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Give everything back that configuring took."""
+        result = super().on_cleanup(state)
+        self._release()
+        return result
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """The last transition, from any state."""
+        self._stop()
+        self._release()
+        return SUCCESS
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Back to unconfigured, from where configuring may be tried again."""
+        self._stop()
+        self._release()
+        return SUCCESS
+
+    def close(self) -> None:
+        """Stop and release, in whatever state; before the node is destroyed."""
+        self._stop()
+        self._release()
+
+    def _stop(self) -> None:
+        if self._worker is not None:
+            self._worker.stop()
+        if self._cameras is not None:
+            self._cameras.destroy()
+        if self._pipeline is not None:
+            self._pipeline.cameras = None
+        self._worker = self._cameras = self._assembler = None
+        for status in ("cameras", "frame_sets", "world", "device"):
+            self._problems.clear(status)
+
+    def _release(self) -> None:
+        pipeline, self._pipeline = self._pipeline, None
+        if pipeline is not None:
+            pipeline.publishers.destroy()
+            pipeline.free()
+        if self._listener is not None:
+            self._listener.destroy()
+            self._listener = None
+
+    # --------------------------------------------------------------------------------- images
+
+    def _arrived(self, camera: str, stamp: int, message: object) -> None:
+        """An image, in the executor's thread: kept, never decoded here."""
+        assembler, worker, pipeline = self._assembler, self._worker, self._pipeline
+        if assembler is None or worker is None or pipeline is None:
+            return
+        messages = assembler.add(camera, stamp, message)
+        if messages is None:
+            return
+        self._statistics.record("set", messages.spread / NANOSECONDS)
+        if self._paused:
+            return
+        if self._values["lazy"] and not pipeline.publishers.wanted():
+            self._statistics.record("idle")
+            return
+        worker.mailbox.put(messages)
+
+    def _changed(self, values: parameters.Values) -> None:
+        self._values = values
+        if self._assembler is not None:
+            self._assembler.settings = _sync(values)
+        if self._pipeline is not None:
+            self._pipeline.change(values)
+
+    def _fatal(self, why: str, beyond_repair: bool) -> None:
+        """From the worker: the executor takes the node out of service."""
+        self._fault = (why, beyond_repair)
+        self._fault_guard.trigger()
+
+    def _on_fault(self) -> None:
+        if self._fault is None or self._worker is None:
+            return
+        why, beyond_repair = self._fault
+        self._problems.remove("inference", "fault")
+        remedy = (
+            "the process ends, start it again"
+            if beyond_repair
+            else "the node is unconfigured; mend the cause, then configure and activate it"
+        )
+        self._problems.add("inference", "stopped", f"stopped: {why}; {remedy}", ERROR)
+        self.trigger_deactivate()  # which returns ERROR, and so leads to on_error
+        if beyond_repair and not self.ended.done():
+            self.ended.set_result(1)
+
+    # ------------------------------------------------------------------------------- services
+
+    def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        response.success = self._pipeline is not None
+        if self._pipeline is None:
+            response.message = "nothing to forget: the node is not configured"
+            return response
+        if self._worker is not None:
+            self._worker.mailbox.clear()
+        if self._assembler is not None:
+            self._assembler.flush()
+        self._pipeline.reset()
+        response.message = "world and people are forgotten; ids start again at 1"
+        return response
+
+    def _on_pause(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        self._paused = request.data
+        if self._paused and self._worker is not None:
+            self._worker.mailbox.clear()
+        response.success = True
+        response.message = "paused, the model stays loaded" if self._paused else "running"
+        return response
+
+    def _on_save(
+        self, request: SaveScene.Request, response: SaveScene.Response
+    ) -> SaveScene.Response:
+        scene = self._pipeline.scene if self._pipeline is not None else None
+        try:
+            file, form = saving.target(self._values["output_dir"], request.path, request.format)
+            if scene is None:
+                raise saving.SaveError(
+                    "no scene yet; activate the node, and subscribe to an output or set lazy to "
+                    "false"
+                )
+            response.num_points = saving.save(scene, file, form, request.include_humans)
+            response.success, response.message = True, f"written to {file}"
+        except saving.SaveError as error:
+            response.message = str(error)
+        except OSError as error:
+            response.message = f"cannot write: {error}"
+        return response
+
+    # ---------------------------------------------------------------------------- diagnostics
+
+    def _log(self, level: bytes, text: str) -> None:
+        logger = self.get_logger()
+        # The level of a log call must be the same at each place in the code.
+        if level == ERROR:
+            logger.error(text)
+        elif level == OK:
+            logger.info(text)
+        else:
+            logger.warning(text)
+
+    def _doing(self) -> str:
+        if self._pipeline is None:
+            return "unconfigured"
+        if self._worker is None:
+            return "inactive"
+        if self._paused:
+            return "paused"
+        if self._values["lazy"] and not self._pipeline.publishers.wanted():
+            return "resting: nobody subscribes to an output"
+        return "active" if self._statistics.count("out") else "waiting for the first frame set"
+
+    def _report(self) -> None:
+        values, cameras, assembler = self._values, self._cameras, self._assembler
+        states: dict[str, str] = {}
+        if cameras is not None and assembler is not None:
+            states = cameras.watch(values["sync.max_age"])
+            active_for = time.monotonic() - self._since
+            reporting.watch_sets(
+                assembler, self._statistics, states, values, active_for, self._problems
+            )
+        pipeline = self._pipeline
+        scene = pipeline.scene if pipeline is not None else None
+        statuses = reporting.statuses(
+            self.get_fully_qualified_name(),
+            self._doing(),
+            self._problems,
+            self._statistics,
+            values,
+            cameras,
+            states,
+            assembler,
+            self._worker.mailbox.superseded if self._worker is not None else 0,
+            pipeline.device() if pipeline is not None else {},
+            reporting.world(scene),
+        )
+        self._diagnostics.publish(report(self.get_clock().now().nanoseconds, statuses))
+        self._problems.reported()
+
+    # ---------------------------------------------------------------------------------- start
+
+    def start(self) -> bool:
+        """Configure and activate, if parameter ``autostart`` says so; whether that succeeded."""
+        if not self._values["autostart"]:
+            return True
+        return self.trigger_configure() == SUCCESS and self.trigger_activate() == SUCCESS
+
+    @property
+    def state(self) -> int:
+        """One of lifecycle_msgs/State's PRIMARY_STATE_*."""
+        return self._state_machine.current_state[0]
+
+
+def _sync(values: parameters.Values) -> SyncSettings:
+    return SyncSettings(
+        slop=round(values["sync.slop"] * NANOSECONDS),
+        min_cameras=values["sync.min_cameras"],
+        max_age=round(values["sync.max_age"] * NANOSECONDS),
+        reference=values["sync.reference_camera"],
+    )
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Console entry point: 0 after SIGINT or SIGTERM, 1 after a one-line error."""
+    rclpy.init(args=args)
+    node = None
+    try:
+        node = Hamst3rNode()
+        if not node.start():
+            return 1  # the reason is in the log
+        executor = SingleThreadedExecutor()
+        executor.add_node(node)
+        executor.spin_until_future_complete(node.ended)
+        return node.ended.result() if node.ended.done() else 0
+    except ParameterException as error:
+        sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
+        return 1
+    except (KeyboardInterrupt, ExternalShutdownException):
+        return 0
+    finally:
+        if node is not None:
+            node.close()
+            node.destroy_node()
+        rclpy.try_shutdown()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

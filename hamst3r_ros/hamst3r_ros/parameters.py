@@ -1,0 +1,500 @@
+"""All parameters of the node in one table: declaration, validation and documentation follow it.
+
+python -m hamst3r_ros.parameters > docs/parameters.md
+python -m hamst3r_ros.parameters --yaml > config/hamst3r.yaml
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # The table is read by documentation and launch files, too: no ROS needed.
+    from rcl_interfaces.msg import ParameterDescriptor
+    from rclpy.node import Node
+
+Value = bool | int | float | str | list[str]
+Values = dict[str, Any]
+
+
+class ParameterError(ValueError):
+    """A parameter that cannot be used; the message is one line and says what would do."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter.
+
+    Attributes:
+        name, default, description: As ROS shows them.
+        minimum, maximum: Inclusive range of a number.
+        choices: The only values allowed, if any.
+        pattern: Regular expression of a text; ``expected`` says it in words.
+        dynamic: May change while the node is configured, and takes effect at once.
+    """
+
+    name: str
+    default: Value
+    description: str
+    minimum: float | None = None
+    maximum: float = math.inf
+    choices: tuple[str, ...] = ()
+    pattern: str = ""
+    expected: str = ""
+    dynamic: bool = False
+
+    def check(self, value: Any) -> Value:
+        """The value in the parameter's type (5 is as good as 5.0).
+
+        Raises:
+            ParameterError: It is of another type, out of range or not one of the choices.
+        """
+        kind = type(self.default)
+        if kind is float and type(value) is int:
+            value = float(value)
+        if kind is list and isinstance(value, (list, tuple)):
+            value = [item for item in value if item]  # [''] is how ROS spells "none"
+            if not all(isinstance(item, str) for item in value):
+                raise self._error(value)
+        elif type(value) is not kind:
+            raise self._error(value)
+        if self.choices and value not in self.choices:
+            raise self._error(value)
+        if self.pattern:
+            for text in value if isinstance(value, list) else [value]:
+                if not re.fullmatch(self.pattern, str(text)):
+                    raise self._error(text)
+        if self.minimum is not None and not self.minimum <= value <= self.maximum:  # also NaN
+            raise self._error(value)
+        return value
+
+    @property
+    def allowed(self) -> str:
+        """What is allowed, in words; "" for anything of the type."""
+        if self.choices:
+            return " | ".join(self.choices)
+        if self.minimum is not None:
+            return f"{_shown(self.minimum)} .. {_shown(self.maximum)}"
+        return self.expected
+
+    @property
+    def type_name(self) -> str:
+        """As ROS calls it."""
+        return {bool: "bool", int: "integer", float: "double", str: "string"}.get(
+            type(self.default), "string[]"
+        )
+
+    def _error(self, value: object) -> ParameterError:
+        expected = f"{self.type_name}, {self.allowed}" if self.allowed else self.type_name
+        return ParameterError(f"parameter '{self.name}' is {value!r}, expected {expected}")
+
+
+_NAME = r"[/~]?[A-Za-z_]\w*(/[A-Za-z_]\w*)*"
+_FRAME = r"[^\s/][^\s]*"
+
+TABLE: tuple[Parameter, ...] = (
+    Parameter(
+        "cameras",
+        [""],
+        "Names of the cameras. Images are taken from <name>/image_raw and <name>/camera_info.",
+        pattern=_NAME,
+        expected="topic names without the last part, such as front or /rig/cam0",
+    ),
+    Parameter(
+        "transport",
+        "raw",
+        "Whether images come as Image on <name>/image_raw or as CompressedImage (JPEG, PNG) on "
+        "<name>/image_raw/compressed.",
+        choices=("raw", "compressed"),
+    ),
+    Parameter(
+        "image_reliability",
+        "best_effort",
+        "Reliability of the image subscriptions. best_effort matches every camera driver.",
+        choices=("best_effort", "reliable"),
+    ),
+    Parameter(
+        "sync.slop",
+        0.05,
+        "Largest difference between the stamps of one frame set, seconds.",
+        0.0,
+        1.0,
+        dynamic=True,
+    ),
+    Parameter(
+        "sync.min_cameras",
+        2,
+        "Smallest number of cameras in a frame set; sets are partial while cameras are silent.",
+        1,
+        16,
+        dynamic=True,
+    ),
+    Parameter(
+        "sync.max_age",
+        0.5,
+        "A camera whose newest image is older than this and the time between its images is not "
+        "waited for, seconds.",
+        0.05,
+        60.0,
+        dynamic=True,
+    ),
+    Parameter(
+        "sync.reference_camera",
+        "",
+        "Camera whose stamp a frame set carries; empty: the newest stamp of the set.",
+    ),
+    Parameter(
+        "pairs",
+        "complete",
+        "Pairs of views the network looks at: all of them, a ring, or the first camera with each.",
+        choices=("complete", "swin", "oneref"),
+    ),
+    Parameter(
+        "model.weights",
+        "",
+        "Path of the network's weights (.safetensors); empty: those shipped with the library.",
+    ),
+    Parameter(
+        "model.weights_sha256",
+        "",
+        "SHA-256 that the weights file must have; empty: any.",
+        pattern=r"([0-9a-fA-F]{64})?",
+        expected="64 hex digits or empty",
+    ),
+    Parameter(
+        "model.device",
+        "auto",
+        "Where the network runs; auto takes the first GPU if there is one.",
+        pattern=r"auto|cpu|cuda(:\d+)?",
+        expected="auto | cpu | cuda | cuda:N",
+    ),
+    Parameter(
+        "model.precision",
+        "auto",
+        "Arithmetic of the network; auto takes bf16 where the device is fast at it.",
+        choices=("auto", "bf16", "fp32"),
+    ),
+    Parameter(
+        "model.image_size",
+        0,
+        "Long side of the images that the network sees, pixels; 0: what it was trained for.",
+        0,
+        2048,
+    ),
+    Parameter(
+        "model.warmup",
+        1,
+        "Runs on blank images while configuring, so that the first frame set is not slow.",
+        0,
+        10,
+    ),
+    Parameter(
+        "rate.max",
+        0.0,
+        "Most frame sets reconstructed per second; 0: as many as the machine can.",
+        0.0,
+        1000.0,
+        dynamic=True,
+    ),
+    Parameter(
+        "lazy",
+        True,
+        "Rest while nobody subscribes to any output.",
+        dynamic=True,
+    ),
+    Parameter(
+        "points.max",
+        200000,
+        "Largest number of points in ~/points; larger clouds are thinned evenly.",
+        1,
+        10000000,
+        dynamic=True,
+    ),
+    Parameter(
+        "points.min_confidence",
+        1.0,
+        "Points with no more than this confidence (DUSt3R's, >= 1) are left out.",
+        1.0,
+        1000.0,
+        dynamic=True,
+    ),
+    Parameter(
+        "points.voxel",
+        0.0,
+        "Keep only the most confident point of each cube of this side, metres; 0: keep all.",
+        0.0,
+        10.0,
+        dynamic=True,
+    ),
+    Parameter(
+        "points.body_coordinates",
+        "auto",
+        "Fields u v w (place on the body, NaN elsewhere) in ~/points; auto: while somebody is "
+        "there.",
+        choices=("auto", "on", "off"),
+        dynamic=True,
+    ),
+    Parameter(
+        "points.rate",
+        0.0,
+        "Most clouds published per second; 0: one for every frame set.",
+        0.0,
+        1000.0,
+        dynamic=True,
+    ),
+    Parameter(
+        "humans.min_score",
+        0.5,
+        "Smallest probability with which the network must see a person.",
+        0.0,
+        1.0,
+        dynamic=True,
+    ),
+    Parameter(
+        "humans.fit_body_model",
+        True,
+        "Fit a body model to each person; off: positions and masks only.",
+    ),
+    Parameter(
+        "humans.track_timeout",
+        2.0,
+        "A person unseen for this long is lost and would come back with a new id, seconds.",
+        0.0,
+        60.0,
+    ),
+    Parameter(
+        "world.frame",
+        "hamst3r_world",
+        "Frame of the outputs. Where every camera's pose is known it is the rig's frame; then "
+        "it may be given that frame's name.",
+        pattern=_FRAME,
+        expected="a frame id",
+    ),
+    Parameter(
+        "world.known_extrinsics",
+        "none",
+        "Where known camera poses come from: nowhere, TF, or world.calibration_file. Poses of "
+        "cameras not found there are estimated.",
+        choices=("none", "tf", "file"),
+    ),
+    Parameter(
+        "world.rig_frame",
+        "rig",
+        "With known_extrinsics tf: frame in which the camera poses are looked up; z up, metres.",
+        pattern=_FRAME,
+        expected="a frame id",
+    ),
+    Parameter(
+        "world.calibration_file",
+        "",
+        "With known_extrinsics file: path of calibration.json with K, distortion, R, t of the "
+        "cameras. Its intrinsics then replace those of camera_info.",
+    ),
+    Parameter(
+        "tf.mode",
+        "estimated",
+        "Whether the cameras' poses are published on /tf, below world.frame.",
+        choices=("estimated", "none"),
+    ),
+    Parameter(
+        "tf.prefix",
+        "hamst3r/",
+        "Set before the frame ids on /tf, so that frames of drivers keep their own parents.",
+        pattern=r"([^\s/][^\s]*)?",
+        expected="text without spaces",
+    ),
+    Parameter(
+        "output_dir",
+        "",
+        "Folder that ~/save_scene writes below; empty: it refuses.",
+    ),
+    Parameter(
+        "diagnostics.period",
+        1.0,
+        "Seconds between two messages on /diagnostics.",
+        0.1,
+        60.0,
+    ),
+    Parameter(
+        "faults.max_consecutive",
+        10,
+        "So many frame sets in a row that failed put the node into its error state.",
+        1,
+        1000,
+        dynamic=True,
+    ),
+    Parameter(
+        "autostart",
+        True,
+        "Configure and activate at start; off: wait for a lifecycle manager.",
+    ),
+)
+
+
+def declare(node: Node, configured: Callable[[], bool], changed: Callable[[Values], None]) -> None:
+    """Declare the table on a node and watch over later changes.
+
+    Args:
+        configured: Whether parameters that are not dynamic are in use and must not change now.
+        changed: Called with all values after a change while configured.
+
+    Raises:
+        rclpy.exceptions.ParameterException: A value given at start is refused.
+    """
+    from rcl_interfaces.msg import SetParametersResult
+
+    table = {parameter.name: parameter for parameter in TABLE}
+
+    def check(given: Sequence) -> SetParametersResult:
+        for item in given:
+            parameter = table.get(item.name)
+            if parameter is None:
+                continue
+            try:
+                parameter.check(item.value)
+            except ParameterError as error:
+                return SetParametersResult(successful=False, reason=str(error))
+            if configured() and not parameter.dynamic:
+                return SetParametersResult(
+                    successful=False,
+                    reason=f"parameter '{item.name}' is read when the node configures; first "
+                    "'ros2 lifecycle set' it to deactivate and cleanup",
+                )
+        return SetParametersResult(successful=True)
+
+    node.add_on_set_parameters_callback(check)
+    for parameter in TABLE:
+        node.declare_parameter(parameter.name, parameter.default, _descriptor(parameter))
+
+    def apply(given: Sequence) -> None:
+        if configured() and any(item.name in table for item in given):
+            changed(read(node))
+
+    node.add_post_set_parameters_callback(apply)
+
+
+def read(node: Node) -> Values:
+    """All values of the table as the node has them now, in their right types."""
+    return {p.name: p.check(node.get_parameter(p.name).value) for p in TABLE}
+
+
+def defaults() -> Values:
+    """All values of the table as they are by default."""
+    return {p.name: p.check(p.default) for p in TABLE}
+
+
+def check_together(values: Values) -> None:
+    """What no parameter can say alone.
+
+    Raises:
+        ParameterError: Parameters that do not fit each other.
+    """
+    cameras = values["cameras"]
+    if not cameras:
+        raise ParameterError("parameter 'cameras' is empty; name them: cameras:=\"[left, right]\"")
+    if len({name.strip("/") for name in cameras}) < len(cameras):
+        raise ParameterError(f"parameter 'cameras' names a camera twice: {', '.join(cameras)}")
+    if len(cameras) > 255:
+        raise ParameterError(f"parameter 'cameras' has {len(cameras)} names, at most 255 fit")
+    if values["sync.min_cameras"] > len(cameras):
+        raise ParameterError(
+            f"parameter 'sync.min_cameras' is {values['sync.min_cameras']}, but there are only "
+            f"{len(cameras)} cameras; lower it"
+        )
+    reference = values["sync.reference_camera"]
+    if reference and reference not in cameras:
+        raise ParameterError(
+            f"parameter 'sync.reference_camera' is '{reference}', expected one of "
+            f"{', '.join(cameras)} or empty"
+        )
+    if values["world.known_extrinsics"] == "file" and not values["world.calibration_file"]:
+        raise ParameterError(
+            "parameter 'world.known_extrinsics' is 'file', but 'world.calibration_file' is empty; "
+            "set it to the path of a calibration.json"
+        )
+
+
+def _descriptor(parameter: Parameter) -> ParameterDescriptor:
+    from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+
+    descriptor = ParameterDescriptor(
+        description=parameter.description,
+        # A whole number is a good value for a double, which static typing would refuse.
+        dynamic_typing=parameter.type_name in ("double", "string[]"),
+        additional_constraints="" if parameter.minimum is not None else parameter.allowed,
+    )
+    if not parameter.dynamic:
+        note = "read when the node configures"
+        constraints = descriptor.additional_constraints
+        descriptor.additional_constraints = f"{constraints}; {note}" if constraints else note
+    if parameter.minimum is not None:
+        if isinstance(parameter.default, int):
+            limits = IntegerRange(
+                from_value=int(parameter.minimum), to_value=int(parameter.maximum), step=1
+            )
+            descriptor.integer_range = [limits]
+        else:
+            descriptor.floating_point_range = [
+                FloatingPointRange(
+                    from_value=float(parameter.minimum), to_value=float(parameter.maximum)
+                )
+            ]
+    return descriptor
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list):
+        return "[{}]".format(", ".join(f'"{item}"' for item in value))
+    return f'"{value}"' if isinstance(value, str) else str(value)
+
+
+def markdown() -> str:
+    """The table as docs/parameters.md has it."""
+    lines = [
+        "# Parameters of the node `hamst3r`",
+        "",
+        "Made by `python -m hamst3r_ros.parameters` from the table in that module; a test holds it "
+        "current. Dynamic parameters (D) may change at any time (`ros2 param set`), the others are "
+        "read when the node configures.",
+        "",
+        "| parameter | default | allowed | D | what |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for p in TABLE:
+        allowed = (f"{p.type_name}: {p.allowed}" if p.allowed else p.type_name).replace("|", "\\|")
+        dynamic = "D" if p.dynamic else ""
+        lines.append(
+            f"| `{p.name}` | `{_shown(p.default)}` | {allowed} | {dynamic} | {p.description} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def yaml() -> str:
+    """The table as config/hamst3r.yaml has it: every parameter with its default."""
+    lines = [
+        "# Every parameter of the node with its default; copy, change, and start with",
+        "#   ros2 launch hamst3r_ros multi_cam.launch.py params_file:=FILE",
+        "# Made by: python -m hamst3r_ros.parameters --yaml",
+        "/**/hamst3r:",
+        "  ros__parameters:",
+    ]
+    for p in TABLE:
+        lines.append("")
+        words, line = p.description.split(), "    #"
+        for word in [*words, *(f"({p.type_name}: {p.allowed})".split() if p.allowed else [])]:
+            if len(line) + 1 + len(word) > 96:
+                lines.append(line)
+                line = "    #"
+            line += f" {word}"
+        lines += [line, f"    {p.name}: {_shown(p.default)}"]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(yaml() if "--yaml" in sys.argv[1:] else markdown())

@@ -1,0 +1,193 @@
+"""What the worker does with a set of messages: decode, reconstruct, publish."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+import traceback
+from collections.abc import Callable
+
+import rclpy
+import torch
+from rclpy.impl.rcutils_logger import RcutilsLogger
+
+from hamst3r.frames import FrameSet
+from hamst3r.reconstructor import Reconstructor
+from hamst3r.scene import Scene
+from hamst3r_ros.assembler import MessageSet
+from hamst3r_ros.cameras import Cameras, Extrinsics
+from hamst3r_ros.diagnostics import ERROR, Problems, Statistics
+from hamst3r_ros.headers import NANOSECONDS
+from hamst3r_ros.parameters import Values
+from hamst3r_ros.publishers import Publishers
+from hamst3r_ros.reconstruction import reconstructor_config
+
+# The library's note of what the node has told already, with the camera's name.
+TOLD = "time jumped back"
+
+
+class Pipeline:
+    """Runs in the worker's thread; what others ask for takes effect with the next set.
+
+    Args:
+        now: ROS time in ns, for the latency of outputs.
+        fatal: Called when going on is pointless, with one sentence and whether the process is
+            beyond repair (a lost CUDA context).
+
+    Attributes:
+        scene: The latest one, None before the first and after a reset.
+        frames: Who knows the cameras' messages; set while the node is active.
+    """
+
+    def __init__(
+        self,
+        reconstructor: Reconstructor,
+        publishers: Publishers,
+        extrinsics: Extrinsics,
+        values: Values,
+        problems: Problems,
+        statistics: Statistics,
+        logger: RcutilsLogger,
+        now: Callable[[], int],
+        fatal: Callable[[str, bool], None],
+    ) -> None:
+        self.reconstructor = reconstructor
+        self.publishers = publishers
+        self.extrinsics = extrinsics
+        self.scene: Scene | None = None
+        self.cameras: Cameras | None = None
+        self._values = values
+        self._changed = False
+        self._reset = threading.Event()
+        self._problems = problems
+        self._statistics = statistics
+        self._logger = logger
+        self._now = now
+        self._fatal = fatal
+
+    def change(self, values: Values) -> None:
+        """Use these values of dynamic parameters from the next set on."""
+        self._values = values
+        self._changed = True
+
+    def reset(self) -> None:
+        """Forget world and people before the next set."""
+        self._reset.set()
+        self.scene = None
+
+    def period(self) -> float:
+        """Least seconds between two sets."""
+        rate = self._values["rate.max"]
+        return 1 / rate if rate > 0 else 0.0
+
+    def process(self, messages: MessageSet) -> None:
+        """One set, from messages to messages."""
+        self._settle()
+        values, start = self._values, time.monotonic()
+        frames = self._decode(messages, values)
+        self._statistics.record("stage/decode", time.monotonic() - start)
+        if frames is None:
+            return
+        scene = self.reconstructor.push(frames)
+        for stage, seconds in scene.timings.items():
+            self._statistics.record(f"stage/{stage}", seconds)
+        if not rclpy.ok() or self._reset.is_set():
+            return
+        self.scene = scene
+        published = time.monotonic()
+        self.publishers.publish(scene, values)
+        self._statistics.record("stage/publish", time.monotonic() - published)
+        self._statistics.record("latency", (self._now() - scene.stamp) / NANOSECONDS)
+        self._statistics.record("out", time.monotonic() - start)
+        self._problems.remove("inference", "fault")
+        self._problems.remove("device", "memory")
+        self._tell(scene, frames)
+
+    def _settle(self) -> None:
+        if self._reset.is_set():
+            self._reset.clear()
+            self.reconstructor.reset()
+        if self._changed:
+            self._changed = False
+            self.reconstructor.config = reconstructor_config(self._values)
+
+    def _decode(self, messages: MessageSet, values: Values) -> FrameSet | None:
+        if self.cameras is None:
+            return None
+        frames = self.cameras.frame_set(messages, self.extrinsics)
+        if frames is None or len(frames.frames) < values["sync.min_cameras"]:
+            self._statistics.record("undecodable")
+            return None
+        if not self.cameras.placed(frames, self.extrinsics, values["world.known_extrinsics"]):
+            self._statistics.record("waiting_for_tf")
+            return None
+        return frames
+
+    def _tell(self, scene: Scene, frames: FrameSet) -> None:
+        for note in scene.notes:
+            if not note.startswith(TOLD):
+                subject = re.sub(r"[-+]?\d+(\.\d+)?", "#", note)  # numbers vary, the note does not
+                self._problems.event("world", subject, note)
+        if scene.cameras:
+            self._problems.remove("world", "nothing")
+        else:
+            self._problems.add(
+                "world",
+                "nothing",
+                f"none of {', '.join(frames.cameras)} could be placed; do they see the same room?",
+            )
+
+    def failed(self, error: Exception, in_a_row: int) -> None:
+        """An exception of :meth:`process`: told once, counted, survived if possible."""
+        if not rclpy.ok():
+            return  # publishing ends with the context
+        self._statistics.record("failed")
+        text = " ".join(str(error).split())
+        if isinstance(error, torch.OutOfMemoryError):
+            self._statistics.record("out_of_memory")
+            self._problems.add(
+                "device",
+                "memory",
+                "out of GPU memory, the frame set was dropped; lower model.image_size, set pairs "
+                "to oneref, or use fewer cameras",
+                ERROR,
+            )
+            torch.cuda.empty_cache()
+        else:
+            self._problems.add(
+                "inference", "fault", f"frame set failed: {type(error).__name__}: {text}", ERROR
+            )
+            self._logger.debug("".join(traceback.format_exception(error)))
+            if "CUDA error" in text:  # the context is lost; only a new process gets another
+                self._fatal(f"the GPU failed: {text}", True)
+                return
+        if in_a_row >= self._values["faults.max_consecutive"]:
+            self._fatal(f"{in_a_row} frame sets in a row failed, the last with: {text}", False)
+
+    def free(self) -> None:
+        """Give the GPU's memory back; nothing works afterwards."""
+        self.scene = None
+        del self.reconstructor
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def device(self) -> dict[str, object]:
+        """What /diagnostics says of the device."""
+        engine = self.reconstructor.engine
+        device = engine.device
+        shown: dict[str, object] = {
+            "device": str(device),
+            "precision": engine.precision,
+            "torch": torch.__version__,
+            "out_of_memory": self._statistics.count("out_of_memory"),
+        }
+        if device.type == "cuda":
+            shown["name"] = torch.cuda.get_device_name(device)
+            for name, size in (
+                ("allocated", torch.cuda.memory_allocated(device)),
+                ("reserved", torch.cuda.memory_reserved(device)),
+                ("peak", torch.cuda.max_memory_allocated(device)),
+            ):
+                shown[f"{name}_mib"] = f"{size / 2**20:.0f}"
+        return shown

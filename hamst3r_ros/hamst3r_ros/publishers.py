@@ -1,0 +1,137 @@
+"""The node's outputs: each made only for those who listen."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from hamst3r_msgs.msg import CameraArray, HumanArray
+from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+from tf2_msgs.msg import TFMessage
+from visualization_msgs.msg import MarkerArray
+
+from hamst3r.people.body import BodyModel
+from hamst3r.scene import Scene
+from hamst3r_ros import conversions, qos
+from hamst3r_ros.bodies import CoarseBody
+from hamst3r_ros.headers import NANOSECONDS, header
+from hamst3r_ros.parameters import Values
+
+# Markers outlive this many frame sets that do not come, within these seconds.
+MARKER_SETS, MARKER_SECONDS = 3.0, (0.5, 10.0)
+
+
+class Publishers:
+    """Lifecycle publishers of a :class:`~hamst3r.scene.Scene`.
+
+    Made while the node configures; silent until it is active. :meth:`publish` is called by one
+    thread.
+    """
+
+    def __init__(
+        self,
+        node: LifecycleNode,
+        cameras: Sequence[str],
+        broadcast: bool,
+        body: BodyModel,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._node = node
+        self._body = CoarseBody(body)
+        self._clock = clock
+        self._all: list[LifecyclePublisher] = []
+        self._points = self._make(PointCloud2, "~/points")
+        self._humans = self._make(HumanArray, "~/humans")
+        self._markers = self._make(MarkerArray, "~/humans/markers")
+        self._cameras = self._make(CameraArray, "~/cameras")
+        self._views: dict[str, dict[str, LifecyclePublisher]] = {}
+        for name in cameras:
+            base = f"~/{name.strip('~/')}"
+            self._views[name] = {
+                "depth": self._make(Image, f"{base}/depth"),
+                "instances": self._make(Image, f"{base}/instances"),
+                "camera_info": self._make(CameraInfo, f"{base}/camera_info"),
+            }
+        self._tf: LifecyclePublisher | None = None
+        if broadcast:
+            self._tf = node.create_lifecycle_publisher(TFMessage, "/tf", qos.TF)
+            self._all.append(self._tf)
+        self._shown: set[int] = set()
+        self._last_stamp: int | None = None
+        self._last_cloud = float("-inf")
+
+    def _make(self, kind: type, topic: str) -> LifecyclePublisher:
+        publisher = self._node.create_lifecycle_publisher(
+            kind, topic, qos.OUTPUT, qos_overriding_options=qos.overridable()
+        )
+        self._all.append(publisher)
+        return publisher
+
+    def destroy(self) -> None:
+        """Take all topics away; call it after the last :meth:`publish`."""
+        for publisher in self._all:
+            self._node.destroy_lifecycle_publisher(publisher)
+        self._all.clear()
+
+    def wanted(self) -> bool:
+        """Whether anybody listens to anything."""
+        return any(publisher.get_subscription_count() for publisher in self._all)
+
+    def publish(self, scene: Scene, values: Values) -> None:
+        """Send a scene; also when it is empty, so that viewers clear.
+
+        Args:
+            values: The parameters as of now.
+        """
+        world = values["world.frame"]
+        head = header(scene.stamp, world)
+        if self._tf is not None and scene.cameras:
+            self._tf.publish(conversions.transforms(scene, world, values["tf.prefix"]))
+        if _listened(self._cameras):
+            self._cameras.publish(conversions.camera_array(scene, head))
+        if _listened(self._points) and self._cloud_due(values["points.rate"]):
+            choice = values["points.body_coordinates"]
+            on = choice == "on" or (choice == "auto" and bool(scene.points.instance.any()))
+            self._points.publish(conversions.point_cloud(scene.points, head, on))
+        self._publish_people(scene, head)
+        self._publish_views(scene)
+
+    def _cloud_due(self, rate: float) -> bool:
+        now = self._clock()
+        if rate > 0 and now - self._last_cloud < 1 / rate:
+            return False
+        self._last_cloud = now
+        return True
+
+    def _publish_people(self, scene: Scene, head) -> None:
+        humans, markers = _listened(self._humans), _listened(self._markers)
+        vertices = self._body.pose(scene.people) if humans or markers else {}
+        if humans:
+            self._humans.publish(conversions.human_array(scene, head, vertices))
+        if markers:
+            lifetime = MARKER_SECONDS[0]
+            if self._last_stamp is not None:
+                between = (scene.stamp - self._last_stamp) / NANOSECONDS
+                lifetime = float(np.clip(MARKER_SETS * between, *MARKER_SECONDS))
+            self._markers.publish(
+                conversions.markers(scene, head, lifetime, vertices, self._body.faces, self._shown)
+            )
+        self._last_stamp = scene.stamp
+
+    def _publish_views(self, scene: Scene) -> None:
+        for camera, view in zip(scene.cameras, scene.views, strict=True):
+            topics = self._views[camera.name]
+            head = conversions.camera_header(camera)
+            for topic, convert in (
+                ("camera_info", conversions.grid_camera_info),
+                ("depth", conversions.depth_image),
+                ("instances", conversions.instance_image),
+            ):
+                if _listened(topics[topic]):
+                    topics[topic].publish(convert(view, head))
+
+
+def _listened(publisher: LifecyclePublisher) -> bool:
+    return publisher.get_subscription_count() > 0

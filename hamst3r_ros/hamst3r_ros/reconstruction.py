@@ -1,0 +1,85 @@
+"""From parameters to a reconstructor that is ready to run."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from hamst3r.frames import Frame, FrameSet
+from hamst3r.network.checkpoint import shipped_weights
+from hamst3r.pairs import Pairing
+from hamst3r.people.fitting import FitConfig
+from hamst3r.people.instances import InstancesConfig
+from hamst3r.people.tracking import TrackingConfig
+from hamst3r.reconstructor import Reconstructor, ReconstructorConfig
+from hamst3r_ros.parameters import ParameterError, Values
+
+NEVER = 1 << 31  # more points than any person has
+WARMUP_SIZE = (480, 640)
+
+
+def reconstructor_config(values: Values) -> ReconstructorConfig:
+    """What the node's parameters say about the reconstruction."""
+    fit = FitConfig()
+    if not values["humans.fit_body_model"]:
+        fit = replace(fit, min_points=NEVER)
+    timeout = values["humans.track_timeout"]
+    tracking = TrackingConfig()
+    return ReconstructorConfig(
+        image_size=values["model.image_size"] or None,
+        pairing=Pairing(values["pairs"]),
+        point_confidence=values["points.min_confidence"],
+        max_points=values["points.max"],
+        voxel=values["points.voxel"],
+        instances=InstancesConfig(min_probability=values["humans.min_score"]),
+        tracking=replace(
+            tracking, timeout=timeout, new_timeout=min(tracking.new_timeout, timeout), fit=fit
+        ),
+    )
+
+
+def make_reconstructor(values: Values) -> Reconstructor:
+    """Load the weights and warm up.
+
+    Raises:
+        ParameterError, hamst3r.network.checkpoint.CheckpointError, ValueError: One line that says
+            what to change.
+    """
+    weights = Path(values["model.weights"] or shipped_weights()).expanduser()
+    _check_sha256(weights, values["model.weights_sha256"])
+    reconstructor = Reconstructor.from_checkpoint(
+        weights,
+        values["model.device"],
+        values["model.precision"],
+        reconstructor_config(values),
+    )
+    size, patch = values["model.image_size"], reconstructor.engine.patch
+    if 0 < size < patch:
+        raise ParameterError(
+            f"parameter 'model.image_size' is {size}, expected 0 or at least {patch} for these "
+            "weights"
+        )
+    _warm_up(reconstructor, len(values["cameras"]), values["model.warmup"])
+    return reconstructor
+
+
+def _check_sha256(weights: Path, expected: str) -> None:
+    if not expected or not weights.is_file():
+        return  # a missing file is the checkpoint's to tell
+    found = hashlib.sha256(weights.read_bytes()).hexdigest()
+    if found != expected.lower():
+        raise ParameterError(
+            f"{weights}: SHA-256 is {found}, but parameter 'model.weights_sha256' expects "
+            f"{expected}; correct one of the two"
+        )
+
+
+def _warm_up(reconstructor: Reconstructor, cameras: int, runs: int) -> None:
+    blank = np.full((*WARMUP_SIZE, 3), 128, np.uint8)
+    for run in range(runs):
+        frames = tuple(Frame(f"camera {i}", run, blank) for i in range(cameras))
+        reconstructor.push(FrameSet(run, frames))
+    reconstructor.reset()
