@@ -38,6 +38,7 @@ class Stem(nn.Module):
         super().__init__()
         widths = config.stem_widths
         self.first = nn.Conv2d(3, widths[0], 4, stride=2, padding=1)
+        self.norms = nn.ModuleList(nn.LayerNorm(width, eps=NORM_EPS) for width in widths)
         self.down = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in pairwise(widths))
         self.blocks = nn.ModuleList(ConvBlock(width) for width in widths[1:])
         self.proj = nn.Conv2d(widths[-1], config.encoder_dim, 2, stride=2)
@@ -47,13 +48,12 @@ class Stem(nn.Module):
 
         A detail is (B, h, w, C) at strides ``patch / 2``, ... , ``NECK_STRIDE``.
         """
-        x = F.gelu(self.first(images))
+        x = F.gelu(self.norms[0](self.first(images).permute(0, 2, 3, 1)))
         details = []
-        for down, block in zip(self.down, self.blocks, strict=True):
-            x = block(down(x).permute(0, 2, 3, 1))
+        for down, block, norm in zip(self.down, self.blocks, self.norms[1:], strict=True):
+            x = norm(block(down(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)))
             details.append(x)
-            x = x.permute(0, 3, 1, 2)
-        return self.proj(x), tuple(reversed(details))
+        return self.proj(x.permute(0, 3, 1, 2)), tuple(reversed(details))
 
 
 class Neck(nn.Module):

@@ -134,8 +134,11 @@ class PairSampler:
         self._paths: list[Path] = []
         self._batches = 0
 
-    def batch(self, pairs: int, pairs_per_scene: int = 4) -> PairBatch:
-        """A batch of ``pairs`` pairs, ``pairs_per_scene`` of them from each drawn scene."""
+    def batch(self, pairs: int, pairs_per_scene: int = 2) -> PairBatch:
+        """A batch of ``pairs`` pairs, ``pairs_per_scene`` of them from each drawn scene.
+
+        The first pairs of a scene share no view: the same image twice teaches little more.
+        """
         if self._batches % self.refresh == 0:
             self._paths = self.store.paths()
             if not self._paths:
@@ -154,9 +157,11 @@ class PairSampler:
                 continue  # Cutting a portrait out of a landscape wastes most of it: do it rarely.
             mirror = self.augment and rng.random() < 0.5
             ready = [self._view(view, size, mirror) for view in views]
-            ordered = [(a, b) for a in range(len(ready)) for b in range(len(ready)) if a != b]
-            rng.shuffle(ordered)
-            for a, b in ordered[: min(pairs_per_scene, pairs - len(samples))]:
+            order = rng.permutation(len(ready)).tolist()
+            disjoint = list(zip(order[::2], order[1::2], strict=False))
+            others = [(a, b) for a in order for b in order if a != b and (a, b) not in disjoint]
+            rng.shuffle(others)
+            for a, b in (disjoint + others)[: min(pairs_per_scene, pairs - len(samples))]:
                 samples.append((ready[a], ready[b]))
         return _collate(samples, rng)
 

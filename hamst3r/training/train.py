@@ -10,6 +10,7 @@ import argparse
 import logging
 import math
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -152,10 +153,13 @@ def train(
     start = saved = clock()
     smooth: dict[str, float] = {}
     bar = tqdm(total=round(config.seconds), unit="s", desc="training")
+    loader = ThreadPoolExecutor(1)  # the next batch is read while this one trains
+    pending = loader.submit(coarse.batch, config.batch)
     while (elapsed := clock() - start) < config.seconds:
         progress = elapsed / config.seconds
         sampler = coarse if progress < config.coarse_share else fine
-        parts = trainer.train_step(sampler.batch(config.batch), progress)
+        batch, pending = pending.result(), loader.submit(sampler.batch, config.batch)
+        parts = trainer.train_step(batch, progress)
         for name, value in parts.items():
             smooth[name] = 0.98 * smooth.get(name, value) + 0.02 * value
         bar.update(round(elapsed) - bar.n)
@@ -166,6 +170,7 @@ def train(
             trainer.save(folder, {"steps": str(trainer.step)})
             saved = clock()
     bar.close()
+    loader.shutdown(cancel_futures=True)
     trainer.save(folder, {"steps": str(trainer.step)})
     return smooth
 
