@@ -59,7 +59,9 @@ def command(process: Process) -> Command:
     program = Path(prefix, "lib", process.package, process.executable)
     if not program.exists():
         raise BringupError(f"{program}: no such program; build the workspace (scripts/setup)")
-    argv = [str(program), "--ros-args", "-r", f"__node:={process.name}"]
+    argv = [str(program), *process.arguments, "--ros-args", "--log-level", process.log_level]
+    if process.name:
+        argv += ["-r", f"__node:={process.name}"]
     if process.namespace:
         argv += ["-r", f"__ns:=/{process.namespace.strip('/')}"]
     for parameters in process.parameters:
@@ -69,7 +71,9 @@ def command(process: Process) -> Command:
             for name, value in parameters.items():
                 # JSON is YAML, which is what ROS reads here.
                 argv += ["-p", f"{name}:={json.dumps(value, ensure_ascii=False)}"]
-    return Command(process.name, tuple(argv), process.respawn)
+    return Command(
+        process.name or process.executable, tuple(argv), process.respawn, process.essential
+    )
 
 
 def show_arguments() -> str:

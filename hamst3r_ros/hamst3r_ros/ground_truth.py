@@ -26,15 +26,15 @@ from hamst3r_ros.rig_publisher import optical_frame
 
 LEFT_HIP, RIGHT_HIP = 1, 2
 FEET = ((10, Contact.LEFT_FOOT), (11, Contact.RIGHT_FOOT))
-STANDING = 0.15  # metres per second: a foot slower than this stands
+LEVEL = 0.02  # metres: feet that differ by less in height both stand
 STEP = 0.02  # seconds between the poses that velocities are taken from
 
 
 class Truth:
     """The truth of a moving scene.
 
-    Velocities are differences of poses, a foot that does not move stands, boxes are those of
-    the visible pixels, and ``num_points`` counts these in all views.
+    Velocities are differences of poses, people stand on their lower foot, boxes are those of the
+    visible pixels, and ``num_points`` counts these in all views.
     """
 
     def __init__(self, scene: MovingScene) -> None:
@@ -63,9 +63,10 @@ class Truth:
     ) -> Person:
         masks = {view.name: view.instances == state.id for view in views}
         hips = [LEFT_HIP, RIGHT_HIP]
+        lowest = min(state.joints[joint, 2] for joint, _ in FEET)
         contacts = Contact.NONE
         for joint, foot in FEET:
-            if np.linalg.norm(motion[joint]) < STANDING:
+            if state.joints[joint, 2] < lowest + LEVEL:
                 contacts |= foot
         turns = Rotation.from_matrix(state.rotations).as_rotvec().astype(np.float32)
         fit = BodyFit(

@@ -27,11 +27,13 @@ class Command:
         name: Before each of its lines.
         argv: Program and arguments.
         respawn: Whether it is started again when it has ended.
+        essential: Whether its end, also without failure, is the end of the group.
     """
 
     name: str
     argv: tuple[str, ...]
     respawn: bool = False
+    essential: bool = False
 
 
 class ProcessGroup:
@@ -109,8 +111,8 @@ class ProcessGroup:
         """Forward the lines of the next ``timeout`` seconds.
 
         Returns:
-            None while all is well; the exit code of a process that failed, negative for a
-            signal; or 0 when none is left.
+            None while all is well; the exit code of a process that failed (negative for a
+            signal) or was essential; or 0 when none is left.
         """
         self._forward(timeout)
         for name, process in list(self._running.items()):
@@ -120,7 +122,7 @@ class ProcessGroup:
             del self._running[name]
             if self._commands[name].respawn:
                 self._respawn_at[name] = time.monotonic() + RESPAWN_DELAY
-            elif code != 0:
+            elif code != 0 or self._commands[name].essential:
                 self._forward(POLL)  # its last words
                 return code
         for name, due in list(self._respawn_at.items()):
