@@ -113,3 +113,5 @@ def _initialise(module: nn.Module) -> None:
         nn.init.xavier_uniform_(module.weight)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
+    elif isinstance(module, PixelHead):  # Comes after its linear layer: start near zero.
+        nn.init.normal_(module.proj.weight, std=0.02)

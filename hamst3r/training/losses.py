@@ -2,12 +2,13 @@
 
     L = L_pointmap + 0.075 L_match + w_instance L_instance + w_densepose L_densepose + w_body L_body
 
-Pointmap: confidence-weighted distance of log-warped metric points (DUSt3R's ConfLoss, alpha 0.2,
-with MASt3R's ``loss_in_log``). Match: InfoNCE of descriptors at true correspondences, temperature
-0.05, weighted by confidence. Instances: queries matched once over both views by the Hungarian
-algorithm; classification + mask BCE + dice. DensePose: L2 of body coordinates on bodies. Body:
-cross-entropy of the body mask. The paper reports 0.01, 1 and 1 for the last three weights when
-fine-tuning a large pretrained network; ours starts from nothing, so instances weigh more.
+Pointmap: confidence-weighted distance of log-warped metric points (DUSt3R's ConfLoss with MASt3R's
+``loss_in_log``; alpha 0.5 instead of 0.2: where errors exceed alpha the confidence is pinned to its
+floor of 1, and ours do for long). Match: InfoNCE of descriptors at true correspondences, with
+temperature 0.05, weighted by confidence. Instances: queries matched once over both views by the
+Hungarian algorithm; classification + mask BCE + dice. DensePose: L2 of body coordinates on bodies.
+Body: cross-entropy of the body mask. The paper reports 0.01, 1 and 1 for the last three weights
+when fine-tuning a large pretrained network; ours starts from nothing, so instances weigh more.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class LossWeights:
     instance: float = 0.15
     densepose: float = 4.0
     body: float = 1.0
-    confidence_alpha: float = 0.2
+    confidence_alpha: float = 0.5
     match_temperature: float = 0.05
     match_alpha: float = 10.0
     class_cost: float = 2.0
