@@ -64,6 +64,8 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
         parser.error(f"--seconds is {options.seconds}, expected a number above 0")
     if not options.rate > 0:
         parser.error(f"--rate is {options.rate}, expected a number above 0")
+    if not cv2.haveImageWriter(str(options.out)):
+        parser.error(f"--out {options.out}: expected the name of a picture such as demo.png")
     if not options.out.absolute().parent.is_dir():
         parser.error(f"--out: the folder {options.out.parent} does not exist")
     return options
@@ -160,7 +162,7 @@ class Demo:
         while since is None or time.monotonic() - since < self._options.seconds:
             code = self._group.poll(PERIOD)
             if code is not None:
-                raise DemoError(f"a process ended (exit code {code}); its last words are above")
+                raise DemoError(f"{self._group.ended_by or 'everything'} ended (exit code {code})")
             status = collector.status()
             if since is None and status.sets:
                 since = time.monotonic()
@@ -229,13 +231,7 @@ class Demo:
         if snapshot is None:
             raise DemoError("no frame set was received completely, so there is nothing to draw")
         self._table.say("drawing the picture ...")
-        # Encoded before it is written: the suffix decides the format, and the file is whole.
-        try:
-            done, data = cv2.imencode(self._options.out.suffix or ".png", draw(snapshot)[..., ::-1])
-        except cv2.error as error:
-            raise DemoError(f"{self._options.out}: OpenCV cannot write this format") from error
-        if not done:
-            raise DemoError(f"{self._options.out}: OpenCV cannot write this format")
+        _, data = cv2.imencode(self._options.out.suffix, draw(snapshot)[..., ::-1])
         self._options.out.write_bytes(data.tobytes())
         self._table.say(f"picture: {self._options.out}", BOLD)
 

@@ -64,6 +64,7 @@ class ProcessGroup:
         self._readers: list[threading.Thread] = []
         self._running: dict[str, subprocess.Popen[str]] = {}
         self._respawn_at: dict[str, float] = {}
+        self.ended_by = ""  #: name of the process that ended the group, if one did
 
     @property
     def running(self) -> tuple[str, ...]:
@@ -124,6 +125,7 @@ class ProcessGroup:
                 self._respawn_at[name] = time.monotonic() + RESPAWN_DELAY
             elif code != 0 or self._commands[name].essential:
                 self._forward(POLL)  # its last words
+                self.ended_by = name
                 return code
         for name, due in list(self._respawn_at.items()):
             if time.monotonic() >= due:
