@@ -1,10 +1,11 @@
 """A calibrated rig: the poses are given, exactly; what is left to solve is the pairs' scale.
 
-Every pair has one scale s_e (the network's unit to metres). Three kinds of evidence, all linear in
+Every pair has one scale s_e (the network's unit to metres). Four kinds of evidence, all linear in
 log s_e, are solved together, robustly: the known baseline over the one the pair shows (resection
 of the second view among its points; unlike triangulation this ignores a common rotation error),
-the ratio of the depths that two pairs give the same view, and, weakly, that the network was
-trained to be metric.
+matched pixels triangulated with the known poses (which hold even where the network has the other
+camera in a wrong place), the ratio of the depths that two pairs give the same view, and, weakly,
+that the network was trained to be metric.
 """
 
 from __future__ import annotations
@@ -20,14 +21,22 @@ from scipy.optimize import least_squares
 from hamst3r.alignment.observations import Look, Observations
 from hamst3r.alignment.placement import Placement, Slot, scaling
 from hamst3r.alignment.resection import Resection, resect, weighted_median
-from hamst3r.geometry import invert, rotation_angle, transform
+from hamst3r.geometry import invert, lengths, rotation_angle, transform
+from hamst3r.matching import reciprocal_matches
 
 F64 = NDArray[np.float64]
 MIN_BASELINE = 1e-3
 # Relative error that the network's own metric scale may well have on a strange scene.
 NETWORK_STD = 0.5
+# With baselines that leave the scale no more open than this, pixels need not be matched.
+ENOUGH_STD = 0.05
 # Metres per network unit outside of this is no measurement but a failure.
 MIN_SCALE, MAX_SCALE = 0.2, 5.0
+# Triangulated matches: their rays meet within so many pixels, at an angle of at least this
+# (radians). Fewer, or more scattered log ratios of depth (median deviation), are no evidence.
+MAX_RAY_GAP, MIN_PARALLAX = 1.5, np.deg2rad(2.0)
+MIN_MATCHES, MAX_SCATTER = 16, 0.35
+MATCHED_SAMPLES = 300
 # A second view whose own pixels miss its points by more (radians, median) was not recognised.
 MAX_RESECTION_ERROR = 0.15
 
@@ -42,12 +51,16 @@ class _Evidence:
 
 
 def place_calibrated(
-    observations: Observations, T_world_cam: Sequence[F64], rays: Sequence[F64]
+    observations: Observations,
+    T_world_cam: Sequence[F64],
+    K: Sequence[F64],
+    rays: Sequence[F64],
 ) -> tuple[Placement, float | None]:
     """Place every look with the known poses.
 
     Args:
-        observations: All pairs. T_world_cam: Per view, exact. rays: Per view (S, 3), z = 1.
+        observations: All pairs. T_world_cam: Per view, exact. K: Per view (3, 3), of the grid.
+        rays: Per view (S, 3), z = 1.
 
     Returns:
         The placement (all views), and the relative standard deviation of the metric scale; None
@@ -66,8 +79,12 @@ def place_calibrated(
         if pair.i != pair.j and index not in resected
     ]
     depths = _depths(observations, resected)
-    baselines = list(_baseline_evidence(observations, T_world_cam, resected, depths))
-    log_scales, std = _solve_scales(len(observations.pairs), baselines, _ties(observations, depths))
+    ties = _ties(observations, depths)
+    evidence = list(_baseline_evidence(observations, T_world_cam, resected, depths))
+    log_scales, std = _solve_scales(len(observations.pairs), evidence, ties)
+    if std is None or std > ENOUGH_STD:  # Matching costs more than all the rest.
+        evidence += _match_evidence(observations, T_world_cam, K, rays)
+        log_scales, std = _solve_scales(len(observations.pairs), evidence, ties)
     sane = (log_scales > np.log(MIN_SCALE)) & (log_scales < np.log(MAX_SCALE))
     if not sane.all():
         bad = np.exp(log_scales[~sane])
@@ -78,7 +95,7 @@ def place_calibrated(
         log_scales = np.where(sane, log_scales, 0.0)
         if not sane.any():
             std = None
-    elif std is None and baselines:
+    elif std is None and evidence:
         notes.append("the pairs do not show the known baselines; the scale is the network's")
     looks: dict[Slot, F64] = {}
     for index, pair in enumerate(observations.pairs):
@@ -151,6 +168,51 @@ def _baseline_evidence(
         disagreement = np.arccos(min(cosine, 1.0)) + float(rotation_angle(known, shown))
         std = 0.03 + 0.03 * depth / lengths[1] + disagreement + found.error
         yield _Evidence(((index, 1.0),), float(np.log(lengths[0] / lengths[1])), std)
+
+
+def _match_evidence(
+    observations: Observations,
+    T_world_cam: Sequence[F64],
+    K: Sequence[F64],
+    rays: Sequence[F64],
+):
+    for index, pair in enumerate(observations.pairs):
+        if pair.i == pair.j or pair.descriptors is None:
+            continue
+        grid = observations.grids[pair.i]
+        some = np.arange(0, len(grid.rows), max(1, len(grid.rows) // MATCHED_SAMPLES))
+        matches = reciprocal_matches(*pair.descriptors, grid.rows[some], grid.columns[some])
+        sample = some[matches.sample]
+        if len(sample) < MIN_MATCHES:
+            continue
+        pixels_j = np.column_stack([matches.pixels_j, np.ones(len(sample))])
+        T_i_j = invert(T_world_cam[pair.i]) @ T_world_cam[pair.j]
+        ray_i = rays[pair.i][sample]
+        ray_j = pixels_j @ np.linalg.inv(K[pair.j]).T @ T_i_j[:3, :3].T
+        z_i, z_j, gap = _triangulate(ray_i, ray_j, T_i_j[:3, 3])
+        cosine = np.einsum("nk,nk->n", ray_i, ray_j) / (lengths(ray_i) * lengths(ray_j))
+        shown = pair.first.X[sample, 2]
+        good = (z_i > 0) & (z_j > 0) & (shown > 0) & (cosine < np.cos(MIN_PARALLAX))
+        good &= gap * K[pair.i][0, 0] < MAX_RAY_GAP * z_i
+        if good.sum() < MIN_MATCHES:
+            continue
+        ratio = np.log(z_i[good] / shown[good])
+        middle = float(np.median(ratio))
+        scatter = float(np.median(np.abs(ratio - middle)))
+        if scatter < MAX_SCATTER:
+            # Neighbouring pixels err alike: a quarter of them counts.
+            std = 0.03 + 1.5 * scatter / np.sqrt(good.sum() / 4)
+            yield _Evidence(((index, 1.0),), middle, std)
+
+
+def _triangulate(ray_i: F64, ray_j: F64, origin_j: F64) -> tuple[F64, F64, F64]:
+    """Where rays come closest: their lengths (in units of the rays) and the gap, (n,) each."""
+    ii, jj = (np.einsum("nk,nk->n", ray, ray) for ray in (ray_i, ray_j))
+    ij = np.einsum("nk,nk->n", ray_i, ray_j)
+    oi, oj = ray_i @ origin_j, ray_j @ origin_j
+    determinant = np.maximum(ii * jj - ij**2, 1e-12)
+    a, b = (jj * oi - ij * oj) / determinant, (ij * oi - ii * oj) / determinant
+    return a, b, lengths(a[:, None] * ray_i - b[:, None] * ray_j - origin_j)
 
 
 def _ties(observations: Observations, depths: dict[Slot, tuple[F64, F64]]) -> list[_Evidence]:

@@ -135,7 +135,7 @@ class Aligner:
         rays = [grid.rays(k) for grid, k in zip(observations.grids, K, strict=True)]
         if len(known) == len(images):
             poses = [known[v] for v in range(len(images))]
-            placement, std = place_calibrated(observations, poses, rays)
+            placement, std = place_calibrated(observations, poses, K, rays)
             source = ScaleSource.NETWORK if std is None else ScaleSource.CALIBRATION
         else:
             placement, std, source = self._place(observations, rays, known, frames.cameras)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from hamst3r.geometry import lengths, pixel_rays
 
@@ -81,12 +82,16 @@ class Look:
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """Both looks of a pair, in camera ``i``'s axes; ``i == j`` for a lone view."""
+    """Both looks of a pair, in camera ``i``'s axes; ``i == j`` for a lone view.
+
+    ``descriptors``: (gh, gw, D) of both views, on the network's device; None if they do not fit.
+    """
 
     i: int
     j: int
     first: Look
     second: Look
+    descriptors: tuple[Tensor, Tensor] | None = None
 
     @property
     def looks(self) -> tuple[Look, Look]:
@@ -151,7 +156,9 @@ def observe(
         edge = len(pairs)
         first = _look(i, edge, True, *maps[0], grids[i])
         second = _look(j, edge, i == j, *maps[1], grids[j])
-        pairs.append(Pair(i, j, first, second))
+        descriptors = prediction.desc_i, prediction.desc_j
+        fits = all(d.shape[:2] == grids[v].shape for v, d in zip((i, j), descriptors, strict=True))
+        pairs.append(Pair(i, j, first, second, descriptors if fits else None))
     return Observations(grids, tuple(pairs), tuple(notes))
 
 

@@ -238,6 +238,19 @@ def garbage(p: PairPrediction, seed: int) -> PairPrediction:
     return replace(p, pts_j=nonsense, conf_j=torch.full_like(p.conf_j, 12.0))
 
 
+def described(room: Room, p: PairPrediction, seed: int) -> PairPrediction:
+    """The same pair with descriptors that depend on the place in the world alone."""
+    rng = np.random.default_rng(seed)
+    waves, phases = rng.normal(size=(3, 24)) * 2.5, rng.uniform(0, 2 * np.pi, 24)
+
+    def descriptors(view: int) -> torch.Tensor:
+        places = transform(room.T_world_cam[view], room.points(view))
+        values = torch.tensor(np.cos(places @ waves + phases), dtype=torch.float32)
+        return torch.nn.functional.normalize(values, dim=-1)
+
+    return replace(p, desc_i=descriptors(p.i), desc_j=descriptors(p.j))
+
+
 @dataclass(frozen=True)
 class Errors:
     """After the best similarity: camera centres and points in metres, rotations in degrees."""

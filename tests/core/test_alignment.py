@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from synthetic_pairs import (
     EXACT,
     Noise,
+    described,
     errors,
     garbage,
     make_room,
@@ -128,6 +129,22 @@ def test_calibrated_poses_are_exact_and_the_scale_metric(seed):
     for depth, truth in zip(result.depth, room.depth, strict=True):
         assert np.median(depth / truth) == pytest.approx(1, abs=0.03)
     assert 0 < result.scale_std < 0.1
+
+
+@pytest.mark.parametrize("seed", [10, 11])
+def test_matches_make_a_calibrated_rig_metric_when_second_views_are_garbage(seed):
+    room = make_room(4, seed)
+    predictions = [
+        described(room, garbage(replace(p, pts_i=1.7 * p.pts_i), k), seed)
+        for k, p in enumerate(predict(room, PAIRS, seed))
+    ]
+    result = align(room, predictions, poses=True)
+    assert result.scale_source is ScaleSource.CALIBRATION
+    for depth, truth in zip(result.depth, room.depth, strict=True):
+        seen = depth > 0
+        assert np.median(depth[seen] / truth[seen]) == pytest.approx(1, abs=0.04)
+    without = align(room, [replace(p, desc_i=0 * p.desc_i) for p in predictions], poses=True)
+    assert without.scale_source is ScaleSource.NETWORK
 
 
 def test_calibrated_poses_survive_any_prediction():
