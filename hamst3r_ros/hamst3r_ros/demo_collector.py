@@ -253,7 +253,7 @@ def _snapshot(held: Mapping, stamp: int, title: str) -> Snapshot:
         cameras=tuple(shots),
         bodies=bodies,
         title=title,
-        subtitle=f"{len(points):,} points from {len(shots)} cameras".replace(",", "\u202f"),
+        subtitle=f"{len(points):,} points from {len(shots)} cameras",
     )
 
 

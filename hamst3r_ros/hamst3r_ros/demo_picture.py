@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -17,7 +18,8 @@ from hamst3r_ros.splat import Splats, Viewpoint, look_at, project, render, segme
 WIDTH, VIEW_HEIGHT = 1920, 760
 STRIP_HEIGHT, TALL_STRIP_HEIGHT = 330, 480  # of landscape and of portrait images
 FIELD_OF_VIEW = np.radians(50)
-REACHES = (1.0, 1.15, 1.3, 1.45, 1.6, 1.8)  # of a viewer, times the stage's size
+VIEWS = (((22, -22, 40, -40), 24), ((130, 105, 155, 180, 205), 48))  # turns, tilt; degrees
+REACHES = (0.9, 1.0, 1.15, 1.3, 1.45, 1.6, 1.8)  # of a viewer, times the stage's size
 FILL = 0.85  # times the spacing of points: discs overlap a little, so that surfaces close
 MARGIN, TITLE_HEIGHT = 12, 64
 BACKGROUND = (18, 20, 26)
@@ -94,7 +96,7 @@ def person_color(person: int) -> tuple[int, int, int]:
 def draw(shot: Snapshot) -> NDArray[np.uint8]:
     """The picture, (H, 1920, 3) uint8 RGB."""
     width = (WIDTH - 3 * MARGIN) // 2
-    center, distance = _stage(shot)
+    size = FRUSTUM_DEPTH * _stage(shot)[1] / 5
     tiles = [_tile(camera) for camera in shot.cameras]
     strip_height = _strip_height(tiles)
     height = TITLE_HEIGHT + VIEW_HEIGHT + strip_height + 3 * MARGIN
@@ -102,14 +104,12 @@ def draw(shot: Snapshot) -> NDArray[np.uint8]:
     top = TITLE_HEIGHT + MARGIN
     labels: list[Label] = []
     bodies, normals = _body_layers(shot), _normals(shot)
-    for index, direction in enumerate(_directions(shot, center)):
-        view = _viewpoint(shot, center, direction, distance, width)
+    for index, view in enumerate(_viewpoints(shot, width)):
         left = MARGIN + index * (width + MARGIN)
-        image = render(view, _layers(shot, normals, view.T_world_cam[:3, 3], distance), bodies)
+        image = render(view, _layers(shot, normals, view.T_world_cam[:3, 3], size), bodies)
         page[top : top + VIEW_HEIGHT, left : left + width] = image
-        labels += [
-            (x + left, y + top, text, color) for x, y, text, color in _view_labels(shot, view)
-        ]
+        for x, y, text, color in _view_labels(shot, view, size):
+            labels.append((x + left, y + top, text, color))
     top += VIEW_HEIGHT + MARGIN
     labels += _strip(page, shot, tiles, strip_height, top)
     return _write_text(page, shot, labels)
@@ -133,48 +133,38 @@ def _stage(shot: Snapshot) -> tuple[NDArray[np.float64], float]:
     return middle.astype(float), 1.2 * max([*reach, 1.0])
 
 
-def _directions(shot: Snapshot, center: NDArray) -> list[NDArray[np.float64]]:
-    """Unit vectors from the middle to the two viewers.
+def _viewpoints(shot: Snapshot, width: int) -> Iterator[Viewpoint]:
+    """Over the first camera's shoulder, and steeply from another side.
 
-    The first looks over the first camera's shoulder; the second is a steep view from the side.
+    Of a few directions that which shows all cameras from nearest, if any does.
     """
-    azimuth = 0.6
-    for camera in shot.cameras:
-        if camera.T_world_cam is not None:
-            x, y = (camera.T_world_cam[:3, 3] - center)[:2]
-            azimuth = float(np.arctan2(y, x))
-            break
-    directions = []
-    for turn, tilt in ((22, 24), (130, 48)):
-        around, up = azimuth + np.radians(turn), np.radians(tilt)
-        level = np.cos(up)
-        directions.append(np.array([level * np.cos(around), level * np.sin(around), np.sin(up)]))
-    return directions
-
-
-def _viewpoint(
-    shot: Snapshot, center: NDArray, direction: NDArray, distance: float, width: int
-) -> Viewpoint:
-    """From so far away that the cameras are on the picture, if that does not take too far."""
+    center, distance = _stage(shot)
     places = [c.T_world_cam[:3, 3] for c in shot.cameras if c.T_world_cam is not None]
-    for reach in REACHES:
-        eye = center + direction * distance * reach
-        view = look_at(eye, center, width, VIEW_HEIGHT, FIELD_OF_VIEW)
-        u, v, z = project(view, np.reshape(places, (-1, 3)))
-        edge = 0.04 * width
-        inside = (u > edge) & (u < width - edge) & (v > edge) & (v < VIEW_HEIGHT - edge)
-        if (inside & (z > 0.3 * distance)).all():
-            break
-    return view
+    x, y = (places[0] - center)[:2] if places else (1.0, 0.7)
+    azimuth, edge = float(np.arctan2(y, x)), 0.05 * width
+    for turns, tilt in VIEWS:
+        for reach, turn in itertools.product(REACHES, turns):
+            around, up = azimuth + np.radians(turn), np.radians(tilt)
+            level = np.cos(up)
+            towards = np.array([level * np.cos(around), level * np.sin(around), np.sin(up)])
+            eye = center + towards * distance * reach
+            view = look_at(eye, center, width, VIEW_HEIGHT, FIELD_OF_VIEW)
+            u, v, z = project(view, np.reshape(places, (-1, 3)))
+            inside = (u > edge) & (u < width - edge) & (v > edge) & (v < VIEW_HEIGHT - edge)
+            if (inside & (z > 0.3 * distance)).all():
+                break
+        yield view
 
 
-def _view_labels(shot: Snapshot, view: Viewpoint) -> list[Label]:
+def _view_labels(shot: Snapshot, view: Viewpoint, size: float) -> list[Label]:
     """Names of cameras and people at their places in a view, its own pixels."""
-    named = [
-        (camera.T_world_cam[:3, 3], camera.name, CAMERA_COLORS[index % len(CAMERA_COLORS)])
-        for index, camera in enumerate(shot.cameras)
-        if camera.T_world_cam is not None
-    ]
+    named = []
+    for index, camera in enumerate(shot.cameras):
+        if camera.T_world_cam is not None and camera.K_image is not None:
+            apex, corners = _pyramid(camera, size)
+            u, v, _ = project(view, np.vstack([apex, corners]))
+            highest = np.vstack([apex, corners])[np.argmin(v)]
+            named.append((highest, camera.name, CAMERA_COLORS[index % len(CAMERA_COLORS)]))
     for body in shot.bodies:
         points = body.joints if len(body.joints) else shot.xyz[shot.instance == body.id]
         if len(points):
@@ -184,15 +174,15 @@ def _view_labels(shot: Snapshot, view: Viewpoint) -> list[Label]:
     labels = []
     for place, text, color in named:
         u, v, z = (float(value[0]) for value in project(view, place[None]))
-        if z > 0 and 0 < u < view.width - 90 and 40 < v < view.height:
-            labels.append((round(u) + 8, round(v) - 36, text, color))
+        if z > 0 and 40 < u < view.width - 80 and 40 < v < view.height:
+            labels.append((round(u) - 28, round(v) - 36, text, color))
     return labels
 
 
 # --- layers -----------------------------------------------------------------------------------
 
 
-def _layers(shot: Snapshot, normals: NDArray, eye: NDArray, distance: float) -> list[Splats]:
+def _layers(shot: Snapshot, normals: NDArray, eye: NDArray, size: float) -> list[Splats]:
     """Cloud and cameras.
 
     A surface is shown only from the side it was seen from: walls between the viewer and the
@@ -212,7 +202,7 @@ def _layers(shot: Snapshot, normals: NDArray, eye: NDArray, distance: float) -> 
         layers.append(Splats(shot.xyz[keep], colors[keep], radius[keep], 0.8))
     for index, camera in enumerate(shot.cameras):
         if camera.T_world_cam is not None and camera.K_image is not None:
-            layers += _frustum(camera, CAMERA_COLORS[index % len(CAMERA_COLORS)], distance)
+            layers += _frustum(camera, CAMERA_COLORS[index % len(CAMERA_COLORS)], size)
     return layers
 
 
@@ -243,24 +233,30 @@ def _radii(shot: Snapshot) -> NDArray[np.float32]:
     return radii
 
 
-def _frustum(camera: CameraShot, color: tuple[int, int, int], distance: float) -> list[Splats]:
-    """A camera's pyramid, its image as the base."""
+def _to_world(camera: CameraShot, u: NDArray, v: NDArray, depth: float) -> NDArray[np.float64]:
+    """Points (..., 3) at pixels of the delivered image and a depth in metres."""
+    rays = np.stack([u, v, np.ones_like(u)], axis=-1) @ np.linalg.inv(camera.K_image).T * depth
+    return rays @ camera.T_world_cam[:3, :3].T + camera.T_world_cam[:3, 3]
+
+
+def _pyramid(camera: CameraShot, depth: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Apex (3,) and corners (4, 3) of what a camera sees up to a depth, metres."""
     height, width = (480, 640) if camera.image is None else camera.image.shape[:2]
-    depth = FRUSTUM_DEPTH * distance / 5
-    inverse = np.linalg.inv(camera.K_image)
+    u, v = np.array([0.0, width, width, 0.0]), np.array([0.0, 0.0, height, height])
+    return camera.T_world_cam[:3, 3], _to_world(camera, u, v, depth)
 
-    def to_world(u: NDArray, v: NDArray) -> NDArray:
-        rays = np.stack([u, v, np.ones_like(u)], axis=-1) @ inverse.T * depth
-        return rays @ camera.T_world_cam[:3, :3].T + camera.T_world_cam[:3, 3]
 
-    corners = to_world(np.array([0.0, width, width, 0.0]), np.array([0.0, 0.0, height, height]))
-    apex = np.repeat(camera.T_world_cam[None, :3, 3], 4, axis=0)
+def _frustum(camera: CameraShot, color: tuple[int, int, int], depth: float) -> list[Splats]:
+    """A camera's pyramid, its image as the base."""
+    apex, corners = _pyramid(camera, depth)
+    apex = np.repeat(apex[None], 4, axis=0)
     lines = np.concatenate(
         [segments(apex, corners, 0.004), segments(corners, np.roll(corners, 1, axis=0), 0.004)]
     )
     paint = np.tile(np.uint8(color), (len(lines), 1))
     layers = [Splats(lines, paint, 0.006, 1.6)]
     if camera.image is not None:
+        height, width = camera.image.shape[:2]
         columns = 160
         rows = max(1, round(columns * height / width))
         u, v = np.meshgrid(
@@ -268,7 +264,7 @@ def _frustum(camera: CameraShot, color: tuple[int, int, int], distance: float) -
         )
         small = cv2.resize(camera.image, (columns, rows), interpolation=cv2.INTER_AREA)
         size = depth * width / camera.K_image[0, 0] / columns
-        points = to_world(u, v).reshape(-1, 3).astype(np.float32)
+        points = _to_world(camera, u, v, depth).reshape(-1, 3).astype(np.float32)
         layers.append(Splats(points, small.reshape(-1, 3), 0.9 * size, 0.8))
     return layers
 
