@@ -95,7 +95,7 @@ def place_calibrated(
         log_scales = np.where(sane, log_scales, 0.0)
         if not sane.any():
             std = None
-    elif std is None and evidence:
+    elif std is None and len(T_world_cam) > 1:
         notes.append("the pairs do not show the known baselines; the scale is the network's")
     looks: dict[Slot, F64] = {}
     for index, pair in enumerate(observations.pairs):
