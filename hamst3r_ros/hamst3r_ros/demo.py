@@ -39,6 +39,7 @@ PERIOD = 0.2  # seconds between two looks at everything
 PATIENCE = 180.0  # seconds until the first frame set has to be there
 REPLAY_SIZE = 960  # pixels: the network sees less, the picture needs no more
 TRUTH = "/sim_cameras/ground_truth/cameras"
+OWN = ("source", "replay_dir", "transport", "namespace", "use_sim_time", "respawn")
 STATES = ("new", "seen", "predicted", "lost")
 LOG_LINE = re.compile(r"\[(DEBUG|INFO|WARN|ERROR|FATAL)\] \[[\d.]+\] \[[^\]]*\]: (.*)")
 STYLES = {"WARN": YELLOW, "ERROR": RED, "FATAL": RED}
@@ -72,13 +73,21 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def processes(options: argparse.Namespace) -> list[Process]:
-    """What runs: that of bringup, with the demo's settings of the cameras."""
+    """What runs: that of bringup, with the demo's settings of the cameras.
+
+    Raises:
+        DemoError, BringupError, PlanError: Arguments that cannot be followed.
+    """
     given = {"source": "sim", "rate": str(options.rate), "transport": "raw"}
     settings: dict[str, object] = {"seed": options.seed, "people": options.people}
     if options.replay:
         given |= {"source": "replay", "replay_dir": options.replay}
         settings = {"size": REPLAY_SIZE}
-    planned = plan({**given, **parse(options.more)})
+    more = parse(options.more)
+    for name in OWN:
+        if name in more:
+            raise DemoError(f"'{name}:=' is not for the demo, which needs its own; use bringup")
+    planned = plan({**given, **more})
     return [
         dataclasses.replace(process, parameters=[*process.parameters, settings])
         if process.executable in ("sim_cameras", "replay")
@@ -194,7 +203,10 @@ class Demo:
             name: status.values.get("cameras", {}).get(f"{name}.state", "?")
             for name in self._cameras
         }
-        world = status.diagnostics.get("world", "")
+        source = status.values.get("world", {}).get("scale_source", "?")
+        world, trouble = f"scale from {source}", status.diagnostics.get("world", "")
+        if trouble not in ("", source):
+            world += f"; {trouble}"
         people = ", ".join(_person(*person) for person in status.people) or "nobody"
         latency = f"{1e3 * status.latency:.0f} ms"
         network = inference.get("network_ms", "").partition(" ")[0]

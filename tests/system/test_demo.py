@@ -21,20 +21,24 @@ def wait_for_line(program: Program, words: str) -> None:
         time.sleep(0.1)
 
 
-@pytest.mark.parametrize("source", ["simulation", "recording"])
+@pytest.mark.parametrize("source", ["simulation", "recording", "uncalibrated"])
 def test_picture_and_frames(source: str, tmp_path: Path, start: Start) -> None:
     picture = tmp_path / "demo.png"
     arguments = ["--seconds", "2", "--out", str(picture), "--rate", "2", "device:=cpu"]
-    if source == "recording":
-        arguments += ["--replay", str(write_recording(tmp_path / "recording"))]
+    if source != "simulation":
+        folder = write_recording(tmp_path / "recording")
+        arguments += ["--replay", str(folder)]
+        if source == "uncalibrated":
+            (folder / "calibration.json").unlink()
     demo = start("scripts/demo", *arguments)
     assert demo.wait() == 0, demo.output
     image = cv2.imread(str(picture))
     assert image.shape[1] == 1920
     assert image.reshape(-1, 3).std(axis=0).min() > 10  # not one colour
-    (told,) = [line for line in demo.lines if "differ from" in line]
-    millimetres, degrees = map(float, re.findall(r"most ([\d.]+) mm .* ([\d.]+) degrees", told)[0])
-    assert millimetres < 1 and degrees < 0.1
+    told = re.findall(r"differ from .* most ([\d.]+) mm .* ([\d.]+) degrees", demo.output)
+    assert len(told) == (source != "uncalibrated")
+    for millimetres, degrees in told:
+        assert float(millimetres) < 1 and float(degrees) < 0.1
     assert any("frame sets" in line for line in demo.lines)
     assert "Traceback" not in demo.output and "\x1b" not in demo.output
 
@@ -57,6 +61,7 @@ def test_failing_node_is_told(tmp_path: Path, start: Start) -> None:
         (["--out", "no/such/folder/demo.png"], "no/such/folder"),
         (["--replay", "no_such_folder"], "no_such_folder"),
         (["people:=3"], "people"),
+        (["namespace:=robot"], "namespace"),
     ],
 )
 def test_options_that_cannot_be_followed(arguments: list[str], word: str, start: Start) -> None:
