@@ -29,6 +29,10 @@ def _high_byte(raw: NDArray) -> Pixels:
     return (raw >> 8).astype(np.uint8)
 
 
+def _cvt_high(code: int) -> Callable[[NDArray], Pixels]:
+    return lambda raw: _cvt(code)(_high_byte(raw))
+
+
 _GRAY = _cvt(cv2.COLOR_GRAY2RGB)
 _BAYER = {
     "rggb": cv2.COLOR_BayerRGGB2RGB,
@@ -47,7 +51,7 @@ _PACKED: dict[str, tuple[int, int, Callable[[NDArray], Pixels]]] = {
     "8UC4": (4, 1, _cvt(cv2.COLOR_BGRA2RGB)),
     "mono8": (1, 1, _GRAY),
     "8UC1": (1, 1, _GRAY),
-    "mono16": (1, 2, lambda raw: _GRAY(_high_byte(raw))),
+    "mono16": (1, 2, _cvt_high(cv2.COLOR_GRAY2RGB)),
     "yuv422": (2, 1, _cvt(cv2.COLOR_YUV2RGB_UYVY)),
     "uyvy": (2, 1, _cvt(cv2.COLOR_YUV2RGB_UYVY)),
     "yuv422_yuy2": (2, 1, _cvt(cv2.COLOR_YUV2RGB_YUY2)),
@@ -55,7 +59,7 @@ _PACKED: dict[str, tuple[int, int, Callable[[NDArray], Pixels]]] = {
 }
 for _name, _code in _BAYER.items():
     _PACKED[f"bayer_{_name}8"] = (1, 1, _cvt(_code))
-    _PACKED[f"bayer_{_name}16"] = (1, 2, lambda raw, code=_code: _cvt(code)(_high_byte(raw)))
+    _PACKED[f"bayer_{_name}16"] = (1, 2, _cvt_high(_code))
 
 # Half-size colour rows below the brightness: 3 / 2 times as many rows as the image has.
 _PLANAR = {"nv12": cv2.COLOR_YUV2RGB_NV12, "nv21": cv2.COLOR_YUV2RGB_NV21}

@@ -34,7 +34,7 @@ def byte_array(data: NDArray) -> array.array:
     """uint8[] content, in the one form that rclpy takes without looking at each byte."""
     result = array.array("B")
     if data.size:  # memoryview cannot cast empty shapes
-        result.frombytes(memoryview(np.ascontiguousarray(data).view(np.uint8).reshape(-1)))
+        result.frombytes(np.ascontiguousarray(data).view(np.uint8).reshape(-1).data)
     return result
 
 

@@ -21,11 +21,12 @@ from rclpy.task import Future
 from std_srvs.srv import SetBool, Trigger
 
 from hamst3r.alignment.calibration import CameraCalibration, load_calibration
-from hamst3r_ros import parameters, qos, reporting, saving
+from hamst3r_ros import declaration, qos, reporting, saving
 from hamst3r_ros.assembler import Assembler, MessageSet, SyncSettings
 from hamst3r_ros.cameras import Cameras, Extrinsics
 from hamst3r_ros.diagnostics import ERROR, OK, Problems, Statistics, report
 from hamst3r_ros.headers import NANOSECONDS
+from hamst3r_ros.parameters import Values
 from hamst3r_ros.tf import FrameListener
 from hamst3r_ros.worker import Worker
 
@@ -56,8 +57,8 @@ class Hamst3rNode(LifecycleNode):
         self._paused = False
         self._since = 0.0
         self._fault: tuple[str, bool] | None = None
-        parameters.declare(self, lambda: self._pipeline is not None, self._changed)
-        self._values = parameters.read(self)
+        declaration.declare(self, lambda: self._pipeline is not None, self._changed)
+        self._values = declaration.read(self)
         self._fault_guard = self.create_guard_condition(self._on_fault)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", qos.DIAGNOSTICS)
         # Wall time: what is wrong is also told while the clock of a recording stands still.
@@ -73,9 +74,9 @@ class Hamst3rNode(LifecycleNode):
         self._problems.remove("inference", "configure")
         self._problems.remove("inference", "stopped")
         try:
-            self._values = parameters.read(self)
+            self._values = declaration.read(self)
             self._timer.timer_period_ns = round(self._values["diagnostics.period"] * NANOSECONDS)
-            parameters.check_together(self._values)
+            declaration.check_together(self._values)
             self._configure(self._values)
         except (ValueError, OSError, RuntimeError, ImportError) as error:
             # One line, whatever it is: this is what an operator reads first.
@@ -85,7 +86,7 @@ class Hamst3rNode(LifecycleNode):
             return FAILURE
         return super().on_configure(state)
 
-    def _configure(self, values: parameters.Values) -> None:
+    def _configure(self, values: Values) -> None:
         file: dict[str, CameraCalibration] = {}
         known = values["world.known_extrinsics"]
         if known == "file":
@@ -95,14 +96,16 @@ class Hamst3rNode(LifecycleNode):
         from hamst3r.people.body import anny24
         from hamst3r_ros.pipeline import Pipeline
         from hamst3r_ros.publishers import Publishers
-        from hamst3r_ros.reconstruction import make_reconstructor
+        from hamst3r_ros.reconstruction import make_engine, make_reconstructor
 
-        reconstructor = make_reconstructor(values)
+        engine = make_engine(values)
+        reconstructor = make_reconstructor(engine, values)
         if known == "tf":
             self._listener = FrameListener(self)
         frames = self._listener.buffer if self._listener is not None else None
         self._pipeline = Pipeline(
             reconstructor,
+            engine,
             Publishers(self, values["cameras"], values["tf.mode"] == "estimated", anny24()),
             Extrinsics(file, frames, values["world.rig_frame"]),
             values,
@@ -112,7 +115,6 @@ class Hamst3rNode(LifecycleNode):
             now=lambda: self.get_clock().now().nanoseconds,
             fatal=self._fatal,
         )
-        engine = reconstructor.engine
         self.get_logger().info(
             f"ready after {time.monotonic() - start:.1f} s: {len(values['cameras'])} cameras, "
             f"{engine.device} {engine.precision}, weights {engine.sha256[:12]}"
@@ -207,7 +209,7 @@ class Hamst3rNode(LifecycleNode):
             return
         worker.mailbox.put(messages)
 
-    def _changed(self, values: parameters.Values) -> None:
+    def _changed(self, values: Values) -> None:
         self._values = values
         if self._assembler is not None:
             self._assembler.settings = _sync(values)
@@ -340,7 +342,7 @@ class Hamst3rNode(LifecycleNode):
         return self._state_machine.current_state[0]
 
 
-def _sync(values: parameters.Values) -> SyncSettings:
+def _sync(values: Values) -> SyncSettings:
     return SyncSettings(
         slop=round(values["sync.slop"] * NANOSECONDS),
         min_cameras=values["sync.min_cameras"],
@@ -351,7 +353,7 @@ def _sync(values: parameters.Values) -> SyncSettings:
 
 def main(args: Sequence[str] | None = None) -> int:
     """Console entry point: 0 after SIGINT or SIGTERM, 1 after a one-line error."""
-    rclpy.init(args=args)
+    rclpy.init(args=None if args is None else list(args))
     node = None
     try:
         node = Hamst3rNode()

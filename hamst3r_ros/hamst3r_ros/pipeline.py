@@ -12,6 +12,7 @@ import rclpy
 import torch
 from rclpy.impl.rcutils_logger import RcutilsLogger
 
+from hamst3r.engine import PairEngine
 from hamst3r.frames import FrameSet
 from hamst3r.reconstructor import Reconstructor
 from hamst3r.scene import Scene
@@ -43,6 +44,7 @@ class Pipeline:
     def __init__(
         self,
         reconstructor: Reconstructor,
+        engine: PairEngine,
         publishers: Publishers,
         extrinsics: Extrinsics,
         values: Values,
@@ -53,6 +55,7 @@ class Pipeline:
         fatal: Callable[[str, bool], None],
     ) -> None:
         self.reconstructor = reconstructor
+        self._engine = engine
         self.publishers = publishers
         self.extrinsics = extrinsics
         self.scene: Scene | None = None
@@ -168,17 +171,16 @@ class Pipeline:
     def free(self) -> None:
         """Give the GPU's memory back; nothing works afterwards."""
         self.scene = None
-        del self.reconstructor
+        del self.reconstructor, self._engine
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
     def device(self) -> dict[str, object]:
         """What /diagnostics says of the device."""
-        engine = self.reconstructor.engine
-        device = engine.device
+        device = self._engine.device
         shown: dict[str, object] = {
             "device": str(device),
-            "precision": engine.precision,
+            "precision": self._engine.precision,
             "torch": torch.__version__,
             "out_of_memory": self._statistics.count("out_of_memory"),
         }

@@ -88,10 +88,7 @@ def plan(arguments: Mapping[str, str]) -> list[Process]:
         PlanError: An argument or a value that is not known.
     """
     given = _checked(arguments)
-    common = {
-        "namespace": given["namespace"].strip("/"),
-        "log_level": given["log_level"],
-    }
+    namespace, log_level = given["namespace"].strip("/"), given["log_level"]
     clock = {"use_sim_time": given["use_sim_time"] == "true"}
     cameras, calibrated = _cameras(given)
     transport = {"transport": given["transport"]} if given["transport"] else {}
@@ -106,7 +103,9 @@ def plan(arguments: Mapping[str, str]) -> list[Process]:
             settings["loop"] = given["loop"] == "true"
             settings["cameras"] = ",".join(cameras)
         executable = "sim_cameras" if given["source"] == "sim" else "replay"
-        processes.append(Process(PACKAGE, executable, executable, [settings], **common))
+        processes.append(
+            Process(PACKAGE, executable, executable, [settings], namespace, log_level=log_level)
+        )
 
     overrides: dict[str, object] = {**clock, **transport}
     if cameras:
@@ -130,14 +129,17 @@ def plan(arguments: Mapping[str, str]) -> list[Process]:
             "hamst3r",
             "hamst3r",
             [file, overrides],
-            **common,
-            respawn=respawn,
+            namespace,
+            respawn,
+            log_level=log_level,
             essential=not respawn,
         )
     )
     if given["rviz"] == "true":
         view = ("-d", str(config("hamst3r.rviz")))
-        processes.append(Process("rviz2", "rviz2", "rviz2", [clock], **common, arguments=view))
+        processes.append(
+            Process("rviz2", "rviz2", "rviz2", [clock], namespace, False, view, log_level)
+        )
     return processes
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hamst3r.engine import PairEngine
 from hamst3r.frames import Frame, FrameSet
 from hamst3r.network.checkpoint import shipped_weights
 from hamst3r.pairs import Pairing
@@ -41,8 +42,8 @@ def reconstructor_config(values: Values) -> ReconstructorConfig:
     )
 
 
-def make_reconstructor(values: Values) -> Reconstructor:
-    """Load the weights and warm up.
+def make_engine(values: Values) -> PairEngine:
+    """Load the weights.
 
     Raises:
         ParameterError, hamst3r.network.checkpoint.CheckpointError, ValueError: One line that says
@@ -50,19 +51,24 @@ def make_reconstructor(values: Values) -> Reconstructor:
     """
     weights = Path(values["model.weights"] or shipped_weights()).expanduser()
     _check_sha256(weights, values["model.weights_sha256"])
-    reconstructor = Reconstructor.from_checkpoint(
-        weights,
-        values["model.device"],
-        values["model.precision"],
-        reconstructor_config(values),
-    )
-    size, patch = values["model.image_size"], reconstructor.engine.patch
+    engine = PairEngine.from_checkpoint(weights, values["model.device"], values["model.precision"])
+    size, patch = values["model.image_size"], engine.patch
     if 0 < size < patch:
         raise ParameterError(
             f"parameter 'model.image_size' is {size}, expected 0 or at least {patch} for these "
             "weights"
         )
-    _warm_up(reconstructor, len(values["cameras"]), values["model.warmup"])
+    return engine
+
+
+def make_reconstructor(engine: PairEngine, values: Values) -> Reconstructor:
+    """A reconstructor that has run on blank images already, and forgotten them."""
+    reconstructor = Reconstructor(engine, reconstructor_config(values))
+    blank = np.full((*WARMUP_SIZE, 3), 128, np.uint8)
+    for run in range(values["model.warmup"]):
+        frames = tuple(Frame(name, run, blank) for name in values["cameras"])
+        reconstructor.push(FrameSet(run, frames))
+    reconstructor.reset()
     return reconstructor
 
 
@@ -75,11 +81,3 @@ def _check_sha256(weights: Path, expected: str) -> None:
             f"{weights}: SHA-256 is {found}, but parameter 'model.weights_sha256' expects "
             f"{expected}; correct one of the two"
         )
-
-
-def _warm_up(reconstructor: Reconstructor, cameras: int, runs: int) -> None:
-    blank = np.full((*WARMUP_SIZE, 3), 128, np.uint8)
-    for run in range(runs):
-        frames = tuple(Frame(f"camera {i}", run, blank) for i in range(cameras))
-        reconstructor.push(FrameSet(run, frames))
-    reconstructor.reset()

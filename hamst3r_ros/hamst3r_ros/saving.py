@@ -111,4 +111,4 @@ def _write_npz(file: Path, scene: Scene, keep: np.ndarray, include_humans: bool)
             values = [getattr(fit, name) for _, fit in fitted]
             arrays[f"fitted_{name}"] = np.array(values, np.float32).reshape(-1, size)
     with file.open("wb") as stream:
-        np.savez(stream, **arrays)
+        np.savez(stream, **arrays)  # type: ignore[arg-type]

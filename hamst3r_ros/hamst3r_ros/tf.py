@@ -111,16 +111,15 @@ class FrameListener:
         self.buffer = FrameBuffer()
         self._node = node
         self._subscriptions = [
-            node.create_subscription(
-                TFMessage, "/tf", lambda m: self.buffer.add(m.transforms, False), qos.TF
-            ),
-            node.create_subscription(
-                TFMessage,
-                "/tf_static",
-                lambda m: self.buffer.add(m.transforms, True),
-                qos.TF_STATIC,
-            ),
+            node.create_subscription(TFMessage, "/tf", self._heard, qos.TF),
+            node.create_subscription(TFMessage, "/tf_static", self._heard_static, qos.TF_STATIC),
         ]
+
+    def _heard(self, message: TFMessage) -> None:
+        self.buffer.add(message.transforms, static=False)
+
+    def _heard_static(self, message: TFMessage) -> None:
+        self.buffer.add(message.transforms, static=True)
 
     def destroy(self) -> None:
         """Stop listening."""

@@ -1,0 +1,117 @@
+"""The table of parameters on a node: declared, watched, read, and checked together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from rcl_interfaces.msg import (
+    FloatingPointRange,
+    IntegerRange,
+    ParameterDescriptor,
+    SetParametersResult,
+)
+from rclpy.node import Node
+
+from hamst3r_ros.parameters import TABLE, Parameter, ParameterError, Values
+
+
+def declare(node: Node, configured: Callable[[], bool], changed: Callable[[Values], None]) -> None:
+    """Declare the table on a node and watch over later changes.
+
+    Args:
+        configured: Whether parameters that are not dynamic are in use and must not change now.
+        changed: Called with all values after a change while configured.
+
+    Raises:
+        rclpy.exceptions.ParameterException: A value given at start is refused.
+    """
+    table = {parameter.name: parameter for parameter in TABLE}
+
+    def check(given: Sequence) -> SetParametersResult:
+        for item in given:
+            parameter = table.get(item.name)
+            if parameter is None:
+                continue
+            try:
+                parameter.check(item.value)
+            except ParameterError as error:
+                return SetParametersResult(successful=False, reason=str(error))
+            if configured() and not parameter.dynamic:
+                return SetParametersResult(
+                    successful=False,
+                    reason=f"parameter '{item.name}' is read when the node configures; first "
+                    "'ros2 lifecycle set' it to deactivate and cleanup",
+                )
+        return SetParametersResult(successful=True)
+
+    node.add_on_set_parameters_callback(check)
+    for parameter in TABLE:
+        node.declare_parameter(parameter.name, parameter.default, _descriptor(parameter))
+
+    def apply(given: Sequence) -> None:
+        if configured() and any(item.name in table for item in given):
+            changed(read(node))
+
+    node.add_post_set_parameters_callback(apply)
+
+
+def read(node: Node) -> Values:
+    """All values of the table as the node has them now, in their right types."""
+    return {p.name: p.check(node.get_parameter(p.name).value) for p in TABLE}
+
+
+def check_together(values: Values) -> None:
+    """What no parameter can say alone.
+
+    Raises:
+        ParameterError: Parameters that do not fit each other.
+    """
+    cameras = values["cameras"]
+    if not cameras:
+        raise ParameterError("parameter 'cameras' is empty; name them: cameras:=\"[left, right]\"")
+    if len({name.strip("/") for name in cameras}) < len(cameras):
+        raise ParameterError(f"parameter 'cameras' names a camera twice: {', '.join(cameras)}")
+    if len(cameras) > 255:
+        raise ParameterError(f"parameter 'cameras' has {len(cameras)} names, at most 255 fit")
+    if values["sync.min_cameras"] > len(cameras):
+        raise ParameterError(
+            f"parameter 'sync.min_cameras' is {values['sync.min_cameras']}, but there are only "
+            f"{len(cameras)} cameras; lower it"
+        )
+    reference = values["sync.reference_camera"]
+    if reference and reference not in cameras:
+        raise ParameterError(
+            f"parameter 'sync.reference_camera' is '{reference}', expected one of "
+            f"{', '.join(cameras)} or empty"
+        )
+    if values["world.known_extrinsics"] == "file" and not values["world.calibration_file"]:
+        raise ParameterError(
+            "parameter 'world.known_extrinsics' is 'file', but 'world.calibration_file' is empty; "
+            "set it to the path of a calibration.json"
+        )
+
+
+def _descriptor(parameter: Parameter) -> ParameterDescriptor:
+    descriptor = ParameterDescriptor(
+        description=parameter.description,
+        # A whole number is a good value for a double, which static typing would refuse.
+        dynamic_typing=parameter.type_name in ("double", "string[]"),
+        additional_constraints="" if parameter.minimum is not None else parameter.allowed,
+    )
+    if not parameter.dynamic:
+        note = "read when the node configures"
+        constraints = descriptor.additional_constraints
+        descriptor.additional_constraints = f"{constraints}; {note}" if constraints else note
+    if parameter.minimum is not None:
+        if isinstance(parameter.default, int):
+            limits = IntegerRange(
+                from_value=int(parameter.minimum), to_value=int(parameter.maximum), step=1
+            )
+            descriptor.integer_range = [limits]
+        else:
+            descriptor.floating_point_range = [
+                FloatingPointRange(
+                    from_value=float(parameter.minimum), to_value=float(parameter.maximum)
+                )
+            ]
+    return descriptor
