@@ -56,7 +56,7 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     add("--replay", metavar="DIR", help="a recording instead of simulated cameras")
     add("--seconds", type=float, default=20.0, help="how long to watch (default 20)")
     add("--out", type=Path, default=Path("demo.png"), help="the picture (default demo.png)")
-    add("--seed", type=int, default=0, help="which simulated room and people (default 0)")
+    add("--seed", type=int, default=4, help="which simulated room and people (default 4)")
     add("--people", type=int, default=2, help="how many simulated people (default 2)")
     add("--rate", type=float, default=5.0, help="frame sets per second (default 5)")
     add("more", nargs="*", metavar="name:=value", help="as for bringup, e.g. device:=cpu")
