@@ -171,11 +171,14 @@ def _view_labels(shot: Snapshot, view: Viewpoint, size: float) -> list[Label]:
             x, y = np.median(points[:, :2], axis=0)
             top = np.percentile(points[:, 2], 98) + 0.22
             named.append((np.array([x, y, top]), f"person {body.id}", person_color(body.id)))
-    labels = []
+    labels: list[Label] = []
     for place, text, color in named:
         u, v, z = (float(value[0]) for value in project(view, place[None]))
         if z > 0 and 40 < u < view.width - 80 and 40 < v < view.height:
-            labels.append((round(u) - 28, round(v) - 36, text, color))
+            x, y = round(u) - 28, round(v) - 36
+            while any(abs(x - other[0]) < 110 and abs(y - other[1]) < 32 for other in labels):
+                y -= 8  # names do not cover each other
+            labels.append((x, y, text, color))
     return labels
 
 
