@@ -1,0 +1,327 @@
+"""A scene as messages, read back field by field."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from bench import K, ring
+from hamst3r_msgs.msg import HumanArray
+from hamst3r_ros.bodies import CoarseBody
+from hamst3r_ros.headers import from_transform, header, to_nanoseconds, to_pose
+from rclpy.serialization import deserialize_message, serialize_message
+from roma import rotvec_to_rotmat
+from scipy.spatial.transform import Rotation
+from sensor_msgs.msg import PointField
+from visualization_msgs.msg import Marker
+
+from hamst3r.people.body import JOINT_NAMES, anny24
+from hamst3r.scene import (
+    BodyFit,
+    Camera,
+    Contact,
+    Person,
+    PointCloud,
+    ScaleSource,
+    Scene,
+    TrackingState,
+    View,
+)
+from hamst3r_ros import conversions
+
+STAMP = 1_750_000_000_123_456_789
+HEAD = header(STAMP, "w")
+random = np.random.default_rng(0)
+
+
+def cloud(count: int) -> PointCloud:
+    body = random.random((count, 3)).astype(np.float32)
+    body[::2] = np.nan
+    return PointCloud(
+        xyz=random.normal(size=(count, 3)).astype(np.float32),
+        rgb=random.integers(0, 256, (count, 3), np.uint8),
+        confidence=(1 + 10 * random.random(count)).astype(np.float32),
+        label=random.integers(0, 2, count).astype(np.uint8),
+        instance=random.integers(0, 60000, count).astype(np.uint16),
+        camera=random.integers(0, 4, count).astype(np.uint8),
+        body=body,
+    )
+
+
+def fitted(identity: int = 7) -> Person:
+    """Somebody who stands upright (SMPL's y is the world's z), turned by 0.7 rad, at (1, 2)."""
+    body = anny24()
+    turn = Rotation.from_rotvec([0, 0, 0.7]) * Rotation.from_rotvec([np.pi / 2, 0, 0])
+    orient, pose = turn.as_rotvec(), 0.1 * random.normal(size=69)
+    betas, transl = random.normal(size=10), np.array([1.0, 2.0, 0.9])
+    rotations = rotvec_to_rotmat(torch.tensor(np.r_[orient, pose].reshape(1, 24, 3)).float())
+    _, joints = body.skeleton(
+        rotations, torch.tensor(transl[None]).float(), torch.tensor(betas[None]).float()
+    )
+    fit = BodyFit(
+        body.name,
+        body.sha256,
+        *(np.asarray(v, np.float32) for v in (betas, orient, pose, transl)),
+        rmse=0.02,
+        inliers=321,
+    )
+    return Person(
+        id=identity,
+        state=TrackingState.OK,
+        confidence=0.9,
+        fit=fit,
+        joints=joints[0].numpy(),
+        joint_std=np.linspace(0.01, 0.05, 24, dtype=np.float32),
+        position=joints[0, 1:3].mean(0).double().numpy(),
+        covariance=np.diag([1.0, 2, 3]) * 1e-4,
+        velocity=np.array([0.1, 0.2, 0.3]),
+        num_points=55,
+        rois={"a": (1, 2, 30, 40), "b": (5, 6, 7, 8)},
+        contacts=Contact.LEFT_FOOT | Contact.SEAT,
+    )
+
+
+def glimpsed(identity: int = 9, state: TrackingState = TrackingState.NEW) -> Person:
+    """Somebody of whom only a position is known."""
+    return Person(
+        id=identity,
+        state=state,
+        confidence=0.4,
+        fit=None,
+        joints=np.empty((0, 3), np.float32),
+        joint_std=np.empty(0, np.float32),
+        position=np.array([3.0, 4, 1]),
+        covariance=np.eye(3),
+        velocity=None,
+        num_points=0,
+    )
+
+
+def scene(*people: Person) -> Scene:
+    cameras = tuple(
+        Camera(f"/rig/{n}", f"{n}_frame", STAMP + i, 640, 480, K * (i + 1), T, 0.5)
+        for i, (n, T) in enumerate(ring("ab").items())
+    )
+    views = tuple(
+        View(
+            camera=camera.name,
+            K=K,
+            depth=random.random((6, 8)).astype(np.float32),
+            confidence=np.ones((6, 8), np.float32),
+            rgb=np.zeros((6, 8, 3), np.uint8),
+            instances=random.integers(0, 60000, (6, 8)).astype(np.uint16),
+            densepose=np.zeros((6, 8, 3), np.float32),
+        )
+        for camera in cameras
+    )
+    return Scene(STAMP, cameras, views, cloud(20), people, ScaleSource.CALIBRATION, 0.01)
+
+
+def sent(message):
+    """The message after a trip through its serialised form."""
+    return deserialize_message(serialize_message(message), type(message))
+
+
+@pytest.mark.parametrize("count", [0, 1, 1000])
+@pytest.mark.parametrize("body", [False, True])
+def test_every_field_of_a_point(count, body):
+    points = cloud(count)
+    message = sent(conversions.point_cloud(points, HEAD, body))
+    assert (message.height, message.width, message.is_dense) == (1, count, True)
+    assert message.point_step == (36 if body else 24)
+    assert message.row_step == len(message.data) == message.point_step * count
+    assert not message.is_bigendian
+    assert to_nanoseconds(message.header.stamp) == STAMP
+    # As a reader decodes it: by the fields alone.
+    types = {PointField.FLOAT32: "<f4", PointField.UINT32: "<u4"}
+    types |= {PointField.UINT16: "<u2", PointField.UINT8: "u1"}
+    layout = np.dtype(
+        {
+            "names": [f.name for f in message.fields],
+            "formats": [types[f.datatype] for f in message.fields],
+            "offsets": [f.offset for f in message.fields],
+            "itemsize": message.point_step,
+        }
+    )
+    records = np.frombuffer(message.data, layout)
+    np.testing.assert_array_equal(np.column_stack([records[a] for a in "xyz"]), points.xyz)
+    packed = np.ascontiguousarray(records["rgb"]).view("<u4")
+    np.testing.assert_array_equal(
+        np.column_stack([packed >> 16, packed >> 8 & 255, packed & 255]), points.rgb
+    )
+    for name in ("label", "instance", "camera"):
+        np.testing.assert_array_equal(records[name], getattr(points, name))
+    np.testing.assert_allclose(records["confidence"], 255 * (1 - 1 / points.confidence), atol=0.5)
+    if body:
+        np.testing.assert_array_equal(np.column_stack([records[a] for a in "uvw"]), points.body)
+    offsets = {f.name: (f.offset, f.datatype) for f in message.fields}
+    assert offsets["rgb"] == (12, PointField.FLOAT32)
+    assert offsets["label"] == (16, PointField.UINT32)
+    assert offsets["instance"] == (20, PointField.UINT16)
+    assert (offsets["camera"][0], offsets["confidence"][0]) == (22, 23)
+
+
+def test_every_field_of_a_person_with_a_body():
+    person = fitted()
+    message = sent(conversions.human(person, CoarseBody(anny24()).pose([person])[7]))
+    fit = person.fit
+    assert (message.id, message.body_id, message.tracking_state) == (7, "h00007", message.OK)
+    assert message.confidence == pytest.approx(0.9)
+    position = message.pose.pose.position
+    np.testing.assert_allclose([position.x, position.y, position.z], person.position)
+    covariance = message.pose.covariance.reshape(6, 6)
+    np.testing.assert_allclose(covariance[:3, :3], person.covariance)
+    assert 0 < covariance[5, 5] < 0.1
+    linear = message.velocity.linear
+    assert ([linear.x, linear.y, linear.z], message.velocity_valid) == ([0.1, 0.2, 0.3], True)
+    assert (message.body_model, message.gender, message.scale) == ("anny24", message.NEUTRAL, 1.0)
+    assert message.body_model_sha256 == fit.model_sha256 and len(fit.model_sha256) == 64
+    for name in ("betas", "global_orient", "body_pose", "transl"):
+        np.testing.assert_array_equal(np.float32(getattr(message, name)), getattr(fit, name))
+    assert (message.fit_rmse, message.fit_inliers) == (pytest.approx(0.02), 321)
+    assert tuple(message.joint_names) == JOINT_NAMES
+    np.testing.assert_allclose([[j.x, j.y, j.z] for j in message.joints], person.joints)
+    np.testing.assert_array_equal(np.float32(message.joint_std), person.joint_std)
+    assert len(message.joint_confidence) == 0
+    assert message.contacts == message.LEFT_FOOT | message.SEAT
+    assert message.cameras == ["a", "b"]
+    assert [(r.x_offset, r.y_offset, r.width, r.height) for r in message.rois] == [
+        (1, 2, 30, 40),
+        (5, 6, 7, 8),
+    ]
+    assert message.num_points == 55
+
+
+def test_the_pose_of_a_person_is_x_front_z_head():
+    person = fitted()
+    turn = from_transform_of(conversions.human(person, None).pose.pose)[:3, :3]
+    left = person.joints[1] - person.joints[2]
+    up = person.joints[12] - person.joints[0]
+    np.testing.assert_allclose(turn[:, 1] @ left / np.linalg.norm(left), 1, atol=0.05)
+    np.testing.assert_allclose(turn[:, 2] @ up / np.linalg.norm(up), 1, atol=0.05)
+    np.testing.assert_allclose(np.cross(turn[:, 1], turn[:, 2]), turn[:, 0], atol=1e-9)
+    # Turned by 0.7 rad: SMPL faces -y of the world when raised from its y to z, then 0.7.
+    facing = Rotation.from_rotvec([0, 0, 0.7]).apply([0, -1, 0])
+    np.testing.assert_allclose(turn[:, 0], facing, atol=1e-6)
+
+
+def from_transform_of(pose) -> np.ndarray:
+    from geometry_msgs.msg import Transform, Vector3
+
+    place = Vector3(x=pose.position.x, y=pose.position.y, z=pose.position.z)
+    return from_transform(Transform(rotation=pose.orientation, translation=place))
+
+
+def test_the_size_of_a_person_is_that_of_the_whole_body():
+    person = fitted()
+    body = anny24()
+    fit = person.fit
+    rotations = rotvec_to_rotmat(
+        torch.tensor(np.r_[fit.global_orient, fit.body_pose].reshape(1, 24, 3)).float()
+    )
+    vertices, _ = body(
+        rotations, torch.from_numpy(fit.transl)[None], torch.from_numpy(fit.betas)[None]
+    )
+    message = conversions.human(person, CoarseBody(body).pose([person])[7])
+    turn = from_transform_of(message.pose.pose)[:3, :3]
+    exact = np.ptp(vertices[0].numpy() @ turn, axis=0)
+    np.testing.assert_allclose([message.size.x, message.size.y, message.size.z], exact, atol=0.04)
+    assert message.size.z > 1.2
+
+
+def test_a_person_without_a_body_leaves_fields_empty():
+    message = sent(conversions.human(glimpsed(), None))
+    assert message.body_model == "" and math.isnan(message.fit_rmse)
+    for name in ("betas", "global_orient", "body_pose", "transl", "joint_names", "joints"):
+        assert len(getattr(message, name)) == 0
+    assert not message.velocity_valid and message.velocity.linear.x == 0
+    assert message.size.x == 0 and message.pose.pose.orientation.w == 1
+    assert message.pose.covariance.reshape(6, 6)[3, 3] > 3
+
+
+def test_people_of_a_scene():
+    message = sent(conversions.human_array(scene(fitted(), glimpsed()), HEAD, {}))
+    assert message.cameras == ["/rig/a", "/rig/b"]
+    assert message.scale_source == HumanArray.CALIBRATION
+    assert message.scale_std == pytest.approx(0.01)
+    assert [human.id for human in message.humans] == [7, 9]
+    assert sent(conversions.human_array(scene(), HEAD, {})).humans == []
+
+
+def test_cameras_and_frames():
+    given = scene()
+    message = sent(conversions.camera_array(given, HEAD))
+    for found, camera in zip(message.cameras, given.cameras, strict=True):
+        assert (found.name, found.frame_id) == (camera.name, camera.frame_id)
+        assert to_nanoseconds(found.stamp) == camera.stamp
+        assert (found.width, found.height, found.confidence) == (640, 480, 0.5)
+        np.testing.assert_array_equal(found.k.reshape(3, 3), camera.K)
+        np.testing.assert_allclose(from_transform_of(found.pose), camera.T_world_cam, atol=1e-12)
+    frames = sent(conversions.transforms(given, "w", "p/")).transforms
+    assert [t.child_frame_id for t in frames] == ["p/rig/a_optical_frame", "p/rig/b_optical_frame"]
+    for found, camera in zip(frames, given.cameras, strict=True):
+        assert (found.header.frame_id, to_nanoseconds(found.header.stamp)) == ("w", STAMP)
+        np.testing.assert_allclose(from_transform(found.transform), camera.T_world_cam, atol=1e-12)
+
+
+def test_views():
+    given = scene()
+    camera, view = given.cameras[1], given.views[1]
+    head = conversions.camera_header(camera)
+    assert (to_nanoseconds(head.stamp), head.frame_id) == (STAMP + 1, "b_frame")
+    depth = sent(conversions.depth_image(view, head))
+    assert (depth.encoding, depth.width, depth.height, depth.step) == ("32FC1", 8, 6, 32)
+    np.testing.assert_array_equal(np.frombuffer(depth.data, "<f4").reshape(6, 8), view.depth)
+    ids = sent(conversions.instance_image(view, head))
+    assert (ids.encoding, ids.width, ids.height, ids.step) == ("16UC1", 8, 6, 16)
+    np.testing.assert_array_equal(np.frombuffer(ids.data, "<u2").reshape(6, 8), view.instances)
+    info = sent(conversions.grid_camera_info(view, head))
+    assert (info.width, info.height, info.distortion_model) == (8, 6, "plumb_bob")
+    np.testing.assert_array_equal(info.k.reshape(3, 3), view.K)
+    np.testing.assert_array_equal(info.p.reshape(3, 4)[:, :3], view.K)
+    assert not np.any(info.d)
+
+
+def test_markers_come_and_go():
+    body = CoarseBody(anny24())
+    people = (fitted(), glimpsed(), glimpsed(10, TrackingState.LOST))
+    vertices, shown = body.pose(people), {3}
+    message = sent(conversions.markers(scene(*people), HEAD, 1.5, vertices, body.faces, shown))
+    by_name = {marker.ns: marker for marker in message.markers}
+    assert shown == {7, 9}
+    assert len(by_name) == len(message.markers)
+    assert {m.ns for m in message.markers if m.action == Marker.DELETE} == {
+        "h00003/skeleton",
+        "h00003/body",
+        "h00003/id",
+    }
+    skeleton = by_name["h00007/skeleton"]
+    assert (skeleton.type, len(skeleton.points)) == (Marker.LINE_LIST, 2 * 23)
+    first = skeleton.points[1]
+    np.testing.assert_allclose([first.x, first.y, first.z], people[0].joints[1])
+    mesh = by_name["h00007/body"]
+    assert (mesh.type, len(mesh.points)) == (Marker.TRIANGLE_LIST, body.faces.size)
+    assert (by_name["h00007/id"].text, by_name["h00009/id"].text) == ("7", "9")
+    assert "h00009/skeleton" not in by_name and "h00010/id" not in by_name
+    assert (mesh.lifetime.sec, mesh.lifetime.nanosec) == (1, 500_000_000)
+    assert all(marker.header.frame_id == "w" for marker in message.markers)
+    gone = conversions.markers(scene(), HEAD, 1.5, {}, body.faces, shown).markers
+    assert {m.action for m in gone} == {Marker.DELETE} and len(gone) == 6 and shown == set()
+
+
+def test_the_coarse_body_is_the_body():
+    model, person = anny24(), fitted()
+    body = CoarseBody(model)
+    vertices = body.pose([person, glimpsed()])
+    assert set(vertices) == {7}
+    assert len(vertices[7]) < 0.2 * len(model.v_template)
+    assert body.faces.max() < len(vertices[7])
+    assert np.linalg.norm(vertices[7].mean(0) - person.position) < 0.3
+    assert body.pose([glimpsed()]) == {}
+
+
+def test_poses_keep_every_digit():
+    T = ring("abc")["c"]
+    np.testing.assert_allclose(from_transform_of(to_pose(T)), T, atol=1e-12)
