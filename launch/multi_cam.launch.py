@@ -15,7 +15,12 @@ from launch import LaunchContext, LaunchDescription
 def action(process: Process) -> Node:
     """The launch action of a planned process; parameter ``autostart`` drives the lifecycle."""
     kind = LifecycleNode if process.executable == "hamst3r" else Node
-    ended = EmitEvent(event=Shutdown(reason=f"{process.executable} has ended"))
+
+    def ended(context: LaunchContext) -> list[EmitEvent]:
+        # Not a second time, when it ended because everything is ending.
+        reason = f"{process.executable} has ended"
+        return [] if context.is_shutdown else [EmitEvent(event=Shutdown(reason=reason))]
+
     return kind(
         package=process.package,
         executable=process.executable,
@@ -28,7 +33,7 @@ def action(process: Process) -> Node:
         emulate_tty=True,
         respawn=process.respawn,
         respawn_delay=2.0,
-        on_exit=ended if process.essential else None,
+        on_exit=OpaqueFunction(function=ended) if process.essential else None,
     )
 
 

@@ -9,13 +9,16 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from hamst3r_msgs.srv import SaveScene
+from rclpy.clock import Clock, ClockType
 from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.task import Future
 from std_srvs.srv import SetBool, Trigger
@@ -33,6 +36,7 @@ from hamst3r_ros.worker import Worker
 if TYPE_CHECKING:
     from hamst3r_ros.pipeline import Pipeline
 
+RCLError = rclpy_implementation.RCLError
 SUCCESS = TransitionCallbackReturn.SUCCESS
 FAILURE = TransitionCallbackReturn.FAILURE
 
@@ -62,7 +66,11 @@ class Hamst3rNode(LifecycleNode):
         self._fault_guard = self.create_guard_condition(self._on_fault)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", qos.DIAGNOSTICS)
         # Wall time: what is wrong is also told while the clock of a recording stands still.
-        self._timer = self.create_timer(self._values["diagnostics.period"], self._report)
+        self._timer = self.create_timer(
+            self._values["diagnostics.period"],
+            self._report,
+            clock=Clock(clock_type=ClockType.STEADY_TIME),
+        )
         self.create_service(Trigger, "~/reset", self._on_reset)
         self.create_service(SetBool, "~/pause", self._on_pause)
         self.create_service(SaveScene, "~/save_scene", self._on_save)
@@ -82,7 +90,8 @@ class Hamst3rNode(LifecycleNode):
             # One line, whatever it is: this is what an operator reads first.
             text = " ".join(str(error).split()) or type(error).__name__
             self._release()
-            self._problems.add("inference", "configure", f"cannot configure: {text}", ERROR)
+            if self.context.ok():  # else somebody ended the process while it was loading
+                self._problems.add("inference", "configure", f"cannot configure: {text}", ERROR)
             return FAILURE
         return super().on_configure(state)
 
@@ -90,7 +99,7 @@ class Hamst3rNode(LifecycleNode):
         file: dict[str, CameraCalibration] = {}
         known = values["world.known_extrinsics"]
         if known == "file":
-            file = load_calibration(values["world.calibration_file"])
+            file = load_calibration(Path(values["world.calibration_file"]).expanduser())
         self.get_logger().info("loading the network ...")
         start = time.monotonic()
         from hamst3r.people.body import anny24
@@ -113,6 +122,7 @@ class Hamst3rNode(LifecycleNode):
             self._statistics,
             self.get_logger(),
             now=lambda: self.get_clock().now().nanoseconds,
+            alive=self.context.ok,
             fatal=self._fatal,
         )
         self.get_logger().info(
@@ -356,11 +366,12 @@ def main(args: Sequence[str] | None = None) -> int:
     rclpy.init(args=None if args is None else list(args))
     node = None
     try:
-        node = Hamst3rNode()
-        if not node.start():
-            return 1  # the reason is in the log
+        # Before anything that takes time: a signal would leave a half-made executor behind.
         executor = SingleThreadedExecutor()
+        node = Hamst3rNode()
         executor.add_node(node)
+        if not node.start():
+            return 1 if rclpy.ok() else 0  # the reason is in the log
         executor.spin_until_future_complete(node.ended)
         return node.ended.result() if node.ended.done() else 0
     except ParameterException as error:
@@ -368,6 +379,10 @@ def main(args: Sequence[str] | None = None) -> int:
         return 1
     except (KeyboardInterrupt, ExternalShutdownException):
         return 0
+    except RCLError:
+        if rclpy.ok():
+            raise
+        return 0  # a signal came in the middle of a transition
     finally:
         if node is not None:
             node.close()

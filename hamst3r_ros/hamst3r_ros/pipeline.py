@@ -8,7 +8,6 @@ import time
 import traceback
 from collections.abc import Callable
 
-import rclpy
 import torch
 from rclpy.impl.rcutils_logger import RcutilsLogger
 
@@ -33,6 +32,7 @@ class Pipeline:
 
     Args:
         now: ROS time in ns, for the latency of outputs.
+        alive: Whether messages can still be published at all.
         fatal: Called when going on is pointless, with one sentence and whether the process is
             beyond repair (a lost CUDA context).
 
@@ -52,6 +52,7 @@ class Pipeline:
         statistics: Statistics,
         logger: RcutilsLogger,
         now: Callable[[], int],
+        alive: Callable[[], bool],
         fatal: Callable[[str, bool], None],
     ) -> None:
         self.reconstructor = reconstructor
@@ -67,6 +68,7 @@ class Pipeline:
         self._statistics = statistics
         self._logger = logger
         self._now = now
+        self._alive = alive
         self._fatal = fatal
 
     def change(self, values: Values) -> None:
@@ -95,7 +97,7 @@ class Pipeline:
         scene = self.reconstructor.push(frames)
         for stage, seconds in scene.timings.items():
             self._statistics.record(f"stage/{stage}", seconds)
-        if not rclpy.ok() or self._reset.is_set():
+        if not self._alive() or self._reset.is_set():
             return
         self.scene = scene
         published = time.monotonic()
@@ -143,7 +145,7 @@ class Pipeline:
 
     def failed(self, error: Exception, in_a_row: int) -> None:
         """An exception of :meth:`process`: told once, counted, survived if possible."""
-        if not rclpy.ok():
+        if not self._alive():
             return  # publishing ends with the context
         self._statistics.record("failed")
         text = " ".join(str(error).split())

@@ -64,7 +64,7 @@ class Publishers:
 
     def _make(self, kind: type, topic: str) -> LifecyclePublisher:
         publisher = self._node.create_lifecycle_publisher(
-            kind, topic, qos.OUTPUT, qos_overriding_options=qos.overridable()
+            kind, topic, qos.output(), qos_overriding_options=qos.overridable()
         )
         self._all.append(publisher)
         return publisher

@@ -11,16 +11,19 @@ from rclpy.qos import (
 )
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
-# Readers of any kind match a reliable publisher.
-OUTPUT = QoSProfile(
-    history=HistoryPolicy.KEEP_LAST, depth=5, reliability=ReliabilityPolicy.RELIABLE
-)
 # What tf2 listeners and broadcasters use.
 TF = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=100)
 TF_STATIC = QoSProfile(
     history=HistoryPolicy.KEEP_LAST, depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL
 )
 DIAGNOSTICS = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=10)
+
+
+def output() -> QoSProfile:
+    """Readers of any kind match a reliable publisher. New each time: overriding changes it."""
+    return QoSProfile(
+        history=HistoryPolicy.KEEP_LAST, depth=5, reliability=ReliabilityPolicy.RELIABLE
+    )
 
 
 def image_input(reliability: str) -> QoSProfile:

@@ -271,3 +271,13 @@ def test_faults_in_a_row_end_in_the_error_state_and_can_be_mended(bench):
     humans.clear()
     it.activate()
     it.until(lambda: humans and "stopped" not in it.message("inference"), it.shoot)
+
+
+def test_quality_of_service_can_be_overridden(bench):
+    it = bench(("a", "b"), **{"qos_overrides./hamst3r/points.publisher.reliability": "best_effort"})
+    it.activate()
+    it.until(lambda: it.peer.get_publishers_info_by_topic("/hamst3r/points"))
+    for topic, expected in (("points", "BEST_EFFORT"), ("humans", "RELIABLE")):
+        it.until(lambda topic=topic: it.peer.get_publishers_info_by_topic(f"/hamst3r/{topic}"))
+        (found,) = it.peer.get_publishers_info_by_topic(f"/hamst3r/{topic}")
+        assert found.qos_profile.reliability.name == expected

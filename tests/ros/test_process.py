@@ -58,8 +58,9 @@ def test_a_start_that_fails_says_why_in_one_line(arguments, told):
     assert len(lines) == 1 and told in lines[0], done.stderr
 
 
+@pytest.mark.parametrize("moment", ["loading the network", "active, waiting for /a/image_raw, /b"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signals_end_it_cleanly(number, tiny_weights):
+def test_signals_end_it_cleanly(number, moment, tiny_weights):
     file = Path(__file__).resolve().parents[2] / "config" / "hamst3r.yaml"
     arguments = ["--params-file", str(file), "-p", "cameras:=[a,b]", "-p", "model.device:=cpu"]
     arguments += ["-p", f"model.weights:={tiny_weights}"]
@@ -75,13 +76,13 @@ def test_signals_end_it_cleanly(number, tiny_weights):
         said = ""
         for line in process.stderr:
             said += line
-            if "active, waiting for" in line:
+            if moment in line:
                 process.send_signal(number)
                 break
         said += process.stderr.read()
         assert process.wait() == 0, said
         assert "Traceback" not in said
-        assert "active, waiting for /a/image_raw, /b/image_raw" in said
+        assert "[ERROR]" not in said and moment in said
     finally:
         watchdog.cancel()
         process.kill()
