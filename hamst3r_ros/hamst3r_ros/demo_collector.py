@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -260,7 +260,7 @@ def _snapshot(held: Mapping, stamp: int, title: str) -> Snapshot:
 def _body(human: Human) -> Body:
     joints = np.array([[p.x, p.y, p.z] for p in human.joints], np.float32).reshape(-1, 3)
     fitted = len(human.betas) > 0
-    parameters: list[Callable | None] = [
+    parameters: list[NDArray[np.float32] | None] = [
         np.array(values, np.float32) if fitted else None
         for values in (human.betas, human.global_orient, human.body_pose, human.transl)
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -18,7 +19,10 @@ from hamst3r_ros.splat import Splats, Viewpoint, look_at, project, render, segme
 WIDTH, VIEW_HEIGHT = 1920, 760
 STRIP_HEIGHT, TALL_STRIP_HEIGHT = 330, 480  # of landscape and of portrait images
 FIELD_OF_VIEW = np.radians(50)
-VIEWS = (((22, -22, 40, -40), 24), ((130, 105, 155, 180, 205), 48))  # turns, tilt; degrees
+VIEWS: tuple[tuple[tuple[int, ...], int], ...] = (
+    ((22, -22, 40, -40), 24),
+    ((130, 105, 155, 180, 205), 48),
+)  # turns, tilt; degrees
 REACHES = (0.9, 1.0, 1.15, 1.3, 1.45, 1.6, 1.8)  # of a viewer, times the stage's size
 FILL = 0.85  # times the spacing of points: discs overlap a little, so that surfaces close
 MARGIN, TITLE_HEIGHT = 12, 64
@@ -127,9 +131,9 @@ def _stage(shot: Snapshot) -> tuple[NDArray[np.float64], float]:
         middle = np.median(people, axis=0)
     if places:
         middle = 0.65 * middle + 0.35 * np.mean(places, axis=0)
-    reach = [np.linalg.norm(place - middle) for place in places]
+    reach = [float(np.linalg.norm(place - middle)) for place in places]
     if len(shot.xyz):
-        reach.append(np.percentile(np.linalg.norm(shot.xyz - middle, axis=1), 50))
+        reach.append(float(np.median(np.linalg.norm(shot.xyz - middle, axis=1))))
     return middle.astype(float), 1.2 * max([*reach, 1.0])
 
 
@@ -160,9 +164,10 @@ def _view_labels(shot: Snapshot, view: Viewpoint, size: float) -> list[Label]:
     """Names of cameras and people at their places in a view, its own pixels."""
     named = []
     for index, camera in enumerate(shot.cameras):
-        if camera.T_world_cam is not None and camera.K_image is not None:
-            apex, corners = _pyramid(camera, size)
-            u, v, _ = project(view, np.vstack([apex, corners]))
+        placed = _placed(camera)
+        if placed is not None:
+            apex, corners = _pyramid(placed, size)
+            _, v, _ = project(view, np.vstack([apex, corners]))
             highest = np.vstack([apex, corners])[np.argmin(v)]
             named.append((highest, camera.name, CAMERA_COLORS[index % len(CAMERA_COLORS)]))
     for body in shot.bodies:
@@ -173,9 +178,9 @@ def _view_labels(shot: Snapshot, view: Viewpoint, size: float) -> list[Label]:
             named.append((np.array([x, y, top]), f"person {body.id}", person_color(body.id)))
     labels: list[Label] = []
     for place, text, color in named:
-        u, v, z = (float(value[0]) for value in project(view, place[None]))
-        if z > 0 and 40 < u < view.width - 80 and 40 < v < view.height:
-            x, y = round(u) - 28, round(v) - 36
+        column, row, z = (float(value[0]) for value in project(view, place[None]))
+        if z > 0 and 40 < column < view.width - 80 and 40 < row < view.height:
+            x, y = round(column) - 28, round(row) - 36
             while any(abs(x - other[0]) < 110 and abs(y - other[1]) < 32 for other in labels):
                 y -= 8  # names do not cover each other
             labels.append((x, y, text, color))
@@ -204,8 +209,9 @@ def _layers(shot: Snapshot, normals: NDArray, eye: NDArray, size: float) -> list
         radius = _radii(shot)
         layers.append(Splats(shot.xyz[keep], colors[keep], radius[keep], 0.8))
     for index, camera in enumerate(shot.cameras):
-        if camera.T_world_cam is not None and camera.K_image is not None:
-            layers += _frustum(camera, CAMERA_COLORS[index % len(CAMERA_COLORS)], size)
+        placed = _placed(camera)
+        if placed is not None:
+            layers += _frustum(placed, CAMERA_COLORS[index % len(CAMERA_COLORS)], size)
     return layers
 
 
@@ -236,27 +242,41 @@ def _radii(shot: Snapshot) -> NDArray[np.float32]:
     return radii
 
 
-def _to_world(camera: CameraShot, u: NDArray, v: NDArray, depth: float) -> NDArray[np.float64]:
+class _Placed(NamedTuple):
+    """A camera of which pose and intrinsics are known."""
+
+    K: NDArray[np.float64]
+    T_world_cam: NDArray[np.float64]
+    image: NDArray[np.uint8] | None
+
+
+def _placed(camera: CameraShot) -> _Placed | None:
+    if camera.K_image is None or camera.T_world_cam is None:
+        return None
+    return _Placed(camera.K_image, camera.T_world_cam, camera.image)
+
+
+def _to_world(camera: _Placed, u: NDArray, v: NDArray, depth: float) -> NDArray[np.float64]:
     """Points (..., 3) at pixels of the delivered image and a depth in metres."""
-    rays = np.stack([u, v, np.ones_like(u)], axis=-1) @ np.linalg.inv(camera.K_image).T * depth
+    rays = np.stack([u, v, np.ones_like(u)], axis=-1) @ np.linalg.inv(camera.K).T * depth
     return rays @ camera.T_world_cam[:3, :3].T + camera.T_world_cam[:3, 3]
 
 
-def _pyramid(camera: CameraShot, depth: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _pyramid(camera: _Placed, depth: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Apex (3,) and corners (4, 3) of what a camera sees up to a depth, metres."""
     height, width = (480, 640) if camera.image is None else camera.image.shape[:2]
     u, v = np.array([0.0, width, width, 0.0]), np.array([0.0, 0.0, height, height])
     return camera.T_world_cam[:3, 3], _to_world(camera, u, v, depth)
 
 
-def _frustum(camera: CameraShot, color: tuple[int, int, int], depth: float) -> list[Splats]:
+def _frustum(camera: _Placed, color: tuple[int, int, int], depth: float) -> list[Splats]:
     """A camera's pyramid, its image as the base."""
     apex, corners = _pyramid(camera, depth)
     apex = np.repeat(apex[None], 4, axis=0)
     lines = np.concatenate(
         [segments(apex, corners, 0.004), segments(corners, np.roll(corners, 1, axis=0), 0.004)]
     )
-    paint = np.tile(np.uint8(color), (len(lines), 1))
+    paint = np.tile(np.array(color, np.uint8), (len(lines), 1))
     layers = [Splats(lines, paint, 0.006, 1.6)]
     if camera.image is not None:
         height, width = camera.image.shape[:2]
@@ -266,9 +286,10 @@ def _frustum(camera: CameraShot, color: tuple[int, int, int], depth: float) -> l
             (np.arange(columns) + 0.5) * width / columns, (np.arange(rows) + 0.5) * height / rows
         )
         small = cv2.resize(camera.image, (columns, rows), interpolation=cv2.INTER_AREA)
-        size = depth * width / camera.K_image[0, 0] / columns
+        size = depth * width / camera.K[0, 0] / columns
         points = _to_world(camera, u, v, depth).reshape(-1, 3).astype(np.float32)
-        layers.append(Splats(points, small.reshape(-1, 3), 0.9 * size, 0.8))
+        colors = small.reshape(-1, 3).astype(np.uint8)
+        layers.append(Splats(points, colors, 0.9 * size, 0.8))
     return layers
 
 
@@ -393,7 +414,7 @@ def _write_text(
         width = pen.textlength(text, font=small)
         pen.rounded_rectangle((x - 6, y - 3, x + width + 6, y + 27), radius=5, fill=BACKGROUND)
         pen.text((x, y), text, font=small, fill=color)
-    right = WIDTH - 2 * MARGIN
+    right = WIDTH - 2.0 * MARGIN
     for body in reversed(shot.bodies):
         text = f"person {body.id}"
         right -= pen.textlength(text, font=small)

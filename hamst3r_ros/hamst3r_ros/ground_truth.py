@@ -48,7 +48,16 @@ class Truth:
         """
         stamp = round(time * 1e9)
         cameras = tuple(
-            Camera(v.name, optical_frame(v.name), stamp, *v.rgb.shape[1::-1], v.K, v.T_world_cam, 1)
+            Camera(
+                name=v.name,
+                frame_id=optical_frame(v.name),
+                stamp=stamp,
+                width=v.rgb.shape[1],
+                height=v.rgb.shape[0],
+                K=v.K,
+                T_world_cam=v.T_world_cam,
+                confidence=1.0,
+            )
             for v in views
         )
         before, after = self._scene.at(time - STEP / 2), self._scene.at(time + STEP / 2)

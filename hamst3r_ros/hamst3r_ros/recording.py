@@ -238,8 +238,8 @@ class Recording:
     def _deliver(self, bgr: Image) -> Image:
         size = delivered_size(bgr.shape[1], bgr.shape[0], self._size)
         if size != (bgr.shape[1], bgr.shape[0]):
-            bgr = cv2.resize(bgr, size, interpolation=cv2.INTER_AREA)
-        return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+            bgr = np.asarray(cv2.resize(bgr, size, interpolation=cv2.INTER_AREA), np.uint8)
+        return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
 
     def close(self) -> None:
         """Release the decoders."""

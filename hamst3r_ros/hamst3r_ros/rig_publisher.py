@@ -97,8 +97,9 @@ class RigPublisher:
         """
         for name, image in images.items():
             head = header(stamp, optical_frame(name))
-            if name in self._info:
-                self._info[name].publish(camera_info(head, self._cameras[name], image.shape))
+            known = self._cameras[name]
+            if known is not None:
+                self._info[name].publish(camera_info(head, known, image.shape))
             raw, compressed = self._raw.get(name), self._compressed.get(name)
             if raw is not None and raw.get_subscription_count():
                 raw.publish(image_message(head, image))

@@ -18,6 +18,7 @@ from rclpy.node import Node
 from rclpy.task import Future
 
 T = TypeVar("T", bool, int, float, str)
+N = TypeVar("N", int, float)
 Item = TypeVar("Item")
 
 PATIENCE = 0.2  # seconds after which a waiting producer looks whether it shall stop
@@ -46,7 +47,7 @@ def parameter(node: Node, name: str, default: T, description: str) -> T:
     return value
 
 
-def positive(name: str, value: float) -> float:
+def positive(name: str, value: N) -> N:
     """The value, if it is above zero.
 
     Raises:
@@ -149,7 +150,7 @@ class SourceNode(Node):
 
 def run(make: Callable[[], SourceNode], args: Sequence[str] | None) -> int:
     """Run a source to its end and return the exit code: 0, or 1 after a one-line error."""
-    rclpy.init(args=args)
+    rclpy.init(args=None if args is None else list(args))
     node = None
     try:
         try:

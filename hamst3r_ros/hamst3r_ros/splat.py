@@ -114,7 +114,7 @@ def _draw(
                 pixels.append((v * view.width + u)[inside])
                 depths.append(z[some][inside])
                 colors.append(rgb[some][inside])
-    color = np.tile(np.float32(background), (view.height * view.width, 1))
+    color = np.tile(np.array(background, np.float32), (view.height * view.width, 1))
     depth = np.full(view.height * view.width, np.inf, dtype=np.float32)
     if pixels:
         pixel, z, rgb = (np.concatenate(part) for part in (pixels, depths, colors))
