@@ -306,6 +306,7 @@ TABLE: tuple[Parameter, ...] = (
         "output_dir",
         "",
         "Folder that ~/save_scene writes below; empty: it refuses.",
+        dynamic=True,
     ),
     Parameter(
         "diagnostics.period",

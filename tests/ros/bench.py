@@ -167,8 +167,8 @@ class Bench:
 
     def value(self, status: str, key: str) -> str:
         """One of a status's values."""
-        found = [v.value for v in self.status[status].values if v.key == key]
-        return found[0] if found else ""
+        values = self.status[status].values if status in self.status else ()
+        return next((v.value for v in values if v.key == key), "")
 
     def set(self, **values) -> list[str]:
         """Set parameters as ``ros2 param set`` does; reasons of those refused."""
