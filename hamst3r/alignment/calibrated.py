@@ -26,19 +26,22 @@ from hamst3r.matching import reciprocal_matches
 
 F64 = NDArray[np.float64]
 MIN_BASELINE = 1e-3
-# Relative error that the network's own metric scale may well have on a strange scene.
-NETWORK_STD = 0.5
+# How weakly the network's own scale holds the solution: on a strange scene it may be far off.
+PRIOR_STD = 0.5
 # With baselines that leave the scale no more open than this, pixels need not be matched.
 ENOUGH_STD = 0.05
 # Metres per network unit outside of this is no measurement but a failure.
 MIN_SCALE, MAX_SCALE = 0.2, 5.0
 # Triangulated matches: their rays meet within so many pixels, at an angle of at least this
-# (radians). Fewer, or more scattered log ratios of depth (median deviation), are no evidence.
+# (radians). Fewer, a smaller share of all (chance alone gives about 0.06), or more scattered log
+# ratios of depth (median deviation) are no evidence.
 MAX_RAY_GAP, MIN_PARALLAX = 1.5, np.deg2rad(2.0)
-MIN_MATCHES, MAX_SCATTER = 16, 0.35
-MATCHED_SAMPLES = 300
+MIN_MATCHES, MIN_SHARE, MAX_SCATTER = 16, 0.2, 0.35
+MATCHED_SAMPLES = 600
 # A second view whose own pixels miss its points by more (radians, median) was not recognised.
-MAX_RESECTION_ERROR = 0.15
+MAX_RESECTION_ERROR = 0.05
+# Relative error of a second view's depths per radian by which its pixels miss.
+DEPTH_PER_RESECTION_ERROR = 5.0
 
 
 @dataclass(frozen=True)
@@ -55,16 +58,17 @@ def place_calibrated(
     T_world_cam: Sequence[F64],
     K: Sequence[F64],
     rays: Sequence[F64],
+    network_std: float,
 ) -> tuple[Placement, float | None]:
     """Place every look with the known poses.
 
     Args:
         observations: All pairs. T_world_cam: Per view, exact. K: Per view (3, 3), of the grid.
-        rays: Per view (S, 3), z = 1.
+        rays: Per view (S, 3), z = 1. network_std: Relative, of the network's own metric scale.
 
     Returns:
         The placement (all views), and the relative standard deviation of the metric scale; None
-        if the baselines could not be measured and the scale is mostly the network's.
+        if the calibration says less about it than the network does.
     """
     resected = {
         index: found
@@ -79,12 +83,12 @@ def place_calibrated(
         if pair.i != pair.j and index not in resected
     ]
     depths = _depths(observations, resected)
-    ties = _ties(observations, depths)
+    ties = _ties(observations, depths, resected)
     evidence = list(_baseline_evidence(observations, T_world_cam, resected, depths))
-    log_scales, std = _solve_scales(len(observations.pairs), evidence, ties)
+    log_scales, std = _solve_scales(evidence, ties, len(observations.pairs), network_std)
     if std is None or std > ENOUGH_STD:  # Matching costs more than all the rest.
         evidence += _match_evidence(observations, T_world_cam, K, rays)
-        log_scales, std = _solve_scales(len(observations.pairs), evidence, ties)
+        log_scales, std = _solve_scales(evidence, ties, len(observations.pairs), network_std)
     sane = (log_scales > np.log(MIN_SCALE)) & (log_scales < np.log(MAX_SCALE))
     if not sane.all():
         bad = np.exp(log_scales[~sane])
@@ -194,7 +198,7 @@ def _match_evidence(
         shown = pair.first.X[sample, 2]
         good = (z_i > 0) & (z_j > 0) & (shown > 0) & (cosine < np.cos(MIN_PARALLAX))
         good &= gap * K[pair.i][0, 0] < MAX_RAY_GAP * z_i
-        if good.sum() < MIN_MATCHES:
+        if good.sum() < max(MIN_MATCHES, MIN_SHARE * len(sample)):
             continue
         ratio = np.log(z_i[good] / shown[good])
         middle = float(np.median(ratio))
@@ -215,8 +219,19 @@ def _triangulate(ray_i: F64, ray_j: F64, origin_j: F64) -> tuple[F64, F64, F64]:
     return a, b, lengths(a[:, None] * ray_i - b[:, None] * ray_j - origin_j)
 
 
-def _ties(observations: Observations, depths: dict[Slot, tuple[F64, F64]]) -> list[_Evidence]:
+def _ties(
+    observations: Observations,
+    depths: dict[Slot, tuple[F64, F64]],
+    resected: dict[int, Resection],
+) -> list[_Evidence]:
     """Two pairs that see one view give it the same depth."""
+
+    def doubt(slot: Slot) -> float:
+        """Relative error of a look's depths; a view's own look has that of the tie's spread."""
+        index, second = slot
+        found = resected.get(index) if second else None
+        return DEPTH_PER_RESECTION_ERROR * found.error if found is not None else 0.0
+
     at_view: dict[int, list[Slot]] = {}
     for (index, slot), (_, w) in depths.items():
         if (w > 0).any():
@@ -232,14 +247,13 @@ def _ties(observations: Observations, depths: dict[Slot, tuple[F64, F64]]) -> li
             ratio = np.log(np.where(w > 0, z_b, 1) / np.where(w > 0, z_a, 1))
             middle = weighted_median(ratio, w)
             spread = weighted_median(np.abs(ratio - middle), w)
-            ties.append(
-                _Evidence(((first[0], 1.0), (second[0], -1.0)), middle, 0.02 + 0.5 * spread)
-            )
+            std = 0.02 + 0.5 * spread + doubt(first) + doubt(second)
+            ties.append(_Evidence(((first[0], 1.0), (second[0], -1.0)), middle, std))
     return ties
 
 
 def _solve_scales(
-    pairs: int, baselines: list[_Evidence], ties: list[_Evidence]
+    baselines: list[_Evidence], ties: list[_Evidence], pairs: int, network_std: float
 ) -> tuple[F64, float | None]:
     """Log scale per pair, and the relative standard deviation of the whole.
 
@@ -248,7 +262,7 @@ def _solve_scales(
     if pairs == 0 or not baselines:
         return np.zeros(pairs), None
     # One opinion of the network, shared among its pairs.
-    prior = [_Evidence(((k, 1.0),), 0.0, NETWORK_STD * np.sqrt(pairs)) for k in range(pairs)]
+    prior = [_Evidence(((k, 1.0),), 0.0, PRIOR_STD * np.sqrt(pairs)) for k in range(pairs)]
     evidence = [*baselines, *ties, *prior]
     A, b = np.zeros((len(evidence), pairs)), np.zeros(len(evidence))
     for row, item in enumerate(evidence):
@@ -262,9 +276,8 @@ def _solve_scales(
         lambda x: A @ x - b, np.full(pairs, start), jac=lambda x: A, loss="soft_l1"
     )
     log_scales = solved.x
-    residuals = np.array([log_scales[e.pairs[0][0]] - e.value for e in baselines])
+    misfits = np.array([(log_scales[e.pairs[0][0]] - e.value) / e.std for e in baselines])
     stated = float(1 / np.sqrt(np.sum([e.std**-2 for e in baselines])))
-    found = float(np.sqrt(np.mean(residuals**2) / len(baselines)))
-    std = max(stated, found)
+    std = stated * max(1.0, float(np.sqrt(np.mean(misfits**2))))
     # Baselines that tell less than the network does are no calibration of the scale.
-    return log_scales, std if std < NETWORK_STD else None
+    return log_scales, std if std < network_std else None
