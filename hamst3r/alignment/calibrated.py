@@ -33,10 +33,10 @@ ENOUGH_STD = 0.05
 # Metres per network unit outside of this is no measurement but a failure.
 MIN_SCALE, MAX_SCALE = 0.2, 5.0
 # Triangulated matches: their rays meet within so many pixels, at an angle of at least this
-# (radians). Fewer, a smaller share of all (chance alone gives about 0.06), or more scattered log
-# ratios of depth (median deviation) are no evidence.
+# (radians). Fewer, a smaller share of all (chance and likeness alone give up to 0.2), or more
+# scattered log ratios of depth (median deviation) are no evidence.
 MAX_RAY_GAP, MIN_PARALLAX = 1.5, np.deg2rad(2.0)
-MIN_MATCHES, MIN_SHARE, MAX_SCATTER = 16, 0.2, 0.35
+MIN_MATCHES, MIN_SHARE, MAX_SCATTER = 16, 0.3, 0.35
 MATCHED_SAMPLES = 600
 # A second view whose own pixels miss its points by more (radians, median) was not recognised.
 MAX_RESECTION_ERROR = 0.05
