@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -111,6 +113,16 @@ def test_one_person_in_all_pairs_is_one():
     assert [set(view.scores) for view in views] == [{1}, {1}, {1}]
     expected = 0.9 / (1 + np.exp(-4.0))  # person probability x mean mask probability
     assert views[0].scores[1] == pytest.approx(expected, abs=1e-3)
+
+
+def test_a_mask_ends_where_the_body_head_sees_no_body():
+    prediction = pair(0, 1, ["ann"])
+    body = prediction.body_logits_i.clone()
+    body[20:] = -8.0  # the mask goes on to row 30
+    view, other = merge_instances([replace(prediction, body_logits_i=body)], [GRID] * 2)
+    assert (view.instances[5:20, 5:15] == 1).all()
+    assert not view.instances[20:].any()
+    assert (other.instances[5:30, 30:42] == 1).all()
 
 
 def test_one_camera_alone_is_a_pair_with_itself():
