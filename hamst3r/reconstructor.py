@@ -18,7 +18,7 @@ from hamst3r.image import NetworkImage, prepare
 from hamst3r.pairs import Pairing, choose_pairs
 from hamst3r.people.body import BodyModel
 from hamst3r.people.instances import InstancesConfig, ViewPeople, merge_instances
-from hamst3r.people.tracking import PeopleTracker, TrackingConfig
+from hamst3r.people.tracking import PeopleTracker, Tracked, TrackingConfig
 from hamst3r.scene import LABEL_HUMAN, LABEL_SCENE, Camera, Person, PointCloud, Scene, View
 
 # Stamps may arrive a little out of order; a longer way back is another recording or clock.
@@ -147,7 +147,7 @@ class Reconstructor:
                 frames, images, predictions, [_movers(people) for people in people_2d]
             )
         with timer("people"):
-            people, instances = self._tracker.update(
+            tracked = self._tracker.update(
                 frames.stamp,
                 people_2d,
                 alignment,
@@ -156,12 +156,10 @@ class Reconstructor:
             )
         with timer("fuse"):
             placed = np.flatnonzero(alignment.placed).tolist()
-            views = tuple(
-                _view(images[v], alignment, v, instances[v], people_2d[v]) for v in placed
-            )
+            views = tuple(_view(images[v], alignment, v, tracked, people_2d[v]) for v in placed)
             cameras = tuple(_camera(frames, images[v], alignment, v) for v in placed)
             points = fuse_points(views, cameras, self.config)
-            people = tuple(_counted(people, points))
+            people = tuple(_counted(tracked.people, points))
         return Scene(
             stamp=frames.stamp,
             cameras=cameras,
@@ -260,16 +258,16 @@ def _view(
     image: NetworkImage,
     alignment: Alignment,
     index: int,
-    instances: NDArray[np.uint16],
+    tracked: Tracked,
     people: ViewPeople,
 ) -> View:
     return View(
         camera=image.camera,
         K=alignment.K[index],
-        depth=alignment.depth[index],
+        depth=alignment.depth[index] * tracked.depth_factors[index],
         confidence=alignment.confidence[index],
         rgb=image.rgb,
-        instances=instances,
+        instances=tracked.instances[index],
         densepose=people.densepose,
     )
 

@@ -49,6 +49,8 @@ class Detection:
         score: In [0, 1]. num_points: Pixels with depth, over all views.
         centre: (3,) median of the points, world metres. size: Their median distance from it.
         points: (n, 3), vertex_ids: (n,) (-1 unknown), weights: (n,): for the body fit.
+        depth_factors: View -> what its depth of this person is to be multiplied with, as crossed
+            rays say.
     """
 
     local_ids: tuple[int, ...]
@@ -59,6 +61,7 @@ class Detection:
     points: F64
     vertex_ids: NDArray[np.int64]
     weights: F64
+    depth_factors: dict[int, float]
 
     @property
     def known(self) -> int:
@@ -130,7 +133,12 @@ def _detection(
     rng: np.random.Generator,
     config: DetectionConfig,
 ) -> Detection:
-    crossed, glimpses = triangulator(glimpses)
+    crossed, corrected = triangulator(glimpses)
+    factors = {
+        before.view: float(after.depth[0] / before.depth[0])
+        for before, after in zip(glimpses, corrected, strict=True)
+    }
+    glimpses = corrected
     some = _draw(len(crossed.points), config.max_triangulated, rng)
     room = config.max_points - len(some)
     points = np.concatenate([glimpse.points for glimpse in glimpses])
@@ -151,6 +159,7 @@ def _detection(
         weights=np.concatenate(
             [config.triangulated_weight * crossed.weights[some], weights[rest]]
         ).astype(np.float32),
+        depth_factors=factors,
     )
 
 

@@ -23,6 +23,8 @@ class InstancesConfig:
 
     Attributes:
         min_probability: Smallest person probability of a query.
+        min_score: Smallest score of a person: probability times mean mask probability, mean over
+            the pairs.
         min_pixels: Smallest mask in a view, in pixels of the output grid.
         min_kept: A query that loses more than the rest of its mask to stronger ones is a duplicate.
         min_iou, min_overlap: Queries of two pairs are one person where their masks in a common
@@ -30,6 +32,7 @@ class InstancesConfig:
     """
 
     min_probability: float = 0.5
+    min_score: float = 0.55
     min_pixels: int = 24
     min_kept: float = 0.5
     min_iou: float = 0.35
@@ -90,11 +93,12 @@ def merge_instances(
         scores |= {(pair, query): score for query, score in pair_scores.items()}
     groups = _unify(votes, sorted(scores), config)
     group_scores = _group_scores(groups, scores)
+    believed = {local for local, score in group_scores.items() if score >= config.min_score}
     densepose = _fuse_densepose(predictions, len(grids))
     people = []
     for view, grid in enumerate(grids):
         own = [vote for vote in votes if vote.view == view]
-        instances = _elect(own, groups, grid, config)
+        instances = _elect(own, groups, believed, grid, config)
         present = (int(local) for local in np.unique(instances) if local)
         coordinates, confidence = densepose.get(view, _no_densepose(grid))
         people.append(
@@ -215,19 +219,21 @@ def _group_scores(groups: dict[Node, int], scores: dict[Node, float]) -> dict[in
 def _elect(
     votes: list[_Vote],
     groups: dict[Node, int],
+    believed: set[int],
     grid: tuple[int, int],
     config: InstancesConfig,
 ) -> NDArray[np.int32]:
-    """A view's ids by majority of its pairs, each weighted with its confidence."""
-    involved = sorted(
-        {groups[vote.pair, int(q)] for vote in votes for q in np.unique(vote.query) if q >= 0}
-    )
+    """A view's ids, of those believed, by majority of its pairs weighted with their confidence."""
+    seen = {groups[vote.pair, int(q)] for vote in votes for q in np.unique(vote.query) if q >= 0}
+    involved = sorted(seen & believed)
     tally = np.zeros((len(involved) + 1, *grid), dtype=np.float32)
     for vote in votes:
         tally[0] += np.where(vote.query < 0, vote.strength, 0)
         for q in np.unique(vote.query[vote.query >= 0]):
-            row = involved.index(groups[vote.pair, int(q)]) + 1
-            tally[row] += np.where(vote.query == q, vote.strength, 0)
+            local = groups[vote.pair, int(q)]
+            if local in believed:
+                row = involved.index(local) + 1
+                tally[row] += np.where(vote.query == q, vote.strength, 0)
     # Pairs that agree on "somebody" outvote the background together; then the strongest wins.
     anybody = tally[1:].sum(0) > tally[0]
     winner = tally[1:].argmax(0) if involved else np.zeros(grid, dtype=np.int64)

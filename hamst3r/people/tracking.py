@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -61,6 +61,22 @@ class TrackingConfig:
     fit: FitConfig = field(default_factory=FitConfig)
 
 
+class Tracked(NamedTuple):
+    """Everybody after one frame set.
+
+    Attributes:
+        people: By id, those hidden and those just lost included (``num_points`` counts their
+            pixels with depth).
+        instances: Per view a (gh, gw) map of their ids.
+        depth_factors: Per view a (gh, gw) float32 map of what the depth is to be multiplied with,
+            so that a person's points are where views agree the person is; 1 elsewhere.
+    """
+
+    people: tuple[Person, ...]
+    instances: list[NDArray[np.uint16]]
+    depth_factors: list[NDArray[np.float32]]
+
+
 class _Track:
     """One person followed: mutable, private to the tracker."""
 
@@ -113,7 +129,7 @@ class PeopleTracker:
         alignment: Alignment,
         cameras: Sequence[str],
         grids_to_image: Sequence[NDArray[np.float64]],
-    ) -> tuple[tuple[Person, ...], list[NDArray[np.uint16]]]:
+    ) -> Tracked:
         """Take in one frame set.
 
         Args:
@@ -121,10 +137,6 @@ class PeopleTracker:
                 clock call :meth:`reset`.
             views: From ``merge_instances``. alignment: Of the same views.
             cameras: Their names. grids_to_image: (3, 3) ``NetworkImage.T_image_grid`` of each.
-
-        Returns:
-            People by id, those hidden and those just lost included (``num_points`` counts their
-            pixels with depth), and per view a (gh, gw) map of their ids.
 
         Raises:
             ValueError: Numbers or sizes of the views do not agree.
@@ -151,7 +163,11 @@ class PeopleTracker:
         maps, rois = _label(views, cameras, grids_to_image, matches)
         people = [self._describe(track, detection, rois[track.id]) for track, detection in matches]
         people += self._unseen({track.id for track, _ in matches})
-        return tuple(sorted(people, key=lambda person: person.id)), maps
+        return Tracked(
+            tuple(sorted(people, key=lambda person: person.id)),
+            maps,
+            [_depth_factors(ids, view, matches) for view, ids in enumerate(maps)],
+        )
 
     def _associate(self, detections: list[Detection]) -> list[tuple[_Track, Detection]]:
         """Detections with their tracks, newly opened where none fits."""
@@ -352,6 +368,15 @@ def _coast(person: Person, motion: ConstantVelocity) -> Person:
         rois={},
         contacts=Contact.NONE,
     )
+
+
+def _depth_factors(
+    ids: NDArray[np.uint16], view: int, matches: list[tuple[_Track, Detection]]
+) -> NDArray[np.float32]:
+    factors = np.ones(ids.shape, np.float32)
+    for track, detection in matches:
+        factors[ids == track.id] = detection.depth_factors.get(view, 1.0)
+    return factors
 
 
 def _pad(detections: list[Detection]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

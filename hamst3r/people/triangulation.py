@@ -1,7 +1,8 @@
 """Points of a body from several views at once: the same place of the body, seen along two rays.
 
 Where cameras are calibrated this is far more exact than a weak network's depth, so it yields both
-extra points for the fit and one correction per view of that person's depth.
+extra points for the fit and one correction per view of that person's depth. Where too few places
+of the body agree, the middles of the masks still say how far away the person is.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class TriangulationConfig:
         cell: Edge of the cells of the body's surface that count as one place, metres.
         max_error: Largest distance of a ray from the point, as a share of the point's depth.
         min_angle: Smallest angle between the rays, radians.
-        min_cells: Fewer agreeing places in a view leave its depth as it is.
+        min_cells: With fewer agreeing places in a view, its depth follows the masks' middles.
         max_correction: Largest factor, and its inverse, by which a view's depth is corrected.
     """
 
@@ -92,8 +93,10 @@ class Triangulator:
             weights.append(np.minimum(places[a].weights[rows_a], places[b].weights[rows_b]))
             ratios[a].append(depth_a / places[a].depth[rows_a])
             ratios[b].append(depth_b / places[b].depth[rows_b])
+        middle = self._middle_ratios(glimpses)
         corrected = [
-            glimpse.scaled(self._factor(own)) for glimpse, own in zip(glimpses, ratios, strict=True)
+            glimpse.scaled(self._factor(own, other))
+            for glimpse, own, other in zip(glimpses, ratios, middle, strict=True)
         ]
         if not points:
             return Triangulated(
@@ -133,26 +136,47 @@ class Triangulator:
         _, rows_a, rows_b = np.intersect1d(
             places[a].cells, places[b].cells, assume_unique=True, return_indices=True
         )
-        # Directions have unit depth, so the factors along them are the depths in each camera.
         da, db = places[a].directions[rows_a], places[b].directions[rows_b]
-        base = glimpses[b].T_world_cam[:3, 3] - glimpses[a].T_world_cam[:3, 3]
+        middle, depth_a, depth_b, good = self._approach(glimpses[a], da, glimpses[b], db)
+        return middle[good], rows_a[good], rows_b[good], depth_a[good], depth_b[good]
+
+    def _approach(
+        self, a: Glimpse, da: F64, b: Glimpse, db: F64
+    ) -> tuple[F64, F64, F64, NDArray[np.bool_]]:
+        """Where rays (n, 3) of two glimpses come closest: points, depths, whether to believe it.
+
+        Directions have unit depth, so the factors along them are the depths in each camera.
+        """
+        base = b.T_world_cam[:3, 3] - a.T_world_cam[:3, 3]
         aa, bb, ab = (da * da).sum(1), (db * db).sum(1), (da * db).sum(1)
         determinant = np.maximum(aa * bb - ab**2, 1e-12)
         depth_a = (bb * (da @ base) - ab * (db @ base)) / determinant
         depth_b = (ab * (da @ base) - aa * (db @ base)) / determinant
-        on_a = glimpses[a].T_world_cam[:3, 3] + da * depth_a[:, None]
-        on_b = glimpses[b].T_world_cam[:3, 3] + db * depth_b[:, None]
+        on_a = a.T_world_cam[:3, 3] + da * depth_a[:, None]
+        on_b = b.T_world_cam[:3, 3] + db * depth_b[:, None]
         gap = np.linalg.norm(on_a - on_b, axis=1) / 2
         sine = np.sqrt(determinant / (aa * bb))
         nearest = np.minimum(depth_a, depth_b)
         good = (nearest > 0.1) & (gap < self.config.max_error * nearest)
         good &= sine > np.sin(self.config.min_angle)
-        middle = (on_a + on_b)[good] / 2
-        return middle, rows_a[good], rows_b[good], depth_a[good], depth_b[good]
+        return (on_a + on_b) / 2, depth_a, depth_b, good
 
-    def _factor(self, ratios: list[F64]) -> float:
+    def _middle_ratios(self, glimpses: Sequence[Glimpse]) -> list[list[float]]:
+        """Per glimpse, crossed depth over shown depth of the mask's middle, by partner."""
+        ratios: list[list[float]] = [[] for _ in glimpses]
+        rays = [np.median(glimpse.directions, axis=0)[None] for glimpse in glimpses]
+        for a, b in combinations(range(len(glimpses)), 2):
+            if glimpses[a].view == glimpses[b].view:
+                continue
+            _, depth_a, depth_b, good = self._approach(glimpses[a], rays[a], glimpses[b], rays[b])
+            if good[0]:
+                ratios[a].append(float(depth_a[0] / np.median(glimpses[a].depth)))
+                ratios[b].append(float(depth_b[0] / np.median(glimpses[b].depth)))
+        return ratios
+
+    def _factor(self, ratios: list[F64], middle: list[float]) -> float:
         together = np.concatenate(ratios) if ratios else np.empty(0)
         if len(together) < self.config.min_cells:
-            return 1.0
+            together = np.array(middle or [1.0])
         limit = self.config.max_correction
         return float(np.clip(np.median(together), 1 / limit, limit))

@@ -243,8 +243,8 @@ TABLE: tuple[Parameter, ...] = (
     ),
     Parameter(
         "humans.min_score",
-        0.5,
-        "Smallest probability with which the network must see a person.",
+        0.55,
+        "Smallest score of a person: the network's probability times the mean of the mask's.",
         0.0,
         1.0,
         dynamic=True,

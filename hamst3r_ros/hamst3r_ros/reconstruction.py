@@ -35,7 +35,7 @@ def reconstructor_config(values: Values) -> ReconstructorConfig:
         point_confidence=values["points.min_confidence"],
         max_points=values["points.max"],
         voxel=values["points.voxel"],
-        instances=InstancesConfig(min_probability=values["humans.min_score"]),
+        instances=InstancesConfig(min_score=values["humans.min_score"]),
         tracking=replace(
             tracking, timeout=timeout, new_timeout=min(tracking.new_timeout, timeout), fit=fit
         ),

@@ -115,6 +115,15 @@ def test_one_person_in_all_pairs_is_one():
     assert views[0].scores[1] == pytest.approx(expected, abs=1e-3)
 
 
+def test_who_is_not_sure_enough_over_all_pairs_is_nobody():
+    edges = [(0, 1), (0, 2)]
+    for probability, ids in ((0.52, {0}), (0.9, {0, 1})):
+        predictions = [pair(*edge, ["bob"], probability) for edge in edges]
+        for view in merge_instances(predictions, [GRID] * 3):
+            assert set(np.unique(view.instances)) == ids
+            assert set(view.scores) == ids - {0}
+
+
 def test_a_mask_ends_where_the_body_head_sees_no_body():
     prediction = pair(0, 1, ["ann"])
     body = prediction.body_logits_i.clone()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from people_data import camera_at, intrinsics, photograph, standing
@@ -56,7 +58,8 @@ def feed(tracker, time, people, cameras=(FRONT,), **options):
     views, alignment = see(people, cameras, **options)
     names = [f"cam{k}" for k in range(len(cameras))]
     pixel_maps = [np.diag([4.0, 4.0, 1.0])] * len(cameras)
-    return tracker.update(round(time * SECOND), views, alignment, names, pixel_maps)
+    people, maps, _ = tracker.update(round(time * SECOND), views, alignment, names, pixel_maps)
+    return people, maps
 
 
 def quick(**options) -> PeopleTracker:
@@ -208,7 +211,7 @@ def test_unplaced_views_do_not_count():
     views, alignment = see(people, (FRONT, SIDE))
     alignment.placed[1] = False
     alignment.T_world_cam[1, :3, 3] = 100.0
-    (person,), maps = quick().update(0, views, alignment, ["a", "b"], [np.eye(3)] * 2)
+    (person,), maps, _ = quick().update(0, views, alignment, ["a", "b"], [np.eye(3)] * 2)
     assert np.linalg.norm(person.position[:2]) < 0.3
     assert maps[1].any()  # the picture still shows who it is
 
@@ -217,7 +220,7 @@ def test_without_evidence_there_is_a_person_but_no_body():
     people = {"ann": standing((0.0, 0.0, HIP))}
     views, alignment = see(people)
     views[0].densepose[:] = np.nan
-    (person,), _ = PeopleTracker(BODY).update(0, views, alignment, ["a"], [np.eye(3)])
+    (person,), *_ = PeopleTracker(BODY).update(0, views, alignment, ["a"], [np.eye(3)])
     assert person.fit is None and person.joints.shape == (0, 3)
     assert np.linalg.norm(person.position - [0, 0, HIP]) < 0.3
 
@@ -245,6 +248,21 @@ def test_crossed_rays_correct_a_depth_a_fifth_too_large():
     )
     assert person.fit is not None
     assert np.linalg.norm(person.joints - truth, axis=1).mean() < 0.05
+
+
+@pytest.mark.parametrize("scales", [(1.3, 0.8), (0.7, 1.4)])
+def test_middles_of_masks_correct_depth_where_no_place_of_the_body_is_known(scales):
+    state = standing((0.1, 0.0, HIP), turn=-0.8)
+    views, alignment = see({"ann": state}, (FRONT, SIDE))
+    blank = [replace(view, densepose=np.full_like(view.densepose, np.nan)) for view in views]
+    depth = [d * np.float32(k) for d, k in zip(alignment.depth, scales, strict=True)]
+    (person,), maps, factors = PeopleTracker(BODY).update(
+        0, blank, replace(alignment, depth=depth), ["a", "b"], [np.eye(3)] * 2
+    )
+    assert np.linalg.norm(person.position - [0.1, 0, HIP]) < 0.2
+    for ids, factor, scale in zip(maps, factors, scales, strict=True):
+        assert factor[ids > 0] == pytest.approx(1 / scale, rel=0.08)
+        assert (factor[ids == 0] == 1).all()
 
 
 def test_flying_pixels_and_far_ones_are_dropped():
