@@ -27,6 +27,8 @@ F64 = NDArray[np.float64]
 # Seconds for which a camera's first images wait for its frame on TF: poses that are known from
 # the first frame set on spare the world a jump.
 TF_PATIENCE = 2.0
+# Period in seconds taken for that of a camera of which only one image came: many start slowly.
+FIRST_PERIOD = 2.0
 ASPECT_TOLERANCE = 0.01
 COEFFICIENTS = {"plumb_bob": (0, 4, 5), "rational_polynomial": (0, 8, 12, 14)}
 
@@ -140,7 +142,8 @@ class CameraInput:
         age = self.age()
         if age is None:
             return "qos_incompatible" if self._incompatible else "waiting_image"
-        if age > max_age + (self._pace.period or 0.0):
+        period = self._pace.period
+        if age > max_age + (FIRST_PERIOD if period is None else period):
             return "stale"
         return f"rejected:{self._rejected_why}" if self._rejected_why else "active"
 

@@ -125,11 +125,18 @@ def test_states_of_a_camera(problems):
     assert camera.state(1.0) == "qos_incompatible"
     camera.arrived(5)
     assert camera.state(1.0) == "active"
-    clock.now += 1.5
+    clock.now += 2.5  # how often it speaks is not known yet
+    assert camera.state(1.0) == "active"
+    clock.now += 1.0
     assert camera.state(1.0) == "stale"
-    camera.arrived(6)  # every 1.5 s, then
+    camera.arrived(6)
+    clock.now += 1.5
+    camera.arrived(7)  # every 1.5 s, then
     clock.now += 2.0
     assert camera.state(1.0) == "active"
+    clock.now += 1.0
+    assert camera.state(1.0) == "stale"
+    camera.arrived(8)
     broken = image(7, "a", picture(0))
     broken.encoding = "x"
     assert camera.frame(broken, None, nowhere) is None
