@@ -168,7 +168,12 @@ class Demo:
 
     def _watch(self, collector: DemoCollector) -> None:
         since: float | None = None
-        while since is None or time.monotonic() - since < self._options.seconds:
+        # To the end, and then until there is something to draw: a busy machine loses messages.
+        while (
+            since is None
+            or (watched := time.monotonic() - since) < self._options.seconds
+            or (not collector.complete and watched < self._options.seconds + PATIENCE)
+        ):
             code = self._group.poll(PERIOD)
             if code is not None:
                 raise DemoError(f"{self._group.ended_by or 'everything'} ended (exit code {code})")

@@ -70,7 +70,9 @@ class DemoCollector(Node):
         self._arrivals: deque[float] = deque(maxlen=200)
         self._status = Status()
         self._held: dict[tuple[str, str, int], object] = {}  # (kind, camera, stamp) -> message
-        self._best: tuple[tuple[int, int], dict[tuple[str, str, int], object], int] | None = None
+        self._best: tuple[tuple[int, int, int], dict[tuple[str, str, int], object], int] | None = (
+            None
+        )
         self._tf: dict[str, NDArray[np.float64]] = {}
         self._truth: dict[str, NDArray[np.float64]] = {}
         hear = self._hear
@@ -96,8 +98,14 @@ class DemoCollector(Node):
                 self._status.rate = (len(recent) - 1) / (recent[-1] - recent[0])
             return Status(**vars(self._status))
 
+    @property
+    def complete(self) -> bool:
+        """Whether a frame set was heard completely."""
+        with self._lock:
+            return self._best is not None
+
     def snapshot(self, title: str) -> Snapshot | None:
-        """The best frame set heard completely: with most bodies, then the newest; or None."""
+        """The best set heard completely: most bodies, most people, then the newest; or None."""
         with self._lock:
             if self._best is None:
                 return None
@@ -160,8 +168,8 @@ class DemoCollector(Node):
             if needed is None or not all(key in self._held for key in needed):
                 continue
             humans = self._held[("humans", "", stamp)]
-            bodies = sum(bool(h.betas) for h in _shown(humans))
-            score = (bodies, stamp)
+            shown = list(_shown(humans))
+            score = (sum(bool(human.betas) for human in shown), len(shown), stamp)
             if self._best is None or score > self._best[0]:
                 self._best = (score, {key: self._held[key] for key in needed}, stamp)
             for key in [key for key in self._held if key[2] <= stamp]:
