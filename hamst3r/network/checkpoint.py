@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
+import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,7 +41,9 @@ class Checkpoint:
 def shipped_weights() -> Path:
     """The compact network's file: in the repository, or where ``pip install`` puts it."""
     name = Path("weights") / "hamst3r_compact.safetensors"
-    places = (Path(__file__).parents[2], Path(sys.prefix) / "share" / "hamst3r")
+    user = sysconfig.get_path("data", sysconfig.get_preferred_scheme("user"))
+    installed = (Path(data) / "share" / "hamst3r" for data in (sysconfig.get_path("data"), user))
+    places = (Path(__file__).parents[2], *installed)
     return next((place / name for place in places if (place / name).is_file()), places[0] / name)
 
 
