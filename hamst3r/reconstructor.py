@@ -249,9 +249,10 @@ def _best_per_voxel(xyz: NDArray, confidence: NDArray, voxel: float) -> NDArray[
     return np.sort(order[first])
 
 
-def _movers(people: ViewPeople) -> NDArray[np.bool_]:
-    """Pixels on people, also on those that no instance mask claimed."""
-    return (people.instances > 0) | np.isfinite(people.densepose[..., 0])
+def _movers(people: ViewPeople) -> NDArray[np.int32]:
+    """Who is where; -1 on bodies that no instance mask claimed."""
+    unclaimed = (people.instances == 0) & np.isfinite(people.densepose[..., 0])
+    return np.where(unclaimed, -1, people.instances)
 
 
 def _view(

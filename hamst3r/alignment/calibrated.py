@@ -1,56 +1,40 @@
 """A calibrated rig: the poses are given, exactly; what is left to solve is the pairs' scale.
 
-Every pair has one scale s_e (the network's unit to metres). Four kinds of evidence, all linear in
-log s_e, are solved together, robustly: the known baseline over the one the pair shows (resection
-of the second view among its points; unlike triangulation this ignores a common rotation error),
-matched pixels triangulated with the known poses (which hold even where the network has the other
-camera in a wrong place), the ratio of the depths that two pairs give the same view, and, weakly,
-that the network was trained to be metric.
+Every pair has one scale s_e (the network's unit to metres). All evidence is linear in log s_e and
+solved together, robustly: the known baseline over the one the pair shows (resection of the second
+view among its points; unlike triangulation this ignores a common rotation error), people and
+matched pixels triangulated with the known poses (``evidence.py``; they hold even where the network
+has the other camera in a wrong place), the ratio of the depths that two pairs give the same view,
+and, weakly, that the network was trained to be metric.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
+from hamst3r.alignment.evidence import Evidence, evidence_of_matches, evidence_of_people
 from hamst3r.alignment.observations import Look, Observations
 from hamst3r.alignment.placement import Placement, Slot, scaling
 from hamst3r.alignment.resection import Resection, resect, weighted_median
-from hamst3r.geometry import invert, lengths, rotation_angle, transform
-from hamst3r.matching import reciprocal_matches
+from hamst3r.geometry import invert, rotation_angle, transform
 
 F64 = NDArray[np.float64]
 MIN_BASELINE = 1e-3
 # How weakly the network's own scale holds the solution: on a strange scene it may be far off.
 PRIOR_STD = 0.5
-# With baselines that leave the scale no more open than this, pixels need not be matched.
+# A scale no more open than this needs no more evidence.
 ENOUGH_STD = 0.05
 # Metres per network unit outside of this is no measurement but a failure.
 MIN_SCALE, MAX_SCALE = 0.2, 5.0
-# Triangulated matches: their rays meet within so many pixels, at an angle of at least this
-# (radians). Fewer, a smaller share of all (chance and likeness alone give up to 0.2), or more
-# scattered log ratios of depth (median deviation) are no evidence.
-MAX_RAY_GAP, MIN_PARALLAX = 1.5, np.deg2rad(2.0)
-MIN_MATCHES, MIN_SHARE, MAX_SCATTER = 16, 0.3, 0.35
-MATCHED_SAMPLES = 600
 # A second view whose own pixels miss its points by more (radians, median) was not recognised.
 MAX_RESECTION_ERROR = 0.05
 # Relative error of a second view's depths per radian by which its pixels miss.
 DEPTH_PER_RESECTION_ERROR = 5.0
-
-
-@dataclass(frozen=True)
-class _Evidence:
-    """``coefficients . log_scales = value`` with one standard deviation."""
-
-    pairs: tuple[tuple[int, float], ...]
-    value: float
-    std: float
 
 
 def place_calibrated(
@@ -86,9 +70,11 @@ def place_calibrated(
     ties = _ties(observations, depths, resected)
     evidence = list(_baseline_evidence(observations, T_world_cam, resected, depths))
     log_scales, std = _solve_scales(evidence, ties, len(observations.pairs), network_std)
-    if std is None or std > ENOUGH_STD:  # Matching costs more than all the rest.
-        evidence += _match_evidence(observations, T_world_cam, K, rays)
-        log_scales, std = _solve_scales(evidence, ties, len(observations.pairs), network_std)
+    # The costlier evidence is asked for only while the cheaper leaves the scale open.
+    for more in (evidence_of_people, evidence_of_matches):
+        if std is None or std > ENOUGH_STD:
+            evidence += more(observations, T_world_cam, K)
+            log_scales, std = _solve_scales(evidence, ties, len(observations.pairs), network_std)
     sane = (log_scales > np.log(MIN_SCALE)) & (log_scales < np.log(MAX_SCALE))
     if not sane.all():
         bad = np.exp(log_scales[~sane])
@@ -171,59 +157,14 @@ def _baseline_evidence(
             continue  # The network has the other camera somewhere else entirely.
         disagreement = np.arccos(min(cosine, 1.0)) + float(rotation_angle(known, shown))
         std = 0.03 + 0.03 * depth / lengths[1] + disagreement + found.error
-        yield _Evidence(((index, 1.0),), float(np.log(lengths[0] / lengths[1])), std)
-
-
-def _match_evidence(
-    observations: Observations,
-    T_world_cam: Sequence[F64],
-    K: Sequence[F64],
-    rays: Sequence[F64],
-):
-    for index, pair in enumerate(observations.pairs):
-        if pair.i == pair.j or pair.descriptors is None:
-            continue
-        grid = observations.grids[pair.i]
-        some = np.arange(0, len(grid.rows), max(1, len(grid.rows) // MATCHED_SAMPLES))
-        matches = reciprocal_matches(*pair.descriptors, grid.rows[some], grid.columns[some])
-        sample = some[matches.sample]
-        if len(sample) < MIN_MATCHES:
-            continue
-        pixels_j = np.column_stack([matches.pixels_j, np.ones(len(sample))])
-        T_i_j = invert(T_world_cam[pair.i]) @ T_world_cam[pair.j]
-        ray_i = rays[pair.i][sample]
-        ray_j = pixels_j @ np.linalg.inv(K[pair.j]).T @ T_i_j[:3, :3].T
-        z_i, z_j, gap = _triangulate(ray_i, ray_j, T_i_j[:3, 3])
-        cosine = np.einsum("nk,nk->n", ray_i, ray_j) / (lengths(ray_i) * lengths(ray_j))
-        shown = pair.first.X[sample, 2]
-        good = (z_i > 0) & (z_j > 0) & (shown > 0) & (cosine < np.cos(MIN_PARALLAX))
-        good &= gap * K[pair.i][0, 0] < MAX_RAY_GAP * z_i
-        if good.sum() < max(MIN_MATCHES, MIN_SHARE * len(sample)):
-            continue
-        ratio = np.log(z_i[good] / shown[good])
-        middle = float(np.median(ratio))
-        scatter = float(np.median(np.abs(ratio - middle)))
-        if scatter < MAX_SCATTER:
-            # Neighbouring pixels err alike: a quarter of them counts.
-            std = 0.03 + 1.5 * scatter / np.sqrt(good.sum() / 4)
-            yield _Evidence(((index, 1.0),), middle, std)
-
-
-def _triangulate(ray_i: F64, ray_j: F64, origin_j: F64) -> tuple[F64, F64, F64]:
-    """Where rays come closest: their lengths (in units of the rays) and the gap, (n,) each."""
-    ii, jj = (np.einsum("nk,nk->n", ray, ray) for ray in (ray_i, ray_j))
-    ij = np.einsum("nk,nk->n", ray_i, ray_j)
-    oi, oj = ray_i @ origin_j, ray_j @ origin_j
-    determinant = np.maximum(ii * jj - ij**2, 1e-12)
-    a, b = (jj * oi - ij * oj) / determinant, (ij * oi - ii * oj) / determinant
-    return a, b, lengths(a[:, None] * ray_i - b[:, None] * ray_j - origin_j)
+        yield Evidence(((index, 1.0),), float(np.log(lengths[0] / lengths[1])), std)
 
 
 def _ties(
     observations: Observations,
     depths: dict[Slot, tuple[F64, F64]],
     resected: dict[int, Resection],
-) -> list[_Evidence]:
+) -> list[Evidence]:
     """Two pairs that see one view give it the same depth."""
 
     def doubt(slot: Slot) -> float:
@@ -248,12 +189,12 @@ def _ties(
             middle = weighted_median(ratio, w)
             spread = weighted_median(np.abs(ratio - middle), w)
             std = 0.02 + 0.5 * spread + doubt(first) + doubt(second)
-            ties.append(_Evidence(((first[0], 1.0), (second[0], -1.0)), middle, std))
+            ties.append(Evidence(((first[0], 1.0), (second[0], -1.0)), middle, std))
     return ties
 
 
 def _solve_scales(
-    baselines: list[_Evidence], ties: list[_Evidence], pairs: int, network_std: float
+    baselines: list[Evidence], ties: list[Evidence], pairs: int, network_std: float
 ) -> tuple[F64, float | None]:
     """Log scale per pair, and the relative standard deviation of the whole.
 
@@ -262,7 +203,7 @@ def _solve_scales(
     if pairs == 0 or not baselines:
         return np.zeros(pairs), None
     # One opinion of the network, shared among its pairs.
-    prior = [_Evidence(((k, 1.0),), 0.0, PRIOR_STD * np.sqrt(pairs)) for k in range(pairs)]
+    prior = [Evidence(((k, 1.0),), 0.0, PRIOR_STD * np.sqrt(pairs)) for k in range(pairs)]
     evidence = [*baselines, *ties, *prior]
     A, b = np.zeros((len(evidence), pairs)), np.zeros(len(evidence))
     for row, item in enumerate(evidence):

@@ -109,8 +109,9 @@ class Aligner:
             frames: The frame set; ``images`` and ``movers`` are in its order.
             images: As the network saw them.
             predictions: :class:`hamst3r.engine.PairPrediction` of pairs of these views.
-            movers: Per view (gh, gw), non-zero where something moves by itself. Kept out of what
-                must be rigid; its depth is fused all the same.
+            movers: Per view (gh, gw) who moves by itself: numbers > 0 are the same in all views,
+                -1 is somebody; or bool, where something does. Kept out of what must be rigid;
+                its depth is fused all the same.
 
         Raises:
             ValueError: Lengths that do not belong together. Bad predictions never raise.

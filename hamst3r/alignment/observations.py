@@ -31,6 +31,7 @@ class ViewGrid:
         shape: (gh, gw) of the output grid.
         rows, columns: (S,) sampled pixels.
         mover: (S,) bool, the sample is on something that moves by itself (a person).
+        people: (gh, gw) int32 who that is: > 0 the same in all views, -1 somebody, 0 nobody.
     """
 
     name: str
@@ -38,6 +39,7 @@ class ViewGrid:
     rows: NDArray[np.intp]
     columns: NDArray[np.intp]
     mover: NDArray[np.bool_]
+    people: NDArray[np.int32]
 
     @property
     def pixels(self) -> F64:
@@ -131,7 +133,7 @@ def observe(
     Args:
         names: Of the cameras; shapes: (gh, gw) of their grids.
         predictions: :class:`hamst3r.engine.PairPrediction`, on any device.
-        movers: Per view (gh, gw), non-zero where something moves by itself.
+        movers: Per view (gh, gw): who moves by itself (see :attr:`ViewGrid.people`), or bool.
         samples: Pixels per view that the solver sees, about.
     """
     grids = tuple(
@@ -166,7 +168,9 @@ def _grid(name: str, shape: tuple[int, int], mover: NDArray, samples: int) -> Vi
     stride = max(1, round(float(np.sqrt(shape[0] * shape[1] / samples))))
     rows, columns = np.mgrid[stride // 2 : shape[0] : stride, stride // 2 : shape[1] : stride]
     rows, columns = rows.ravel(), columns.ravel()
-    return ViewGrid(name, shape, rows, columns, np.asarray(mover)[rows, columns] > 0)
+    people = np.asarray(mover)
+    people = -people.astype(np.int32) if people.dtype == bool else people.astype(np.int32)
+    return ViewGrid(name, shape, rows, columns, people[rows, columns] != 0, people)
 
 
 def _clean(points, confidence, own: bool) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

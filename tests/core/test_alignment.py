@@ -147,6 +147,22 @@ def test_matches_make_a_calibrated_rig_metric_when_second_views_are_garbage(seed
     assert without.scale_source is ScaleSource.NETWORK
 
 
+@pytest.mark.parametrize("seed", [10, 11])
+def test_people_make_a_calibrated_rig_metric_when_second_views_are_garbage(seed):
+    room = make_room(4, seed)
+    predictions = [
+        garbage(replace(p, pts_i=1.7 * p.pts_i), k)
+        for k, p in enumerate(predict(room, PAIRS, seed))
+    ]
+    result = align(room, predictions, poses=True, movers=room.people)
+    assert result.scale_source is ScaleSource.CALIBRATION
+    ratios = [d[d > 0] / t[d > 0] for d, t in zip(result.depth, room.depth, strict=True)]
+    assert np.median(np.concatenate(ratios)) == pytest.approx(1, abs=0.15)
+    assert 0.05 < result.scale_std < 0.3
+    nameless = align(room, predictions, poses=True, movers=[ids > 0 for ids in room.people])
+    assert nameless.scale_source is ScaleSource.NETWORK
+
+
 def test_calibrated_poses_survive_any_prediction():
     room = make_room(4, 10)
     noise = [garbage(p, k) for k, p in enumerate(predict(room, PAIRS, 10))]
