@@ -98,11 +98,12 @@ def _instances(
     instances = output.instances[-1]
     accepted = instances.class_logits[pair].softmax(-1)[:, 1] > 0.5
     winners: list[dict[int, int]] = []
-    for logits, truth in (
-        (instances.mask_logits_i[pair], target.i.instances[pair]),
-        (instances.mask_logits_j[pair], target.j.instances[pair]),
+    for logits, body, truth in (
+        (instances.mask_logits_i[pair], output.i.body_logits[pair], target.i.instances[pair]),
+        (instances.mask_logits_j[pair], output.j.body_logits[pair], target.j.instances[pair]),
     ):
-        masks = (logits > 0) & accepted[:, None, None]
+        # As in people/instances.py: the body head may object to what a query claims.
+        masks = (logits + body.clamp(max=0) > 0) & accepted[:, None, None]
         people = [p for p in truth.unique().tolist() if p and int((truth == p).sum()) > 40]
         won: dict[int, int] = {}
         for person in people:
