@@ -70,9 +70,9 @@ def place_calibrated(
     ties = _ties(observations, depths, resected)
     evidence = list(_baseline_evidence(observations, T_world_cam, resected, depths))
     log_scales, std = _solve_scales(evidence, ties, len(observations.pairs), network_std)
-    # The costlier evidence is asked for only while the cheaper leaves the scale open.
-    for more in (evidence_of_people, evidence_of_matches):
-        if std is None or std > ENOUGH_STD:
+    # Matching takes longer than all the rest: only where nothing else tells the scale.
+    for more, enough in ((evidence_of_people, ENOUGH_STD), (evidence_of_matches, network_std)):
+        if std is None or std > enough:
             evidence += more(observations, T_world_cam, K)
             log_scales, std = _solve_scales(evidence, ties, len(observations.pairs), network_std)
     sane = (log_scales > np.log(MIN_SCALE)) & (log_scales < np.log(MAX_SCALE))
