@@ -30,16 +30,20 @@ class ViewGrid:
         name: Of the camera.
         shape: (gh, gw) of the output grid.
         rows, columns: (S,) sampled pixels.
-        mover: (S,) bool, the sample is on something that moves by itself (a person).
-        people: (gh, gw) int32 who that is: > 0 the same in all views, -1 somebody, 0 nobody.
+        people: (gh, gw) int32 who moves by itself there: > 0 the same in all views, -1 somebody,
+            0 nobody.
     """
 
     name: str
     shape: tuple[int, int]
     rows: NDArray[np.intp]
     columns: NDArray[np.intp]
-    mover: NDArray[np.bool_]
     people: NDArray[np.int32]
+
+    @property
+    def mover(self) -> NDArray[np.bool_]:
+        """(S,) the sample is on something that moves by itself."""
+        return self.people[self.rows, self.columns] != 0
 
     @property
     def pixels(self) -> F64:
@@ -170,7 +174,7 @@ def _grid(name: str, shape: tuple[int, int], mover: NDArray, samples: int) -> Vi
     rows, columns = rows.ravel(), columns.ravel()
     people = np.asarray(mover)
     people = -people.astype(np.int32) if people.dtype == bool else people.astype(np.int32)
-    return ViewGrid(name, shape, rows, columns, people[rows, columns] != 0, people)
+    return ViewGrid(name, shape, rows, columns, people)
 
 
 def _clean(points, confidence, own: bool) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
