@@ -70,6 +70,27 @@ def project(points_cam: NDArray, K: F64) -> F64:
     return (points / z) @ K[:2].T
 
 
+def closest_approach(rays_a: F64, rays_b: F64, base: F64) -> tuple[F64, F64, F64, F64]:
+    """Where rays of two origins come closest.
+
+    Args:
+        rays_a, rays_b: (n, 3) in common axes, of any length. base: (3,) origin b minus origin a.
+
+    Returns:
+        (n,) each: factors along the rays of a and of b (depths, where rays have unit depth), the
+        gap between the two points, and the cosine of the rays' angle.
+    """
+    aa, bb, ab = (
+        np.einsum("nk,nk->n", x, y)
+        for x, y in ((rays_a, rays_a), (rays_b, rays_b), (rays_a, rays_b))
+    )
+    determinant = np.maximum(aa * bb - ab**2, 1e-12)
+    along_a = (bb * (rays_a @ base) - ab * (rays_b @ base)) / determinant
+    along_b = (ab * (rays_a @ base) - aa * (rays_b @ base)) / determinant
+    gap = lengths(along_a[:, None] * rays_a - along_b[:, None] * rays_b - base)
+    return along_a, along_b, gap, ab / np.sqrt(aa * bb)
+
+
 def rotation_angle(T_a: F64, T_b: F64) -> F64:
     """Angle in radians between the rotations of two rigid transforms (also of stacks)."""
     relative = np.swapaxes(T_a[..., :3, :3], -1, -2) @ T_b[..., :3, :3]

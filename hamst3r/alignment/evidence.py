@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hamst3r.alignment.observations import Observations, Pair
-from hamst3r.geometry import invert, lengths, pixel_rays
+from hamst3r.geometry import closest_approach, invert, pixel_rays
 from hamst3r.matching import reciprocal_matches
 
 F64 = NDArray[np.float64]
@@ -118,11 +118,4 @@ def _meet(
         (n,) each: depth in camera i, in camera j, gap in metres, cosine of the angle between.
     """
     T_i_j = invert(T_world_cam[pair.i]) @ T_world_cam[pair.j]
-    origin, turned = T_i_j[:3, 3], ray_j @ T_i_j[:3, :3].T
-    ii, jj = (np.einsum("nk,nk->n", ray, ray) for ray in (ray_i, turned))
-    ij = np.einsum("nk,nk->n", ray_i, turned)
-    oi, oj = ray_i @ origin, turned @ origin
-    determinant = np.maximum(ii * jj - ij**2, 1e-12)
-    a, b = (jj * oi - ij * oj) / determinant, (ij * oi - ii * oj) / determinant
-    gap = lengths(a[:, None] * ray_i - b[:, None] * turned - origin)
-    return a, b, gap, ij / np.sqrt(ii * jj)
+    return closest_approach(ray_i, ray_j @ T_i_j[:3, :3].T, T_i_j[:3, 3])

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from hamst3r.geometry import closest_approach
 from hamst3r.people.body import BodyModel
 from hamst3r.people.lifting import Glimpse
 
@@ -148,17 +149,12 @@ class Triangulator:
         Directions have unit depth, so the factors along them are the depths in each camera.
         """
         base = b.T_world_cam[:3, 3] - a.T_world_cam[:3, 3]
-        aa, bb, ab = (da * da).sum(1), (db * db).sum(1), (da * db).sum(1)
-        determinant = np.maximum(aa * bb - ab**2, 1e-12)
-        depth_a = (bb * (da @ base) - ab * (db @ base)) / determinant
-        depth_b = (ab * (da @ base) - aa * (db @ base)) / determinant
+        depth_a, depth_b, gap, cosine = closest_approach(da, db, base)
         on_a = a.T_world_cam[:3, 3] + da * depth_a[:, None]
         on_b = b.T_world_cam[:3, 3] + db * depth_b[:, None]
-        gap = np.linalg.norm(on_a - on_b, axis=1) / 2
-        sine = np.sqrt(determinant / (aa * bb))
         nearest = np.minimum(depth_a, depth_b)
-        good = (nearest > 0.1) & (gap < self.config.max_error * nearest)
-        good &= sine > np.sin(self.config.min_angle)
+        good = (nearest > 0.1) & (gap / 2 < self.config.max_error * nearest)
+        good &= np.abs(cosine) < np.cos(self.config.min_angle)
         return (on_a + on_b) / 2, depth_a, depth_b, good
 
     def _middle_ratios(self, glimpses: Sequence[Glimpse]) -> list[list[float]]:

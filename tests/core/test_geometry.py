@@ -120,3 +120,17 @@ def test_mean_rotation_is_between():
     np.testing.assert_allclose(
         g.mean_rotation(turns), Rotation.from_euler("z", 0.2).as_matrix(), atol=1e-12
     )
+
+
+def test_rays_that_cross_meet_there_and_others_leave_their_gap():
+    here, there = np.zeros(3), np.array([2.0, 0.5, -1.0])
+    places = np.random.default_rng(0).normal(size=(20, 3)) + [0, 0, 5]
+    rays_a, rays_b = places / 3, (places - there) / 7
+    along_a, along_b, gap, cosine = g.closest_approach(rays_a, rays_b, there - here)
+    np.testing.assert_allclose(along_a, 3, rtol=1e-9)
+    np.testing.assert_allclose(along_b, 7, rtol=1e-9)
+    assert (gap < 1e-9).all() and (np.abs(cosine) < 1).all()
+    # Along x at y = 0, and along y at x = 4 and z = 1: a gap of one metre.
+    x, y, base = np.array([[2.0, 0, 0]]), np.array([[0, 1.0, 0]]), np.array([4.0, -3, 1])
+    found = g.closest_approach(x, y, base)
+    np.testing.assert_allclose(np.concatenate(found), [2, 3, 1, 0], atol=1e-12)
