@@ -124,7 +124,7 @@ def test_mean_rotation_is_between():
 
 def test_rays_that_cross_meet_there_and_others_leave_their_gap():
     here, there = np.zeros(3), np.array([2.0, 0.5, -1.0])
-    places = np.random.default_rng(0).normal(size=(20, 3)) + [0, 0, 5]
+    places = np.random.default_rng(0).normal([0, 0, 5], size=(20, 3))
     rays_a, rays_b = places / 3, (places - there) / 7
     along_a, along_b, gap, cosine = g.closest_approach(rays_a, rays_b, there - here)
     np.testing.assert_allclose(along_a, 3, rtol=1e-9)
