@@ -32,7 +32,7 @@ class InstancesConfig:
     """
 
     min_probability: float = 0.5
-    min_score: float = 0.55
+    min_score: float = 0.6
     min_pixels: int = 24
     min_kept: float = 0.5
     min_iou: float = 0.35

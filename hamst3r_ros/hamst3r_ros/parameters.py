@@ -243,7 +243,7 @@ TABLE: tuple[Parameter, ...] = (
     ),
     Parameter(
         "humans.min_score",
-        0.55,
+        0.6,
         "Smallest score of a person: the network's probability times the mean of the mask's.",
         0.0,
         1.0,
