@@ -162,8 +162,11 @@ def observe(
         edge = len(pairs)
         first = _look(i, edge, True, *maps[0], grids[i])
         second = _look(j, edge, i == j, *maps[1], grids[j])
-        descriptors = prediction.desc_i, prediction.desc_j
-        fits = all(d.shape[:2] == grids[v].shape for v, d in zip((i, j), descriptors, strict=True))
+        descriptors = prediction.desc_i, prediction.desc_j  # None from networks without
+        fits = all(
+            d is not None and d.shape[:2] == grids[v].shape
+            for v, d in zip((i, j), descriptors, strict=True)
+        )
         pairs.append(Pair(i, j, first, second, descriptors if fits else None))
     return Observations(grids, tuple(pairs), tuple(notes))
 

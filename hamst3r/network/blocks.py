@@ -14,29 +14,33 @@ NORM_EPS = 1e-6
 EXPLICIT_LIMIT = 512 * 512
 
 
+Rope = tuple[Tensor, Tensor]
+
+
 @lru_cache(maxsize=64)
 def rope_table(
-    height: int, width: int, head_dim: int, base: float, device: torch.device
-) -> tuple[Tensor, Tensor]:
+    height: int, width: int, head_dim: int, base: float, device: torch.device, dtype: torch.dtype
+) -> Rope:
     """Cosines and sines (N, head_dim) of the 2-D rotary embedding for a grid of tokens.
 
     The first half of a head's channels turns with the row, the second with the column; inside a
     half, channel c pairs with c + quarter ("rotate half"), as in CroCo v2 (arXiv 2211.10408).
     """
     quarter = head_dim // 4
-    frequency = base ** (-torch.arange(quarter, device=device, dtype=torch.float32) / quarter)
-    rows, columns = torch.meshgrid(
-        torch.arange(height, device=device, dtype=torch.float32),
-        torch.arange(width, device=device, dtype=torch.float32),
-        indexing="ij",
-    )
-    row_angle = rows.reshape(-1, 1) * frequency
-    column_angle = columns.reshape(-1, 1) * frequency
-    angle = torch.cat([row_angle, row_angle, column_angle, column_angle], -1)
-    return angle.cos(), angle.sin()
+    with torch.inference_mode(False):  # The table is kept, and training may read it, too.
+        frequency = base ** (-torch.arange(quarter, device=device, dtype=torch.float32) / quarter)
+        rows, columns = torch.meshgrid(
+            torch.arange(height, device=device, dtype=torch.float32),
+            torch.arange(width, device=device, dtype=torch.float32),
+            indexing="ij",
+        )
+        row_angle = rows.reshape(-1, 1) * frequency
+        column_angle = columns.reshape(-1, 1) * frequency
+        angle = torch.cat([row_angle, row_angle, column_angle, column_angle], -1)
+        return angle.cos().to(dtype), angle.sin().to(dtype)
 
 
-def apply_rope(x: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
+def apply_rope(x: Tensor, table: Rope) -> Tensor:
     """Rotate queries or keys (B, heads, N, head_dim) by the table of their positions."""
     cos, sin = (part.to(x.dtype) for part in table)
     a, b, c, d = x.chunk(4, -1)
@@ -74,7 +78,7 @@ class SelfAttention(nn.Module):
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor] | None) -> Tensor:
+    def forward(self, x: Tensor, rope: Rope | None) -> Tensor:
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         if rope is not None:
             q, k = apply_rope(q, rope), apply_rope(k, rope)
@@ -98,8 +102,8 @@ class CrossAttention(nn.Module):
         x: Tensor,
         key: Tensor,
         value: Tensor,
-        rope: tuple[Tensor, Tensor] | None = None,
-        key_rope: tuple[Tensor, Tensor] | None = None,
+        rope: Rope | None = None,
+        key_rope: Rope | None = None,
         mask: Tensor | None = None,
     ) -> Tensor:
         """Attend x (B, N, D) to key, value (B, M, D); ``mask`` (B, 1, N, M) is True to look at."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from hamst3r.network.blocks import MLP, NORM_EPS, CrossAttention, SelfAttention, rope_table
+from hamst3r.network.blocks import MLP, NORM_EPS, CrossAttention, Rope, SelfAttention, rope_table
 from hamst3r.network.config import NetworkConfig
 
 
@@ -25,8 +25,8 @@ class DecoderBlock(nn.Module):
         self,
         x: Tensor,
         other: Tensor,
-        rope: tuple[Tensor, Tensor],
-        other_rope: tuple[Tensor, Tensor],
+        rope: Rope,
+        other_rope: Rope,
     ) -> Tensor:
         x = x + self.attn(self.norm1(x), rope)
         y = self.norm_y(other)
@@ -52,15 +52,24 @@ class TwinDecoder(nn.Module):
         tokens_j: Tensor,
         grid_i: tuple[int, int],
         grid_j: tuple[int, int],
-    ) -> tuple[Tensor, Tensor]:
-        """Decode encoder tokens (B, N, encoder_dim) of both views to (B, N, decoder_dim)."""
+    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """Decode encoder tokens (B, N, encoder_dim) of both views.
+
+        Returns:
+            For each view tokens (B, N, decoder_dim): after the layers ``config.taps``, as they
+            are, and after the last layer, normed.
+        """
         config = self.config
         head_dim = config.decoder_dim // config.decoder_heads
+        x_i, x_j = self.embed(tokens_i), self.embed(tokens_j)
         rope_i, rope_j = (
-            rope_table(*grid, head_dim, config.rope_base, tokens_i.device)
+            rope_table(*grid, head_dim, config.rope_base, x_i.device, x_i.dtype)
             for grid in (grid_i, grid_j)
         )
-        x_i, x_j = self.embed(tokens_i), self.embed(tokens_j)
-        for block_i, block_j in zip(self.blocks, self.blocks2, strict=True):
+        taps: list[tuple[Tensor, Tensor]] = []
+        for layer, (block_i, block_j) in enumerate(zip(self.blocks, self.blocks2, strict=True), 1):
             x_i, x_j = block_i(x_i, x_j, rope_i, rope_j), block_j(x_j, x_i, rope_j, rope_i)
-        return self.norm(x_i), self.norm(x_j)
+            if layer in config.taps:
+                taps.append((x_i, x_j))
+        tapped_i, tapped_j = (tuple(pair[side] for pair in taps) for side in range(2))
+        return (*tapped_i, self.norm(x_i)), (*tapped_j, self.norm(x_j))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -12,18 +13,23 @@ from torch import Tensor, nn
 from hamst3r.network.blocks import MLP, NORM_EPS, CrossAttention, SelfAttention
 from hamst3r.network.config import NetworkConfig
 
-# exp() of anything above would overflow bfloat16's useful range long before it meant anything.
-MAX_LOG_DEPTH = 6.0
-MAX_LOG_CONFIDENCE = 8.0
+# Beyond these the exponentials below would overflow long after they stopped meaning anything.
+MAX_LOG_DEPTH = 16.0
+MAX_LOG_CONFIDENCE = 16.0
 
 
 class PixelHead(nn.Module):
-    """One linear layer and a pixel shuffle: tokens (B, N, D) to maps (B, gh, gw, C)."""
+    """A map per token and a pixel shuffle: tokens (B, N, D) to maps (B, gh, gw, C).
 
-    def __init__(self, dim: int, channels: int, subpixels: int) -> None:
+    Args:
+        hidden: Width of an MLP's hidden layer; 0 = one linear layer.
+    """
+
+    def __init__(self, dim: int, channels: int, subpixels: int, hidden: int = 0) -> None:
         super().__init__()
         self.channels, self.subpixels = channels, subpixels
-        self.proj = nn.Linear(dim, channels * subpixels**2)
+        out = channels * subpixels**2
+        self.proj = MLP(dim, hidden, out) if hidden else nn.Linear(dim, out)
 
     def forward(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
         rows, columns = grid
@@ -34,13 +40,19 @@ class PixelHead(nn.Module):
 
 
 class PointHead(nn.Module):
-    """Pointmap and its confidence (DUSt3R's activations: expm1 along the ray, 1 + exp)."""
+    """Pointmap and its confidence (DUSt3R's activations: expm1 along the ray, 1 + exp).
 
-    def __init__(self, dim: int, subpixels: int) -> None:
+    Args:
+        head: Tokens and grid to maps of 4 channels.
+    """
+
+    def __init__(self, head: nn.Module) -> None:
         super().__init__()
-        self.head = PixelHead(dim, 4, subpixels)
+        self.head = head
 
-    def forward(self, tokens: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, tokens: Tensor | Sequence[Tensor], grid: tuple[int, int]
+    ) -> tuple[Tensor, Tensor]:
         x = self.head(tokens, grid).float()
         xyz, logit = x[..., :3], x[..., 3]
         # The square root's gradient is infinite at zero: keep the norm away from it.
@@ -50,14 +62,16 @@ class PointHead(nn.Module):
 
 
 class DescriptorHead(nn.Module):
-    """Unit descriptors for matching and their confidence (MASt3R, ECCV 2024)."""
+    """Unit descriptors for matching and, if ``confident``, their confidence (MASt3R, ECCV 2024)."""
 
-    def __init__(self, dim: int, channels: int, subpixels: int) -> None:
+    def __init__(self, head: PixelHead, confident: bool) -> None:
         super().__init__()
-        self.head = PixelHead(dim, channels + 1, subpixels)
+        self.head, self.confident = head, confident
 
-    def forward(self, tokens: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    def forward(self, tokens: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor | None]:
         x = self.head(tokens, grid).float()
+        if not self.confident:
+            return F.normalize(x, dim=-1), None
         return F.normalize(x[..., :-1], dim=-1), x[..., -1].clamp(max=MAX_LOG_CONFIDENCE).exp()
 
 

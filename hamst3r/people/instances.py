@@ -85,6 +85,8 @@ def merge_instances(
         ValueError: A prediction's grid is not its view's.
     """
     config = config or InstancesConfig()
+    # Networks without human heads see no people.
+    predictions = [p for p in predictions if p.person_prob is not None]
     votes: list[_Vote] = []
     scores: dict[Node, float] = {}
     for pair, prediction in enumerate(predictions):
@@ -126,13 +128,13 @@ def _pair_instances(
 
     A score is Mask2Former's: person probability times mean mask probability within the mask.
     """
-    person = _array(prediction.person_prob)
+    person = _array(_there(prediction.person_prob))
     accepted = np.flatnonzero(person >= config.min_probability)
     votes: list[_Vote] = []
     inside: dict[int, list[NDArray[np.float32]]] = defaultdict(list)
     for view, logits, body in (
-        (prediction.i, prediction.mask_logits_i, prediction.body_logits_i),
-        (prediction.j, prediction.mask_logits_j, prediction.body_logits_j),
+        (prediction.i, _there(prediction.mask_logits_i), _there(prediction.body_logits_i)),
+        (prediction.j, _there(prediction.mask_logits_j), _there(prediction.body_logits_j)),
     ):
         if tuple(logits.shape[1:]) != tuple(grids[view]):
             raise ValueError(
@@ -255,14 +257,22 @@ def _fuse_densepose(
             (p.i, p.densepose_i, p.body_logits_i, p.conf_i),
             (p.j, p.densepose_j, p.body_logits_j, p.conf_j),
         ):
+            probability = _there(body).sigmoid()
             estimates[view].append(
-                DensePoseEstimate(_array(coordinates), _array(body.sigmoid()), _array(confidence))
+                DensePoseEstimate(
+                    _array(_there(coordinates)), _array(probability), _array(confidence)
+                )
             )
     return {view: fuse(estimates[view]) for view in range(views) if estimates[view]}
 
 
 def _no_densepose(grid: tuple[int, int]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     return np.full((*grid, 3), np.nan, dtype=np.float32), np.zeros(grid, dtype=np.float32)
+
+
+def _there(tensor: Tensor | None) -> Tensor:
+    assert tensor is not None  # :func:`merge_instances` keeps only predictions with people
+    return tensor
 
 
 def _array(tensor: Tensor) -> NDArray[np.float32]:

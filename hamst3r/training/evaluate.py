@@ -21,7 +21,7 @@ from hamst3r.network.hamst3r import HAMSt3R, PairOutput, ViewOutput
 from hamst3r.people.body import anny24
 from hamst3r.synthetic.generator import SceneGenerator
 from hamst3r.training.dataset import PairSampler, SceneStore, render_scenes
-from hamst3r.training.losses import PairTarget, ViewTarget
+from hamst3r.training.losses import PairTarget, ViewTarget, trained
 
 HELD_OUT = 900_000
 
@@ -84,11 +84,11 @@ def _geometry(
 def _body(
     values: dict[str, list[float]], view: ViewOutput, truth: ViewTarget, pair: int, extent: Tensor
 ) -> None:
-    found, body = view.body_logits[pair] > 0, truth.body[pair]
+    found, body = trained(view.body_logits)[pair] > 0, truth.body[pair]
     union = (found | body).sum()
     if body.sum() > 30:
         values["body_iou"].append(float((found & body).sum() / union))
-        error = (view.densepose[pair][body] - truth.densepose[pair][body]) * extent
+        error = (trained(view.densepose)[pair][body] - truth.densepose[pair][body]) * extent
         values["densepose_m"].append(float(error.norm(dim=-1).mean()))
 
 
@@ -99,8 +99,16 @@ def _instances(
     accepted = instances.class_logits[pair].softmax(-1)[:, 1] > 0.5
     winners: list[dict[int, int]] = []
     for logits, body, truth in (
-        (instances.mask_logits_i[pair], output.i.body_logits[pair], target.i.instances[pair]),
-        (instances.mask_logits_j[pair], output.j.body_logits[pair], target.j.instances[pair]),
+        (
+            instances.mask_logits_i[pair],
+            trained(output.i.body_logits)[pair],
+            target.i.instances[pair],
+        ),
+        (
+            instances.mask_logits_j[pair],
+            trained(output.j.body_logits)[pair],
+            target.j.instances[pair],
+        ),
     ):
         # As in people/instances.py: the body head may object to what a query claims.
         masks = (logits + body.clamp(max=0) > 0) & accepted[:, None, None]

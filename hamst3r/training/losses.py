@@ -94,6 +94,13 @@ def total_loss(
     return loss, {name: float(value.detach()) for name, value in parts.items()}
 
 
+def trained(value: Tensor | None) -> Tensor:
+    """An output that training needs; ValueError from a network that lacks its head."""
+    if value is None:
+        raise ValueError("only networks with descriptors and human heads can be trained")
+    return value
+
+
 def log_warp(points: Tensor) -> Tensor:
     """Points moved along their rays to the logarithm of their distance: p / |p| * log1p |p|."""
     norm = (points.square().sum(-1, keepdim=True) + 1e-12).sqrt()
@@ -112,12 +119,10 @@ def _points(view: ViewOutput, target: ViewTarget, weights: LossWeights) -> Tenso
 def _match(i: ViewOutput, j: ViewOutput, matches: Tensor, weights: LossWeights) -> Tensor:
     """InfoNCE in both directions, negatives from the same pair."""
     pairs = matches[:, 0].unique()
-    if len(pairs) == 0:
-        return i.descriptors.sum() * 0
-    losses = []
     # Indexing a pair at a time would fill a gradient of the whole batch for every pair.
-    descriptors = [view.descriptors.flatten(1, 2).unbind(0) for view in (i, j)]
-    confidences = [view.descriptor_confidence.flatten(1).unbind(0) for view in (i, j)]
+    descriptors = [trained(view.descriptors).flatten(1, 2).unbind(0) for view in (i, j)]
+    confidences = [trained(view.descriptor_confidence).flatten(1).unbind(0) for view in (i, j)]
+    losses = []
     for pair in pairs.tolist():
         rows = matches[matches[:, 0] == pair]
         if len(rows) < 8:
@@ -131,18 +136,19 @@ def _match(i: ViewOutput, j: ViewOutput, matches: Tensor, weights: LossWeights) 
             part[pair][rows[:, side + 1]] for side, part in enumerate(confidences)
         )
         losses.append((nce * confidence - weights.match_alpha * confidence.log()).mean())
-    return torch.stack(losses).mean() if losses else i.descriptors.sum() * 0
+    return torch.stack(losses).mean() if losses else i.points.sum() * 0
 
 
 def _bodies(output: PairOutput, target: PairTarget) -> tuple[Tensor, Tensor]:
     squared, entropy = [], []
     for view, truth in ((output.i, target.i), (output.j, target.j)):
-        body = truth.body
+        body, densepose = truth.body, trained(view.densepose)
         if body.any():
-            squared.append((view.densepose[body] - truth.densepose[body]).square().sum(-1))
-        entropy.append(F.binary_cross_entropy_with_logits(view.body_logits, body.float()))
-    densepose = torch.cat(squared).mean() if squared else output.i.densepose.sum() * 0
-    return densepose, torch.stack(entropy).mean()
+            squared.append((densepose[body] - truth.densepose[body]).square().sum(-1))
+        logits = trained(view.body_logits)
+        entropy.append(F.binary_cross_entropy_with_logits(logits, body.float()))
+    error = torch.cat(squared).mean() if squared else output.i.points.sum() * 0
+    return error, torch.stack(entropy).mean()
 
 
 def _instances(

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from test_network import SMALL
 
-from hamst3r.network.hamst3r import HAMSt3R, PairOutput, ViewOutput
+from hamst3r.network.hamst3r import Features, HAMSt3R, PairOutput, ViewOutput
 from hamst3r.network.heads import InstanceOutput
 from hamst3r.training.losses import LossWeights, PairTarget, ViewTarget, log_warp, total_loss
 
@@ -47,6 +47,7 @@ def perfect(truth: PairTarget, queries: int = 4) -> PairOutput:
                 torch.ones(batch, height, width),
                 view.densepose,
                 torch.where(view.body, 30.0, -30.0),
+                Features(torch.empty(0), (height, width)),
             )
         )
     masks = []

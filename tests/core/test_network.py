@@ -66,7 +66,7 @@ def test_stride_one_is_the_papers_resolution():
 
 
 def test_rope_sees_relative_positions_only():
-    cos, sin = rope_table(6, 7, 16, 100.0, torch.device("cpu"))
+    cos, sin = rope_table(6, 7, 16, 100.0, torch.device("cpu"), torch.float32)
     torch.manual_seed(0)
     q, k = torch.randn(16), torch.randn(16)
 
