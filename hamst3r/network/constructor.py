@@ -1,4 +1,4 @@
-"""Constructor strings of public checkpoints, such as ``Net(head_type='dpt', conf=('exp', 1, inf))``.
+"""Constructor strings of public checkpoints: ``Net(head_type='dpt', conf_mode=('exp', 1, inf))``.
 
 The reference code evaluates them. Here they are parsed: a name, and keyword arguments that are
 literals. A file cannot make us run anything.
@@ -41,7 +41,9 @@ def parse_constructor(text: str) -> tuple[str, dict[str, Any]]:
 
 
 def _literal(node: ast.expr, name: str) -> Any:
-    if isinstance(node, ast.Constant) and isinstance(node.value, (str, int, float, bool, type(None))):
+    if isinstance(node, ast.Constant) and isinstance(
+        node.value, (str, int, float, bool, type(None))
+    ):
         return node.value
     if isinstance(node, ast.Name) and node.id == "inf":
         return math.inf

@@ -1,4 +1,4 @@
-"""Public checkpoints in our network: what their descriptions mean and what their tensors are called.
+"""Public checkpoints in our network: what their descriptions mean, how their tensors are called.
 
 DUSt3R and MASt3R (naver), and MASt3R's decoders on the encoder of DUNE. Facts from their papers
 and from the files themselves; outputs are checked against ``../shared/parity`` by
@@ -71,20 +71,30 @@ class Converted:
 
 
 def describe(meta: Mapping[str, Any]) -> PublicModel:
-    """From the strings of a checkpoint: ``model``, or ``mast3r_model_str`` + ``dune_backbone_name``.
+    """From a checkpoint's strings: ``model``, or ``mast3r_model_str`` and ``dune_backbone_name``.
 
     Raises:
         ConstructorError: A network that this family does not have.
     """
     if "mast3r_model_str" not in meta:
         return PublicModel(_config(meta.get("model", ""), None), dune=False)
-    name = str(meta.get("dune_backbone_name", ""))
-    match = DUNE_NAME.fullmatch(name)
-    if match is None:
-        raise ConstructorError(f"unknown DUNE backbone {name[:80]!r}")
-    encoder = PRESETS[f"dunemast3r_vit{match[1]}"]
-    encoder = replace(encoder, position_grid=int(match[2]) // encoder.patch)
+    size, pixels, _ = _dune_name(str(meta.get("dune_backbone_name", "")))
+    encoder = PRESETS[f"dunemast3r_vit{size}"]
+    encoder = replace(encoder, position_grid=pixels // encoder.patch)
     return PublicModel(_config(meta["mast3r_model_str"], encoder), dune=True)
+
+
+def encoder_file(backbone: str) -> str:
+    """Public name of the file with a DUNE backbone, e.g. ``dune_vitbase14_448_paper.pth``."""
+    size, pixels, suffix = _dune_name(backbone)
+    return f"dune_vit{size}14_{pixels}{suffix}.pth"
+
+
+def _dune_name(backbone: str) -> tuple[str, int, str]:
+    match = DUNE_NAME.fullmatch(backbone)
+    if match is None:
+        raise ConstructorError(f"unknown DUNE backbone {backbone[:80]!r}")
+    return match[1], int(match[2]), match[3] or ""
 
 
 def _config(text: str, dune: NetworkConfig | None) -> NetworkConfig:
@@ -97,6 +107,8 @@ def _config(text: str, dune: NetworkConfig | None) -> NetworkConfig:
     for key, mode in EXPONENTIAL.items():
         if values.get(key, mode) != mode:
             raise ConstructorError(f"{key} must be {mode}, got {values[key]!r}")
+    if values.get("two_confs") and "desc_conf_mode" not in values:
+        raise ConstructorError("two_confs without desc_conf_mode is not known here")
     output = re.fullmatch(r"pts3d(?:\+desc(\d{1,4}))?", str(values.get("output_mode", "pts3d")))
     if output is None:
         raise ConstructorError(f"unknown output_mode {values['output_mode']!r}")
@@ -183,13 +195,13 @@ def public_names(key: str, dune: bool) -> tuple[str, ...]:
         return (_encoder_name(rest, dune),)
     if part == "decoder":
         part, _, rest = rest.partition(".")
-        name = f"{decoder}dec_{part}.{rest}" if part != "embed" else f"{decoder}decoder_embed.{rest}"
+        name = (
+            f"{decoder}dec_{part}.{rest}" if part != "embed" else f"{decoder}decoder_embed.{rest}"
+        )
         # A file with one decoder starts both from it.
         return (name, name.replace("dec_blocks2", "dec_blocks")) if part == "blocks2" else (name,)
     branch, _, rest = rest.partition(".head.")
-    return tuple(
-        f"{decoder}downstream_head{int(branch) + 1}.{name}" for name in _head_names(rest)
-    )
+    return tuple(f"{decoder}downstream_head{int(branch) + 1}.{name}" for name in _head_names(rest))
 
 
 def _encoder_name(rest: str, dune: bool) -> str:
