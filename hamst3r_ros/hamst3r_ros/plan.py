@@ -203,7 +203,7 @@ def _names(text: str) -> list[str]:
 
 def _recorded(folder: Path) -> tuple[list[str], bool]:
     """Names of a recording's cameras, and whether any of them is calibrated."""
-    from hamst3r_ros.recording import open_recording  # OpenCV only for those who replay
+    from hamst3r.recording import open_recording  # OpenCV only for those who replay
 
     try:
         recording = open_recording(folder, step=1, period=1, report=lambda _: None)

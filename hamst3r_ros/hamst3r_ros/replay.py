@@ -3,7 +3,7 @@
     replay DIR [--rate HZ] [--once] [--ros-args -p size:=640 ...]
 
 Topics: see :class:`hamst3r_ros.rig_publisher.RigPublisher`; recordings: see
-:mod:`hamst3r_ros.recording`. A thread decodes ahead; the executor only publishes.
+:mod:`hamst3r.recording`. A thread decodes ahead; the executor only publishes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 
 from rclpy.utilities import remove_ros_args
 
-from hamst3r_ros.recording import ImageSet, RecordingError, open_recording
+from hamst3r.recording import ImageSet, RecordingError, open_recording
 from hamst3r_ros.rig_publisher import RigPublisher
 from hamst3r_ros.source_node import Ahead, SourceError, SourceNode, names, parameter, positive, run
 

@@ -15,7 +15,6 @@ import rclpy
 from hamst3r_msgs.msg import CameraArray, HumanArray
 from hamst3r_ros.ground_truth import Truth
 from hamst3r_ros.headers import from_transform, to_nanoseconds
-from hamst3r_ros.recording import RecordingError, delivered_size, open_recording
 from hamst3r_ros.replay import Replay
 from hamst3r_ros.rig_publisher import TF_STATIC_QOS
 from hamst3r_ros.sim_cameras import SimCameras, rendered_sets
@@ -28,6 +27,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from tf2_msgs.msg import TFMessage
 
 from hamst3r.alignment.calibration import CalibrationError
+from hamst3r.recording import RecordingError, delivered_size, open_recording
 from hamst3r.scene import Contact
 from hamst3r.synthetic.motion import MovingScene
 

@@ -64,7 +64,7 @@ class VideoTrack:
         fps = self._capture.get(cv2.CAP_PROP_FPS)
         if not self._capture.isOpened() or self._count <= 0:
             raise RecordingError(f"{path}: cannot be read as a video; is it complete?")
-        self._period = round(NANOSECONDS / (fps if fps > 0 else 30.0))
+        self.period = round(NANOSECONDS / (fps if fps > 0 else 30.0))
         self._next = 0  # index of the frame that grab() takes next
         self._ended = False
         self.first_stamp: int | None = None
@@ -77,7 +77,7 @@ class VideoTrack:
 
     def read(self, time: int) -> Image | None:
         """The newest BGR image not after ``time`` (ns), None if that was returned before."""
-        index = (time + self._period // 100) // self._period  # periods are rounded to 1 ns
+        index = (time + self.period // 100) // self.period  # periods are rounded to 1 ns
         while not self._ended and self._next <= index:
             if not self._capture.grab():
                 self._ended = True
@@ -98,7 +98,12 @@ class VideoTrack:
 
     def ended(self, time: int) -> bool:
         """Whether nothing can come at or after ``time`` (ns)."""
-        return self._ended or time >= self._count * self._period
+        return self._ended or time >= self.end
+
+    @property
+    def end(self) -> int:
+        """When the last image's time is over, ns."""
+        return self._count * self.period
 
     def close(self) -> None:
         """Release the decoder."""
@@ -123,7 +128,7 @@ class ImagesTrack:
             self._times = [index * period for index in range(len(files))]
         self._files = files
         gaps = np.diff(self._times) if len(files) > 1 else [period]
-        self._period = int(np.median(gaps))
+        self.period = int(np.median(gaps))
         self._last = -1
 
     def start_at(self, origin: int) -> None:
@@ -149,7 +154,12 @@ class ImagesTrack:
 
     def ended(self, time: int) -> bool:
         """Whether nothing can come at or after ``time`` (ns)."""
-        return time >= self._times[-1] + self._period
+        return time >= self.end
+
+    @property
+    def end(self) -> int:
+        """When the last image's time is over, ns."""
+        return self._times[-1] + self.period
 
     def close(self) -> None:
         """Nothing is kept open."""
@@ -164,17 +174,18 @@ class Recording:
     Attributes:
         cameras: camera -> calibration at the delivered size, None where nothing is known.
         step: Recorded time between two sets, ns.
+        length: Number of steps in a pass.
     """
 
     def __init__(
         self,
         tracks: dict[str, Track],
         calibration: dict[str, CameraCalibration],
-        step: int,
+        step: int | None,
         size: int,
     ) -> None:
         self._tracks = tracks
-        self.step = step
+        self.step = step or min(track.period for track in tracks.values())
         self._size = size
         self._cache: list[ImageSet] = []
         self._complete = False  # the cache holds a whole pass
@@ -187,6 +198,7 @@ class Recording:
         for name, track in tracks.items():
             known = calibration.get(name)
             self.cameras[name] = self._scaled(name, track, known) if known else None
+        self.length = -(-max(track.end for track in tracks.values()) // self.step)
 
     def _scaled(self, name: str, track: Track, known: CameraCalibration) -> CameraCalibration:
         """The calibration for the size in which images are delivered."""
@@ -258,8 +270,8 @@ def delivered_size(width: int, height: int, size: int) -> tuple[int, int]:
 def open_recording(
     folder: str | Path,
     *,
-    step: int,
-    period: int,
+    step: int | None = None,
+    period: int = NANOSECONDS // 30,
     size: int = 0,
     cameras: Sequence[str] = (),
     report: Callable[[str], None],
@@ -268,7 +280,7 @@ def open_recording(
 
     Args:
         folder: See the module's description.
-        step: Recorded time between two sets, ns.
+        step: Recorded time between two sets, ns; None: as between the images of a camera.
         period: Time between two images whose names carry no stamp, ns.
         size: Long side to reduce images to in pixels (K follows), 0 to keep them.
         cameras: Names of the cameras to play, all by default.
