@@ -1,0 +1,140 @@
+"""``hamst3r eval``: what a network reaches, in figures."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hamst3r.engine import PairEngine
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    kinds = parser.add_subparsers(dest="kind", required=True, metavar="KIND")
+    synthetic = kinds.add_parser("synthetic", help="on generated scenes never trained on")
+    synthetic.add_argument("--seed", type=_count(0), default=0, help="first scene (default 0)")
+    synthetic.add_argument(
+        "--scenes", type=_count(1), default=24, metavar="N", help="how many (default 24)"
+    )
+    synthetic.add_argument(
+        "--views", type=_count(2), default=4, metavar="V", help="cameras per scene (default 4)"
+    )
+    synthetic.add_argument(
+        "--truth",
+        nargs="+",
+        default=[],
+        metavar="PART",
+        help="replace parts of the predictions (points, instances, body, densepose) by the truth, "
+        "to see what they cost",
+    )
+    recording = kinds.add_parser("recording", help="on a real recording with reference joints")
+    recording.add_argument("folder", type=Path, metavar="DIR", help="folder of the recording")
+    recording.add_argument(
+        "--frame-sets",
+        type=_count(1),
+        metavar="N",
+        help="use N frame sets, evenly spread (default: all)",
+    )
+    for kind in (synthetic, recording):
+        kind.add_argument("--weights", type=Path, metavar="FILE", help="default: the shipped ones")
+        kind.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
+        kind.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
+        kind.add_argument(
+            "--pictures",
+            type=Path,
+            metavar="DIR",
+            help="write the best and the worst as pictures, predictions beside the truth",
+        )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Evaluate, print a table, write what was asked for."""
+    from hamst3r.engine import PairEngine
+    from hamst3r.evaluation import report
+    from hamst3r.network.checkpoint import load_checkpoint, shipped_weights
+
+    if options.json and not options.json.absolute().parent.is_dir():
+        raise OSError(f"{options.json.parent}: no such folder; make it or name another --json")
+    checkpoint = load_checkpoint(options.weights or shipped_weights())
+    engine = PairEngine(checkpoint.network, options.device, sha256=checkpoint.sha256)
+    settings: dict[str, object] = {
+        "weights": checkpoint.path.name,
+        "weights_sha256": checkpoint.sha256,
+        "device": str(engine.device),
+        "precision": engine.precision,
+        "image_size": engine.image_size,
+    }
+    evaluate = _synthetic if options.kind == "synthetic" else _recording
+    figure_list, samples, own = evaluate(engine, options)
+    document = report.document(figure_list, samples, settings | own)
+    if options.kind == "synthetic":
+        # Written by the trainer; None for weights that do not say.
+        pairs = checkpoint.notes.get("pairs_seen", "")
+        document["pairs_seen"] = int(pairs) if pairs.isdigit() else None
+    print(report.table(figure_list, samples))
+    if options.json:
+        report.write(options.json, document)
+    return 0
+
+
+def _synthetic(engine: PairEngine, options: argparse.Namespace) -> tuple:
+    from hamst3r.evaluation.pictures import Extremes, draw_scene
+    from hamst3r.evaluation.samples import Samples
+    from hamst3r.evaluation.synthetic import FIGURES, HELD_OUT, SyntheticEvaluation
+
+    seeds = range(HELD_OUT + options.seed, HELD_OUT + options.seed + options.scenes)
+    evaluation = SyntheticEvaluation(engine, true_parts=options.truth)
+    samples, extremes = Samples(), Extremes(options.pictures)
+    for result in _progress(evaluation.run(seeds, options.views), len(seeds), "scene"):
+        samples.extend(result.samples)
+        if result.samples["merged_iou"]:
+            score = result.samples.mean("merged_iou")
+            extremes.offer(score, f"scene_{result.scene.seed}", partial(draw_scene, result))
+    extremes.close()
+    settings = {
+        "seeds": [seeds.start, seeds.stop],
+        "views": options.views,
+        "true_parts": options.truth,
+    }
+    return FIGURES, samples, settings
+
+
+def _recording(engine: PairEngine, options: argparse.Namespace) -> tuple:
+    from hamst3r.evaluation.pictures import Extremes, draw_set
+    from hamst3r.evaluation.recording import FIGURES, RecordingEvaluation
+    from hamst3r.evaluation.samples import Samples
+
+    evaluation = RecordingEvaluation(engine, report=lambda line: print(line, file=sys.stderr))
+    samples, extremes = Samples(), Extremes(options.pictures)
+    used = 0
+    for result in _progress(
+        evaluation.run(options.folder, options.frame_sets), options.frame_sets, "set"
+    ):
+        used += 1
+        samples.extend(result.samples)
+        if result.found:
+            error = result.samples["w_calibrated"] or [10.0]
+            score = result.samples.mean("found") - error[0]
+            extremes.offer(score, f"set_{result.index:05d}", partial(draw_set, result))
+    extremes.close()
+    return FIGURES, samples, {"recording": options.folder.resolve().name, "frame_sets": used}
+
+
+def _progress(results, total: int | None, unit: str):
+    from tqdm import tqdm
+
+    return tqdm(results, total=total, desc="evaluating", unit=unit, disable=None)
+
+
+def _count(least: int):
+    def parse(text: str) -> int:
+        value = int(text)
+        if value < least:
+            raise argparse.ArgumentTypeError(f"must be at least {least}, got {value}")
+        return value
+
+    return parse

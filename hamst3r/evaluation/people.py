@@ -1,0 +1,95 @@
+"""People of a scene against true people: who is who, and what stands in for a body not fitted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+from scipy.spatial.transform import Rotation
+
+from hamst3r.geometry import transform
+from hamst3r.people.body import JOINT_NAMES, BodyModel, anny24
+from hamst3r.scene import Scene, TrackingState
+
+F64 = NDArray[np.float64]
+
+MIN_IOU = 0.25  # of masks over all views together; less is not the same person
+
+
+@dataclass(frozen=True, eq=False)
+class People:
+    """People that a scene reports as seen now (not those remembered from before).
+
+    Attributes:
+        ids: (P,). joints: (P, 24, 3) metres in the scene's world. fitted: (P,) whether the joints
+            are those of a fitted body. Otherwise a body stands in: mean shape, upright, arms
+            hanging, its middle where the person's points are, facing the middle of the cameras.
+            So a person found but not fitted has an error like any other.
+    """
+
+    ids: NDArray[np.int64]
+    joints: F64
+    fitted: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def moved(self, T: F64) -> People:
+        """The same people after T (4, 4)."""
+        return People(self.ids, transform(T, self.joints), self.fitted)
+
+
+def people_of(scene: Scene) -> People:
+    """Everybody whom the scene reports as seen now."""
+    seen = [p for p in scene.people if p.state in (TrackingState.NEW, TrackingState.OK)]
+    centres = [camera.T_world_cam[:3, 3] for camera in scene.cameras]
+    middle = np.mean(centres, axis=0) if centres else np.zeros(3)
+    joints = [
+        p.joints.astype(float) if p.fit is not None else standing(p.position, middle) for p in seen
+    ]
+    return People(
+        np.array([p.id for p in seen], np.int64),
+        np.array(joints, float).reshape(-1, len(JOINT_NAMES), 3),
+        np.array([p.fit is not None for p in seen], bool),
+    )
+
+
+def standing(position: NDArray, towards: NDArray) -> F64:
+    """(24, 3) joints of a mean body that stands around ``position`` and faces ``towards``, z up."""
+    x, y = (np.asarray(towards, float) - position)[:2]
+    yaw = np.arctan2(y, x) + np.pi / 2  # the body below faces -y
+    return position + _standing(anny24()) @ Rotation.from_euler("z", yaw).as_matrix().T
+
+
+@lru_cache(maxsize=1)
+def _standing(body: BodyModel) -> F64:
+    """Joints of the mean body, arms down, facing -y in a z-up world, its middle at the origin."""
+    rotations = np.tile(np.eye(3), (len(JOINT_NAMES), 1, 1))
+    rotations[0] = Rotation.from_euler("x", 90, degrees=True).as_matrix()
+    for side, turn in (("left", -75), ("right", 75)):
+        joint = JOINT_NAMES.index(f"{side}_shoulder")
+        rotations[joint] = Rotation.from_euler("z", turn, degrees=True).as_matrix()
+    vertices, joints = body(
+        torch.from_numpy(rotations).float()[None],
+        torch.zeros(1, 3),
+        torch.zeros(1, body.shapedirs.shape[-1]),
+    )
+    return (joints[0] - vertices[0].median(0).values).numpy().astype(float)
+
+
+def match(ious: NDArray, least: float = MIN_IOU) -> list[tuple[int, int]]:
+    """Who is who: pairs (predicted, true) of the largest sum of overlaps, each at least ``least``.
+
+    Args:
+        ious: (P, Q) intersections over unions of masks, over all views together.
+    """
+    rows, columns = linear_sum_assignment(-np.asarray(ious, float))
+    return [
+        (int(row), int(column))
+        for row, column in zip(rows, columns, strict=True)
+        if ious[row, column] >= least
+    ]

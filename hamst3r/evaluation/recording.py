@@ -1,0 +1,317 @@
+"""What a network reaches on a real recording of one person with reference joints.
+
+A recording is a folder that :mod:`hamst3r.recording` reads, with ``calibration.json`` and
+``reference_joints.npz``: ``joints`` (T, J, 3) metres in the calibration's world, row t for the t-th
+image of every camera, NaN where unknown; ``names`` (J,) of which those in :data:`SHARED` are used.
+
+Among the people reported, the person of the reference is whose masks hold the most of the joints
+(projected into all views), at least a quarter. Errors are those of this person; frame sets without
+one have none, but lower the share of matches beside it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hamst3r.alignment.calibration import CameraCalibration
+from hamst3r.evaluation import metrics
+from hamst3r.evaluation.people import People, people_of
+from hamst3r.evaluation.poses import CAMERA_FIGURES, camera_poses, score_cameras
+from hamst3r.evaluation.samples import Figure, Samples, mean, median
+from hamst3r.frames import Frame, FrameSet
+from hamst3r.geometry import invert, project, transform
+from hamst3r.people.body import JOINT_NAMES
+from hamst3r.reconstructor import Engine, Reconstructor, ReconstructorConfig
+from hamst3r.recording import RecordingError, open_recording
+from hamst3r.scene import Scene
+
+F64 = NDArray[np.float64]
+
+# Names of joints that both skeletons have, in the reference's (OpenPose's) and the body's order.
+# Neck, head and toes are left out: the two mean different places by these names.
+SHARED = {
+    f"{side[0].upper()}{part.capitalize()}": JOINT_NAMES.index(f"{side}_{part}")
+    for part in ("hip", "knee", "ankle", "shoulder", "elbow", "wrist")
+    for side in ("left", "right")
+}
+_MARGIN = 0.12  # metres that the body reaches beyond its joints
+_MIN_JOINTS = 6  # in an image, for the person to be expected there
+_MIN_HELD = 0.25  # share of the joints in a person's masks; less is not the same person
+
+
+class ReferenceError(ValueError):
+    """A reference that cannot be used; the message names the file and what is wrong."""
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """True joints: (T, 12, 3) metres, in the order of :data:`SHARED`; all 12 known, or all NaN."""
+
+    joints: F64
+
+    def at(self, index: int) -> F64 | None:
+        """(12, 3) of the index-th images, None where there are none."""
+        if index >= len(self.joints) or not np.isfinite(self.joints[index]).all():
+            return None
+        return self.joints[index]
+
+
+def load_reference(path: Path) -> Reference:
+    """Read ``reference_joints.npz``.
+
+    Raises:
+        ReferenceError: The file is missing, not an npz, or lacks an array or a joint.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            joints, names = file["joints"].astype(float), [str(name) for name in file["names"]]
+    except (OSError, ValueError, KeyError) as error:
+        raise ReferenceError(
+            f"{path}: expected an npz with 'joints' (T, J, 3) in metres and 'names' (J,): {error}"
+        ) from error
+    missing = [name for name in SHARED if name not in names]
+    if missing:
+        raise ReferenceError(f"{path}: joints {', '.join(missing)} are missing, it has {names}")
+    if joints.ndim != 3 or joints.shape[1:] != (len(names), 3):
+        raise ReferenceError(
+            f"{path}: 'joints' needs shape (T, {len(names)}, 3), got {joints.shape}"
+        )
+    return Reference(joints[:, [names.index(name) for name in SHARED]])
+
+
+@dataclass(frozen=True, eq=False)
+class SetResult:
+    """One frame set and what was made of it.
+
+    Attributes:
+        index: Of its images in their videos. frames: As delivered, with their calibration.
+        reference: (12, 3) true joints, None if unknown.
+        calibrated, uncalibrated: Reconstructed with and without the calibration.
+        found: Camera -> whether the person was found there, of the cameras that see the person.
+        matched: (12, 3) joints of the matched person, None if nobody matches.
+        samples: All measurements.
+    """
+
+    index: int
+    frames: FrameSet
+    reference: F64 | None
+    calibrated: Scene
+    uncalibrated: Scene
+    found: dict[str, bool]
+    matched: F64 | None
+    samples: Samples
+
+
+@dataclass
+class RecordingEvaluation:
+    """Evaluates an engine on recordings.
+
+    Attributes:
+        engine: Runs the network. config: Of the reconstruction.
+        report: Called with a sentence about what turned out unreadable.
+        clock: Seconds, monotonic.
+    """
+
+    engine: Engine
+    config: ReconstructorConfig | None = None
+    report: Callable[[str], None] = lambda _: None
+    clock: Callable[[], float] = time.perf_counter
+    _last_id: int | None = field(default=None, init=False)
+
+    def run(self, folder: Path, frame_sets: int | None = None) -> Iterator[SetResult]:
+        """Evaluate a recording, set by set.
+
+        Args:
+            frame_sets: Use no more than that many, evenly spread over the recording.
+
+        Raises:
+            RecordingError, CalibrationError, ReferenceError: The folder cannot be used.
+        """
+        recording = open_recording(folder, report=self.report)
+        unknown = [name for name, camera in recording.cameras.items() if camera is None]
+        if unknown:
+            raise RecordingError(
+                f"{folder}: cameras {', '.join(unknown)} have no calibration; errors in metres "
+                "need a calibration.json"
+            )
+        cameras = {n: camera for n, camera in recording.cameras.items() if camera is not None}
+        reference = load_reference(Path(folder) / "reference_joints.npz")
+        count = min(frame_sets or recording.length, recording.length)
+        chosen = set(np.linspace(0, recording.length - 1, count).round().astype(int).tolist())
+        reconstructors = [Reconstructor(self.engine, self.config) for _ in range(2)]
+        self._last_id = None
+        try:
+            for image_set in recording.play():
+                index = round(image_set.time / recording.step)
+                if index in chosen and image_set.images.keys() == cameras.keys():
+                    frames = _frames(image_set.time, image_set.images, cameras)
+                    yield self._score(index, frames, cameras, reference.at(index), *reconstructors)
+        finally:
+            recording.close()
+
+    def _score(
+        self,
+        index: int,
+        frames: FrameSet,
+        cameras: dict[str, CameraCalibration],
+        joints: F64 | None,
+        with_calibration: Reconstructor,
+        without: Reconstructor,
+    ) -> SetResult:
+        samples = Samples()
+        start = self.clock()
+        calibrated = with_calibration.push(frames)
+        samples.add("seconds", self.clock() - start)
+        images = (Frame(f.camera, f.stamp, f.image) for f in frames.frames)
+        uncalibrated = without.push(FrameSet(frames.stamp, tuple(images)))
+        poses = {name: camera.T_rig_cam for name, camera in cameras.items()}
+        score_cameras(samples, uncalibrated, poses)
+        people = people_of(calibrated)
+        samples.add("people", len(people))
+        found: dict[str, bool] = {}
+        matched = None
+        if joints is not None:
+            outlines = _outlines(calibrated, cameras, joints)
+            found = {name: line.found(calibrated) for name, line in outlines.items()}
+            samples.add("found", *found.values())
+            best = _score_person(samples, people, calibrated, outlines, joints, "calibrated")
+            if best is not None:
+                matched = people.joints[best][list(SHARED.values())]
+                identity = int(people.ids[best])
+                samples.add("switch", self._last_id is not None and identity != self._last_id)
+                self._last_id = identity
+            if len(uncalibrated.cameras) >= 2:
+                T = metrics.align_by_centres(*camera_poses(uncalibrated, poses))
+                moved = people_of(uncalibrated).moved(T)
+                _score_person(samples, moved, uncalibrated, outlines, joints, "uncalibrated")
+        return SetResult(index, frames, joints, calibrated, uncalibrated, found, matched, samples)
+
+
+def _frames(
+    stamp: int, images: dict[str, NDArray[np.uint8]], cameras: dict[str, CameraCalibration]
+) -> FrameSet:
+    frames = (
+        Frame(name, stamp, images[name], camera.K, camera.distortion, camera.T_rig_cam)
+        for name, camera in cameras.items()
+    )
+    return FrameSet(stamp, tuple(frames))
+
+
+@dataclass(frozen=True, eq=False)
+class _Outline:
+    """The true person in one view: grid pixels (n, 2) of the joints inside, and a box (2, 2).
+
+    The box is that of the joints with 12 cm around each.
+    """
+
+    camera: str
+    joints: NDArray[np.int64]
+    box: F64
+
+    def held(self, scene: Scene) -> dict[int, int]:
+        """Person id -> number of joints in that person's mask, in this view of a scene."""
+        instances = self._instances(scene)
+        if instances is None:
+            return {}
+        columns, rows = self.joints.T
+        ids, counts = np.unique(instances[rows, columns], return_counts=True)
+        return {int(i): int(n) for i, n in zip(ids, counts, strict=True) if i > 0}
+
+    def found(self, scene: Scene) -> bool:
+        """Whether one person's mask holds half of the joints and its box fits (IoU over 0.5)."""
+        instances = self._instances(scene)
+        return instances is not None and any(
+            count >= len(self.joints) / 2 and _box_iou(self.box, _box(instances == person)) > 0.5
+            for person, count in self.held(scene).items()
+        )
+
+    def _instances(self, scene: Scene) -> NDArray[np.uint16] | None:
+        return next((v.instances for v in scene.views if v.camera == self.camera), None)
+
+
+def _outlines(
+    scene: Scene, cameras: dict[str, CameraCalibration], joints: F64
+) -> dict[str, _Outline]:
+    """Of the cameras that show at least half of the joints; ``scene`` has the calibrated grids."""
+    outlines = {}
+    for view in scene.views:
+        local = transform(invert(cameras[view.camera].T_rig_cam), joints)
+        height, width = view.instances.shape
+        pixels = project(local, view.K)
+        inside = ((pixels > -0.5) & (pixels < [width - 0.5, height - 0.5])).all(1)
+        if inside.sum() < _MIN_JOINTS:
+            continue
+        reach = _MARGIN * view.K[0, 0] / local[inside, 2:]
+        low, high = (pixels[inside] - reach).min(0), (pixels[inside] + reach).max(0)
+        limits = np.array([width - 1, height - 1])
+        outlines[view.camera] = _Outline(
+            view.camera,
+            pixels[inside].round().astype(int),
+            np.stack([np.clip(low, 0, limits), np.clip(high, 0, limits)]),
+        )
+    return outlines
+
+
+def _score_person(
+    samples: Samples,
+    people: People,
+    scene: Scene,
+    outlines: dict[str, _Outline],
+    joints: F64,
+    suffix: str,
+) -> int | None:
+    """Row of the person of the reference among ``people``, with the errors sampled."""
+    held: Counter[int] = Counter()
+    for outline in outlines.values():
+        held.update(outline.held(scene))
+    expected = sum(len(outline.joints) for outline in outlines.values())
+    counts = np.array([held[int(identity)] for identity in people.ids])
+    matches = len(counts) > 0 and counts.max() >= max(1, _MIN_HELD * expected)
+    samples.add(f"matched_{suffix}", matches)
+    if not matches:
+        return None
+    best = int(counts.argmax())
+    own = people.joints[best, list(SHARED.values())][None]
+    samples.add(f"w_{suffix}", *metrics.mpjpe(own, joints[None]))
+    samples.add(f"pa_{suffix}", *metrics.pa_mpjpe(own, joints[None]))
+    samples.add(f"fitted_{suffix}", people.fitted[best])
+    return best
+
+
+def _box(mask: NDArray[np.bool_]) -> F64:
+    """(2, 2) first and last pixel (x, y)."""
+    rows, columns = np.nonzero(mask)
+    return np.array([[columns.min(), rows.min()], [columns.max(), rows.max()]], float)
+
+
+def _box_iou(a: NDArray, b: NDArray) -> float:
+    shared = np.prod(np.clip(np.minimum(a[1], b[1]) - np.maximum(a[0], b[0]), 0, None))
+    return float(shared / max(np.prod(a[1] - a[0]) + np.prod(b[1] - b[0]) - shared, 1e-9))
+
+
+def _rate(seconds: Sequence[float]) -> float:
+    """Sets per second of the median set; the first set warms up and is left out."""
+    return 1 / median(seconds[1:] or seconds)
+
+
+FIGURES = (
+    Figure("found_fraction", "found", "view that shows the person"),
+    Figure("w_mpjpe_m", "w_calibrated", "frame set with a match"),
+    Figure("pa_mpjpe_m", "pa_calibrated", "frame set with a match"),
+    Figure("id_switches", "switch", "frame set with a match", lambda s: float(np.sum(s))),
+    Figure("frame_sets_per_second", "seconds", "frame set", _rate),
+    Figure("matched_fraction", "matched_calibrated", "frame set"),
+    Figure("fitted_fraction", "fitted_calibrated", "frame set with a match"),
+    Figure("people_reported", "people", "frame set", mean),
+    Figure("w_mpjpe_uncalibrated_m", "w_uncalibrated", "frame set with a match"),
+    Figure("pa_mpjpe_uncalibrated_m", "pa_uncalibrated", "frame set with a match"),
+    Figure("matched_uncalibrated", "matched_uncalibrated", "frame set"),
+    *CAMERA_FIGURES,
+)
