@@ -41,7 +41,7 @@ SHARED = {
     for part in ("hip", "knee", "ankle", "shoulder", "elbow", "wrist")
     for side in ("left", "right")
 }
-_MARGIN = 0.12  # metres that the body reaches beyond its joints
+_MARGIN = 0.2  # metres that the body reaches beyond these joints
 _MIN_JOINTS = 6  # in an image, for the person to be expected there
 _MIN_HELD = 0.25  # share of the joints in a person's masks; less is not the same person
 
@@ -208,7 +208,7 @@ def _frames(
 class _Outline:
     """The true person in one view: grid pixels (n, 2) of the joints inside, and a box (2, 2).
 
-    The box is that of the joints with 12 cm around each.
+    The box is that of the joints with 20 cm around each.
     """
 
     camera: str
@@ -225,10 +225,15 @@ class _Outline:
         return {int(i): int(n) for i, n in zip(ids, counts, strict=True) if i > 0}
 
     def found(self, scene: Scene) -> bool:
-        """Whether one person's mask holds half of the joints and its box fits (IoU over 0.5)."""
+        """Whether one person's mask holds half of the joints and lies to half within the box."""
         instances = self._instances(scene)
-        return instances is not None and any(
-            count >= len(self.joints) / 2 and _box_iou(self.box, _box(instances == person)) > 0.5
+        if instances is None:
+            return False
+        (left, top), (right, bottom) = self.box.round().astype(int)
+        within = instances[top : bottom + 1, left : right + 1]
+        return any(
+            count >= len(self.joints) / 2
+            and (within == person).sum() >= (instances == person).sum() / 2
             for person, count in self.held(scene).items()
         )
 
@@ -283,17 +288,6 @@ def _score_person(
     samples.add(f"pa_{suffix}", *metrics.pa_mpjpe(own, joints[None]))
     samples.add(f"fitted_{suffix}", people.fitted[best])
     return best
-
-
-def _box(mask: NDArray[np.bool_]) -> F64:
-    """(2, 2) first and last pixel (x, y)."""
-    rows, columns = np.nonzero(mask)
-    return np.array([[columns.min(), rows.min()], [columns.max(), rows.max()]], float)
-
-
-def _box_iou(a: NDArray, b: NDArray) -> float:
-    shared = np.prod(np.clip(np.minimum(a[1], b[1]) - np.maximum(a[0], b[0]), 0, None))
-    return float(shared / max(np.prod(a[1] - a[0]) + np.prod(b[1] - b[0]) - shared, 1e-9))
 
 
 def _rate(seconds: Sequence[float]) -> float:
