@@ -151,8 +151,13 @@ def median_scale(predicted: NDArray, true: NDArray) -> float:
 def depth_errors(predicted: NDArray, true: NDArray, inlier: float = 1.03) -> tuple[float, float]:
     """Mean relative error of depths (n,), all > 0, and the share that is right within a factor.
 
-    After scaling by the ratio of medians; scaled depths are limited to 0.1 .. 100 m.
+    After scaling by the ratio of medians. Pixels whose true depth is not within 0.1 to 100 m are
+    left out, and predictions are limited to that; NaN where no pixel is left.
     """
+    near = (true >= 0.1) & (true <= 100.0)
+    predicted, true = predicted[near], true[near]
+    if len(true) == 0:
+        return np.nan, np.nan
     scale = np.median(true) / max(float(np.median(predicted)), 1e-9)
     scaled = np.clip(scale * np.asarray(predicted, float), 0.1, 100.0)
     ratio = np.maximum(scaled / true, true / scaled)

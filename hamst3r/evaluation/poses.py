@@ -59,9 +59,11 @@ def score_cameras(samples: Samples, scene: Scene, true: dict[str, F64]) -> None:
     samples.add("rotation", *rotation)
     samples.add("translation", *translation)
     samples.add("worst", *np.fmax(rotation, translation))
+    poses = np.stack(list(true.values()))
+    samples.add("turn", *metrics.pair_rotation_errors(np.tile(np.eye(4), (len(true), 1, 1)), poses))
     if len(scene.cameras) < 2:
         return
-    limit = 0.1 * metrics.extent(np.stack(list(true.values())))
+    limit = 0.1 * metrics.extent(poses)
     for name, scale in (("te", False), ("s_te", True)):
         errors = metrics.centre_errors(predicted, truth, scale)
         samples.add(name, *errors)
@@ -124,6 +126,8 @@ def _ious(scene: Scene, ids: NDArray[np.int64], truth: PoseTruth) -> F64:
 
 CAMERA_FIGURES = (
     Figure("rotation_median_deg", "rotation", "pair of cameras", median),
+    # What guessing that no camera is turned against another would give.
+    Figure("rotation_by_guess_deg", "turn", "pair of cameras", median),
     Figure("ae_deg", "rotation", "pair of cameras"),
     Figure("rra15", "rotation", "pair of cameras", share_below(15)),
     Figure("rta15", "translation", "pair of cameras", share_below(15)),

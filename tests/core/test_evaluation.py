@@ -321,6 +321,7 @@ def test_cameras_by_hand():
     score_cameras(samples, scene, TRUTH.cameras)
     assert sorted(samples["rotation"]) == pytest.approx([0, 0, 0, 180, 180, 180], abs=1e-5)
     assert sorted(samples["translation"]) == pytest.approx([0, 0, 0, 90, 90, 90], abs=1e-4)
+    assert samples["turn"] == pytest.approx([0] * 6, abs=1e-5)
     assert samples["te"] == pytest.approx([0, 0, 0], abs=1e-9)
     assert samples["te_near"] == samples["placed"] == [1, 1, 1, 0]
 

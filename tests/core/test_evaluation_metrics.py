@@ -175,6 +175,8 @@ def test_depth_errors_by_hand():
     relative, inliers = metrics.depth_errors(found, true)
     assert relative == pytest.approx((0.025 + 0.1) / 5)
     assert inliers == pytest.approx(4 / 5)
+    beyond = metrics.depth_errors(np.append(found, 50.0), np.append(true, 150.0))
+    assert beyond == pytest.approx((relative, inliers))  # too far away to be asked for
 
 
 def test_overlaps_by_hand():
