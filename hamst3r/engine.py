@@ -20,6 +20,8 @@ from hamst3r.network.hamst3r import Features, HAMSt3R, PairOutput, ViewOutput
 LOG = logging.getLogger(__name__)
 
 Edge = tuple[int, int]
+# On CPUs larger batches leave the cache.
+CPU_BATCH, CUDA_BATCH = 6, 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +33,8 @@ class PairPrediction:
         pts_i, pts_j: (gh, gw, 3) pointmaps; conf_i, conf_j: (gh, gw) >= 1.
         desc_i, desc_j: (gh, gw, D) unit descriptors; desc_conf_i, desc_conf_j: (gh, gw) > 0. None
             from networks without descriptors.
-        mask_logits_i, mask_logits_j: (Q, gh, gw); a query is the same person in both views.
+        mask_logits_i, mask_logits_j: (Q, mh, mw) on the output grids, or coarser ones of the same
+            extent; a query is the same person in both views.
         person_prob: (Q,) probability that the query is a person at all.
         densepose_i, densepose_j: (gh, gw, 3) canonical body coordinates in [0, 1].
         body_logits_i, body_logits_j: (gh, gw) logit that the pixel is on a body. Like densepose of
@@ -85,7 +88,8 @@ class PairEngine:
         network: In eval mode.
         device: "auto" (CUDA where there is one), or any torch device.
         precision: "auto" (bf16 where the device multiplies it fast), "bf16" or "fp32".
-        batch: Images encoded, or pairs decoded, at once; halved when memory runs out.
+        batch: Images encoded, or pairs decoded, at once; None = what is fastest as a rule. Halved
+            when memory runs out.
         compile: Compile the decoder with torch.compile: a minute or more at the first call of each
             batch size, for some percent of speed on GPUs.
         sha256: Identity of the weights, passed on for diagnostics.
@@ -96,19 +100,19 @@ class PairEngine:
         network: HAMSt3R,
         device: str = "auto",
         precision: str = "auto",
-        batch: int = 16,
+        batch: int | None = None,
         compile: bool = False,
         sha256: str = "",
     ) -> None:
         if precision not in ("auto", "bf16", "fp32"):
             raise ValueError(f"precision must be auto, bf16 or fp32, got {precision!r}")
-        if batch < 1:
+        if batch is not None and batch < 1:
             raise ValueError(f"batch must be at least 1, got {batch}")
         self.device = _choose_device(device)
         if precision == "auto":
             precision = "bf16" if _multiplies_bf16(self.device) else "fp32"
         self.precision = precision
-        self.batch = batch
+        self.batch = batch or (CUDA_BATCH if self.device.type == "cuda" else CPU_BATCH)
         self.sha256 = sha256
         self.patch = network.config.patch
         self.stride = network.config.output_stride

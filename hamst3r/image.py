@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import cv2
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from hamst3r.frames import Frame
@@ -81,6 +82,29 @@ def prepare(frame: Frame, size: int, patch: int, stride: int) -> NetworkImage:
         K=None if frame.K is None else T_grid_image @ frame.K,
         K_image=None if frame.K is None else frame.K.astype(float),
         T_image_grid=np.linalg.inv(T_grid_image).astype(np.float64),
+    )
+
+
+def resized(image: NetworkImage, size: int, patch: int, stride: int) -> NetworkImage:
+    """The same field of view, to the pixel's edge, at the size of another network.
+
+    The aspect changes by what rounding to multiples of ``patch`` takes; ``K`` and the pixel maps
+    are those of the new output grid.
+    """
+    height, width = image.tensor.shape[1:]
+    to_width, to_height = _network_size(width, height, size, patch)
+    tensor = F.interpolate(
+        image.tensor[None], size=(to_height, to_width), mode="bilinear", antialias=True
+    )[0]
+    grid = (to_width // stride, to_height // stride)
+    rgb = cv2.resize(image.rgb, grid, interpolation=cv2.INTER_AREA)
+    T_new_old = _resampling(grid[0] / image.grid[1], grid[1] / image.grid[0])
+    return replace(
+        image,
+        tensor=tensor.contiguous(),
+        rgb=np.asarray(rgb, dtype=np.uint8),
+        K=None if image.K is None else T_new_old @ image.K,
+        T_image_grid=image.T_image_grid @ np.linalg.inv(T_new_old),
     )
 
 

@@ -14,7 +14,14 @@ CHOICES = {
     "descriptor_head": ("linear", "mlp"),
     "head_tokens": ("joint", "decoded"),
 }
-MAY_BE_ZERO = ("stem_dim", "position_grid", "registers", "descriptor_dim")
+MAY_BE_ZERO = (
+    "stem_dim",
+    "position_grid",
+    "registers",
+    "descriptor_dim",
+    "instance_dim",
+    "mask_subpixels",
+)
 
 
 @dataclass(frozen=True)
@@ -40,7 +47,9 @@ class NetworkConfig:
         descriptor_dim: Channels of the matching descriptors; 0 = none.
         descriptor_confidence: Descriptors have a confidence of their own, else the pointmap's.
         human_heads: DensePose, body mask and instances.
-        queries, instance_layers, mask_dim: The human instance head over both views.
+        queries, instance_layers, instance_dim, mask_dim: The human instance head over both views;
+            instance_dim 0 = decoder_dim.
+        mask_subpixels: Cells of its masks along the side of a patch; 0 = as many as output pixels.
         image_size: Long side, in pixels, that the network was trained for.
     """
 
@@ -66,7 +75,9 @@ class NetworkConfig:
     human_heads: bool = True
     queries: int = 16
     instance_layers: int = 3
+    instance_dim: int = 0
     mask_dim: int = 32
+    mask_subpixels: int = 0
     image_size: int = 224
 
     def __post_init__(self) -> None:
@@ -90,6 +101,8 @@ class NetworkConfig:
                 raise ValueError(
                     f"{name}: {heads} heads of 2-D RoPE do not fit into {dim} channels"
                 )
+        if self.instance_width % self.instance_heads:
+            raise ValueError("instance_dim must be a multiple of the width of a decoder's head")
         if (self.encoder == "dinov2") != (self.position_grid > 0):
             raise ValueError("position_grid belongs to the encoder 'dinov2', and only to it")
         if self.stem_dim and (
@@ -99,6 +112,8 @@ class NetworkConfig:
                 "a convolutional stem halves the image: patch must be 8, 16, 32, ... and "
                 f"output_stride 1, 2 or 4, got {self.patch} and {self.output_stride}"
             )
+        if self.mask_subpixels and (self.stem_dim or self.mask_subpixels > self.subpixels):
+            raise ValueError("mask_subpixels: at most the output's, and 0 with a stem")
         plain = self.point_head == self.descriptor_head == "linear" and self.encoder == "rope"
         if self.stem_dim and not (plain and self.head_tokens == "joint"):
             raise ValueError("a convolutional stem needs the rope encoder and joint linear heads")
@@ -109,6 +124,16 @@ class NetworkConfig:
     def subpixels(self) -> int:
         """Output pixels along the side of one patch."""
         return self.patch // self.output_stride
+
+    @property
+    def instance_width(self) -> int:
+        """Channels of the instance head's queries."""
+        return self.instance_dim or self.decoder_dim
+
+    @property
+    def instance_heads(self) -> int:
+        """Attention heads of the instance head, as wide as the decoder's."""
+        return max(1, self.instance_width * self.decoder_heads // self.decoder_dim)
 
     @property
     def stem_widths(self) -> tuple[int, ...]:
@@ -188,11 +213,18 @@ def _large(**changes: Any) -> NetworkConfig:
     return NetworkConfig(**(values | changes))
 
 
-_HAMST3R = {"human_heads": True, "queries": 100, "instance_layers": 6, "mask_dim": 256}
+_HAMST3R = {
+    "human_heads": True,
+    "queries": 100,
+    "instance_layers": 6,
+    "instance_dim": 256,
+    "mask_dim": 128,
+    "mask_subpixels": 4,
+}
 _MAST3R = {"point_head": "dpt", "descriptor_head": "mlp"}
 
 # The published networks. HAMSt3R's instance head is not described in full (arXiv 2508.16433 says
-# "inspired by Mask2Former"): its sizes here are Mask2Former's, on one scale.
+# "inspired by Mask2Former"): here it has Mask2Former's queries and width, on one scale.
 PRESETS: dict[str, NetworkConfig] = {
     "compact": NetworkConfig(),
     "hamst3r_vitsmall": _dune(384, **_HAMST3R),

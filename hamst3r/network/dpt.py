@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -75,8 +76,10 @@ class DPT(nn.Module):
         self.smooth = nn.Conv2d(LAST, LAST, 3, padding=1)
         self.out = nn.Conv2d(LAST, channels, 1)
 
-    def forward(self, tokens: Sequence[Tensor], grid: tuple[int, int]) -> Tensor:
-        """Tokens (B, rows * columns, dim), shallow first, of a grid (rows, columns)."""
+    def forward(
+        self, tokens: Sequence[Tensor], grid: tuple[int, int], dtype: torch.dtype | None = None
+    ) -> Tensor:
+        """Maps of tokens (B, rows * columns, dim), shallow first, in ``dtype`` if given."""
         levels = []
         for x, project, resample, level in zip(
             tokens, self.project, self.resample, self.level, strict=True
@@ -87,7 +90,8 @@ class DPT(nn.Module):
         for fusion, finer in zip(reversed(self.fusion[:3]), reversed(levels[:3]), strict=True):
             x = fusion(x, finer)
         x = _resize(self.narrow(x), self.zoom)
-        return self.out(F.relu(self.smooth(x))).permute(0, 2, 3, 1)
+        x = self.out(F.relu(self.smooth(x))).permute(0, 2, 3, 1)
+        return x.to(dtype or x.dtype)
 
 
 def _resize(x: Tensor, scale: float) -> Tensor:

@@ -81,8 +81,8 @@ class EncoderBlock(nn.Module):
         self.ls2 = LayerScale(dim) if scaled else nn.Identity()
 
     def forward(self, x: Tensor, rope: Rope | None) -> Tensor:
-        x = x + self.ls1(self.attn(self.norm1(x), rope))
-        return x + self.ls2(self.mlp(self.norm2(x)))
+        x = self.ls1(self.attn(self.norm1(x), rope)).add_(x)
+        return self.ls2(self.mlp(self.norm2(x))).add_(x)
 
 
 class LearnedPositions(nn.Module):

@@ -100,7 +100,7 @@ class HAMSt3R(nn.Module):
             )
         if config.human_heads:
             self.densepose_head = PixelHead(dim, 4, side)
-            self.mask_head = PixelHead(dim, config.mask_dim, side)
+            self.mask_head = PixelHead(dim, config.mask_dim, config.mask_subpixels or side)
             self.instance_head = InstanceHead(config, joint)
         self.apply(_initialise)
 
@@ -132,7 +132,7 @@ class HAMSt3R(nn.Module):
 
         It is one linear layer: of the mean of several features it makes the mean of its outputs.
         """
-        body = self.densepose_head(*features).float()
+        body = self.densepose_head(*features, torch.float32)
         # The head regresses around the template's centre, where an untrained network starts.
         return body[..., :3] + 0.5, body[..., 3]
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hamst3r.network.blocks import MLP, NORM_EPS, CrossAttention, SelfAttention
+from hamst3r.network.blocks import MLP, NORM_EPS, CrossAttention, Linear, SelfAttention
 from hamst3r.network.config import NetworkConfig
 
 # Beyond these the exponentials below would overflow long after they stopped meaning anything.
@@ -29,13 +29,18 @@ class PixelHead(nn.Module):
         super().__init__()
         self.channels, self.subpixels = channels, subpixels
         out = channels * subpixels**2
-        self.proj = MLP(dim, hidden, out) if hidden else nn.Linear(dim, out)
+        self.proj = MLP(dim, hidden, out) if hidden else Linear(dim, out)
 
-    def forward(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+    def forward(
+        self, tokens: Tensor, grid: tuple[int, int], dtype: torch.dtype | None = None
+    ) -> Tensor:
+        """Maps, in ``dtype`` if that is given."""
         rows, columns = grid
         side = self.subpixels
         x = self.proj(tokens).unflatten(1, (rows, columns)).unflatten(-1, (side, side, -1))
         x = x.permute(0, 1, 3, 2, 4, 5)
+        # One pass over memory does both.
+        x = x.to(dtype or x.dtype, memory_format=torch.contiguous_format)
         return x.reshape(len(tokens), rows * side, columns * side, self.channels)
 
 
@@ -53,7 +58,7 @@ class PointHead(nn.Module):
     def forward(
         self, tokens: Tensor | Sequence[Tensor], grid: tuple[int, int]
     ) -> tuple[Tensor, Tensor]:
-        x = self.head(tokens, grid).float()
+        x = self.head(tokens, grid, torch.float32)
         xyz, logit = x[..., :3], x[..., 3]
         # The square root's gradient is infinite at zero: keep the norm away from it.
         norm = (xyz.square().sum(-1, keepdim=True) + 1e-8).sqrt()
@@ -69,10 +74,14 @@ class DescriptorHead(nn.Module):
         self.head, self.confident = head, confident
 
     def forward(self, tokens: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor | None]:
-        x = self.head(tokens, grid).float()
+        x = self.head(tokens, grid, torch.float32)
+        vectors = x[..., :-1] if self.confident else x
+        length = vectors.norm(dim=-1, keepdim=True).clamp_min(1e-12)
+        # In place where nothing has to be kept for gradients: the largest tensor of all.
+        vectors = vectors / length if torch.is_grad_enabled() else vectors.div_(length)
         if not self.confident:
-            return F.normalize(x, dim=-1), None
-        return F.normalize(x[..., :-1], dim=-1), x[..., -1].clamp(max=MAX_LOG_CONFIDENCE).exp()
+            return vectors, None
+        return vectors, x[..., -1].clamp(max=MAX_LOG_CONFIDENCE).exp()
 
 
 class InstanceOutput(NamedTuple):
@@ -80,7 +89,7 @@ class InstanceOutput(NamedTuple):
 
     Attributes:
         class_logits: (B, Q, 2) for nobody and person.
-        mask_logits_i, mask_logits_j: (B, Q, gh, gw) on the views' output grids.
+        mask_logits_i, mask_logits_j: (B, Q, mh, mw) on the views' output grids, or coarser ones.
     """
 
     class_logits: Tensor
@@ -127,17 +136,17 @@ class InstanceHead(nn.Module):
 
     def __init__(self, config: NetworkConfig, dim_in: int) -> None:
         super().__init__()
-        dim = config.decoder_dim
-        self.subpixels = config.subpixels
-        self.memory = nn.Linear(dim_in, dim)
+        dim = config.instance_width
+        self.subpixels = config.mask_subpixels or config.subpixels
+        self.memory = Linear(dim_in, dim)
         self.view = nn.Parameter(torch.randn(2, dim) * 0.02)
         self.query = nn.Parameter(torch.randn(config.queries, dim) * 0.02)
         self.query_place = nn.Parameter(torch.randn(config.queries, dim) * 0.02)
         self.layers = nn.ModuleList(
-            InstanceLayer(dim, config.decoder_heads) for _ in range(config.instance_layers)
+            InstanceLayer(dim, config.instance_heads) for _ in range(config.instance_layers)
         )
         self.norm = nn.LayerNorm(dim, eps=NORM_EPS)
-        self.classify = nn.Linear(dim, 2)
+        self.classify = Linear(dim, 2)
         self.mask = MLP(dim, dim, config.mask_dim)
         # Start as "nobody, nowhere": most queries stay empty, and sigmoid(-2) is sparse.
         self.mask_bias = nn.Parameter(torch.tensor(-2.0))
@@ -151,12 +160,12 @@ class InstanceHead(nn.Module):
         pixels_i: Tensor,
         pixels_j: Tensor,
     ) -> list[InstanceOutput]:
-        """Outputs after the initial queries and after every layer; the last one counts.
+        """Outputs after the last layer; while training, before and after every layer.
 
         Args:
             tokens_i, tokens_j: (B, rows * columns, dim_in) of both views, on their token grids.
             grid_i, grid_j: (rows, columns).
-            pixels_i, pixels_j: (B, gh, gw, mask_dim), what masks are read from.
+            pixels_i, pixels_j: (B, mh, mw, mask_dim), what masks are read from.
         """
         tokens = torch.cat([tokens_i, tokens_j], 1)
         memory = self.memory(tokens)
@@ -173,16 +182,21 @@ class InstanceHead(nn.Module):
             mask = self._attention_mask(outputs[-1])
             x = layer(x, self.query_place.to(x.dtype), memory, key, mask)
             outputs.append(self._read(x, pixels_i, pixels_j))
-        return outputs
+        outputs = outputs if self.training else outputs[-1:]
+        return [InstanceOutput(*(part.float() for part in output)) for output in outputs]
 
     def _read(self, x: Tensor, pixels_i: Tensor, pixels_j: Tensor) -> InstanceOutput:
         x = self.norm(x)
         embedding = self.mask(x) / math.sqrt(self.mask.fc2.out_features)
         logits = []
         for pixels in (pixels_i, pixels_j):
-            flat = embedding @ pixels.flatten(1, 2).transpose(1, 2)
-            logits.append(flat.float().unflatten(-1, pixels.shape[1:3]) + self.mask_bias)
-        return InstanceOutput(self.classify(x).float(), logits[0], logits[1])
+            flat = torch.baddbmm(
+                self.mask_bias.to(embedding.dtype).expand(1, 1, 1),
+                embedding,
+                pixels.flatten(1, 2).transpose(1, 2).to(embedding.dtype),
+            )
+            logits.append(flat.unflatten(-1, pixels.shape[1:3]))
+        return InstanceOutput(self.classify(x), logits[0], logits[1])
 
     def _attention_mask(self, output: InstanceOutput) -> Tensor:
         """(B, 1, Q, N_i + N_j): tokens inside the last mask; all of them where it is empty."""

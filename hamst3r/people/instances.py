@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -15,6 +16,7 @@ from hamst3r.engine import PairPrediction
 from hamst3r.people.densepose import DensePoseEstimate, fuse
 
 Node = tuple[int, int]  # (prediction, query)
+NEGLIGIBLE = 0.05  # person probability of a query below which it does not doubt the background
 
 
 @dataclass(frozen=True)
@@ -129,6 +131,9 @@ def _pair_instances(
     A score is Mask2Former's: person probability times mean mask probability within the mask.
     """
     person = _array(_there(prediction.person_prob))
+    # The many queries that are surely nobody need no maps.
+    queries = np.flatnonzero(person >= min(NEGLIGIBLE, config.min_probability))
+    person = person[queries]
     accepted = np.flatnonzero(person >= config.min_probability)
     votes: list[_Vote] = []
     inside: dict[int, list[NDArray[np.float32]]] = defaultdict(list)
@@ -136,28 +141,27 @@ def _pair_instances(
         (prediction.i, _there(prediction.mask_logits_i), _there(prediction.body_logits_i)),
         (prediction.j, _there(prediction.mask_logits_j), _there(prediction.body_logits_j)),
     ):
-        if tuple(logits.shape[1:]) != tuple(grids[view]):
-            raise ValueError(
-                f"pair ({prediction.i}, {prediction.j}): masks of view {view} are "
-                f"{tuple(logits.shape[1:])}, but its output grid is {tuple(grids[view])}"
-            )
+        logits = _on_grid(logits[queries], grids[view], f"pair ({prediction.i}, {prediction.j})")
         query = np.full(grids[view], -1, dtype=np.int64)
         every = 1 / (1 + np.exp(-np.clip(_array(logits + body.clamp(max=0)), -30, 30)))
         # Background is as sure as the likeliest person, accepted or not, is unlikely.
-        strength = 1 - (person[:, None, None] * every).max(0)
+        strength = 1 - (person[:, None, None] * every).max(0, initial=0)
         if len(accepted):
             masks = every[accepted]
             best = (person[accepted, None, None] * masks).argmax(0)
             probability = np.take_along_axis(masks, best[None], 0)[0]
-            for row, q in enumerate(accepted):
+            for row, k in enumerate(accepted):
                 held = (best == row) & (probability > 0.5)
                 area = int((masks[row] > 0.5).sum())
                 if held.sum() >= max(config.min_pixels, config.min_kept * area):
-                    query[held] = q
-                    strength[held] = person[q] * probability[held]
-                    inside[int(q)].append(probability[held])
+                    query[held] = queries[k]
+                    strength[held] = person[k] * probability[held]
+                    inside[int(k)].append(probability[held])
         votes.append(_Vote(pair, view, query, strength))
-    scores = {q: float(person[q] * np.concatenate(held).mean()) for q, held in inside.items()}
+    scores = {
+        int(queries[k]): float(person[k] * np.concatenate(held).mean())
+        for k, held in inside.items()
+    }
     return votes, scores
 
 
@@ -268,6 +272,17 @@ def _fuse_densepose(
 
 def _no_densepose(grid: tuple[int, int]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     return np.full((*grid, 3), np.nan, dtype=np.float32), np.zeros(grid, dtype=np.float32)
+
+
+def _on_grid(logits: Tensor, grid: tuple[int, int], pair: str) -> Tensor:
+    """Mask logits (Q, mh, mw), which may be coarser, on the view's output grid."""
+    size = tuple(logits.shape[1:])
+    if size == tuple(grid):
+        return logits
+    if size[0] > grid[0] or size[1] > grid[1]:
+        raise ValueError(f"{pair}: masks are {size}, but the view's output grid is {tuple(grid)}")
+    resized = F.interpolate(logits[None].float(), size=tuple(grid), mode="bilinear")
+    return resized[0]
 
 
 def _there(tensor: Tensor | None) -> Tensor:
