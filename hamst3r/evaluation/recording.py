@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -41,8 +42,19 @@ SHARED = {
     for part in ("hip", "knee", "ankle", "shoulder", "elbow", "wrist")
     for side in ("left", "right")
 }
-_MARGIN = 0.2  # metres that the body reaches beyond these joints
+_FOUND = 0.5  # intersection over union of a mask and the silhouette
+# Half-widths in metres, and the head's reach above the shoulders as a share of the torso. Set on
+# true masks of 150 generated people (seeds 950000 to 950059, whole in the image, partly hidden):
+# of these 94 % have an intersection over union above 0.5, so that is what perfect masks reach.
+_LIMB, _TORSO, _SKULL, _HEAD = 0.06, 0.09, 0.10, 0.45
+_LIMBS = [
+    (f"{side}{a}", f"{side}{b}")
+    for side in "LR"
+    for a, b in (("Hip", "Knee"), ("Knee", "Ankle"), ("Shoulder", "Elbow"), ("Elbow", "Wrist"))
+]
+_TRUNK = ("LShoulder", "RShoulder", "RHip", "LHip")
 _MIN_JOINTS = 6  # in an image, for the person to be expected there
+_NEAR = 0.2  # metres; with a joint nearer to the camera than this nothing is expected there
 _MIN_HELD = 0.25  # share of the joints in a person's masks; less is not the same person
 
 
@@ -206,39 +218,32 @@ def _frames(
 
 @dataclass(frozen=True, eq=False)
 class _Outline:
-    """The true person in one view: grid pixels (n, 2) of the joints inside, and a box (2, 2).
+    """The true person in one view, on its grid.
 
-    The box is that of the joints with 20 cm around each.
+    Attributes:
+        camera: Which. joints: (n, 2) pixels of the joints inside.
+        silhouette: (gh, gw) roughly the person's mask, drawn around the joints.
     """
 
     camera: str
     joints: NDArray[np.int64]
-    box: F64
+    silhouette: NDArray[np.bool_]
 
     def held(self, scene: Scene) -> dict[int, int]:
         """Person id -> number of joints in that person's mask, in this view of a scene."""
-        instances = self._instances(scene)
-        if instances is None:
-            return {}
         columns, rows = self.joints.T
-        ids, counts = np.unique(instances[rows, columns], return_counts=True)
+        ids, counts = np.unique(self._instances(scene)[rows, columns], return_counts=True)
         return {int(i): int(n) for i, n in zip(ids, counts, strict=True) if i > 0}
 
     def found(self, scene: Scene) -> bool:
-        """Whether one person's mask holds half of the joints and lies to half within the box."""
-        instances = self._instances(scene)
-        if instances is None:
-            return False
-        (left, top), (right, bottom) = self.box.round().astype(int)
-        within = instances[top : bottom + 1, left : right + 1]
-        return any(
-            count >= len(self.joints) / 2
-            and (within == person).sum() >= (instances == person).sum() / 2
-            for person, count in self.held(scene).items()
-        )
+        """Whether a person's mask and the silhouette have an IoU above 0.5."""
+        true = self.silhouette.astype(np.int64)
+        _, _, counts = metrics.overlaps(self._instances(scene), true)
+        return bool((metrics.intersections_over_unions(counts) > _FOUND).any())
 
-    def _instances(self, scene: Scene) -> NDArray[np.uint16] | None:
-        return next((v.instances for v in scene.views if v.camera == self.camera), None)
+    def _instances(self, scene: Scene) -> NDArray[np.uint16]:
+        nobody = np.zeros(self.silhouette.shape, np.uint16)
+        return next((v.instances for v in scene.views if v.camera == self.camera), nobody)
 
 
 def _outlines(
@@ -251,17 +256,34 @@ def _outlines(
         height, width = view.instances.shape
         pixels = project(local, view.K)
         inside = ((pixels > -0.5) & (pixels < [width - 0.5, height - 0.5])).all(1)
-        if inside.sum() < _MIN_JOINTS:
+        if inside.sum() < _MIN_JOINTS or local[:, 2].min() < _NEAR:
             continue
-        reach = _MARGIN * view.K[0, 0] / local[inside, 2:]
-        low, high = (pixels[inside] - reach).min(0), (pixels[inside] + reach).max(0)
-        limits = np.array([width - 1, height - 1])
+        silhouette = draw_silhouette(local, view.K, (height, width))
         outlines[view.camera] = _Outline(
-            view.camera,
-            pixels[inside].round().astype(int),
-            np.stack([np.clip(low, 0, limits), np.clip(high, 0, limits)]),
+            view.camera, pixels[inside].round().astype(int), silhouette
         )
     return outlines
+
+
+def draw_silhouette(joints: F64, K: F64, shape: tuple[int, int]) -> NDArray[np.bool_]:
+    """(h, w) roughly the mask of a person with joints (12, 3) in the camera, all in front of it."""
+    mask = np.zeros(shape, np.uint8)
+    at = dict(zip(SHARED, joints, strict=True))
+
+    def stroke(start: F64, end: F64, half_width: float) -> None:
+        ends = project(np.stack([start, end]), K).round().astype(int).tolist()
+        thickness = 2 * half_width * K[0, 0] / ((start[2] + end[2]) / 2)
+        cv2.line(mask, ends[0], ends[1], 1, max(1, round(thickness)))
+
+    for a, b in _LIMBS:
+        stroke(at[a], at[b], _LIMB)
+    corners = np.stack([at[name] for name in _TRUNK])
+    cv2.fillConvexPoly(mask, cv2.convexHull(project(corners, K).round().astype(np.int32)), 1)
+    for k in range(len(corners)):
+        stroke(corners[k], corners[k - 1], _TORSO)
+    shoulders, hips = corners[:2].mean(0), corners[2:].mean(0)
+    stroke(shoulders, shoulders + _HEAD * (shoulders - hips), _SKULL)
+    return mask > 0
 
 
 def _score_person(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -37,6 +38,7 @@ from hamst3r.scene import (
     TrackingState,
     View,
 )
+from hamst3r.synthetic.generator import SceneGenerator
 from hamst3r.synthetic.motion import MovingScene
 
 # --- perfect predictions --------------------------------------------------------------------------
@@ -383,8 +385,9 @@ def test_a_recording_seen_perfectly(filmed):
         samples.extend(result.samples)
     assert [result.index for result in results] == [0, 1, 2]
     values, counts = figures(recording.FIGURES, samples)
-    assert values["found_fraction"] == 1
-    assert counts["found_fraction"] >= 6
+    # Furniture hides the legs from one of the cameras, and the silhouette knows no furniture.
+    assert values["found_fraction"] >= 0.6
+    assert counts["found_fraction"] == 9
     assert values["matched_fraction"] == values["fitted_fraction"] == 1
     assert values["w_mpjpe_m"] < 0.12
     assert values["pa_mpjpe_m"] < 0.1
@@ -393,6 +396,22 @@ def test_a_recording_seen_perfectly(filmed):
     assert values["frame_sets_per_second"] == pytest.approx(4)
     assert values["rotation_median_deg"] < 1
     assert values["w_mpjpe_uncalibrated_m"] < 0.2
+
+
+def test_the_silhouette_is_nearly_the_mask():
+    """Of generated people who are whole in the image; this is what found_fraction rests on."""
+    ious = []
+    for seed in range(960_000, 960_012):
+        scene = SceneGenerator().sample(seed, (112, 84), views=2)
+        for view, somebody in itertools.product(scene.views, scene.people):
+            mask = view.instances == somebody.id
+            edge = mask[[0, -1]].any() or mask[:, [0, -1]].any()
+            local = transform(invert(view.T_world_cam), somebody.joints[list(SHARED.values())])
+            if mask.sum() >= 150 and not edge and local[:, 2].min() > 0.2:
+                drawn = recording.draw_silhouette(local, view.K, mask.shape)
+                ious.append((drawn & mask).sum() / (drawn | mask).sum())
+    assert len(ious) >= 5
+    assert np.median(ious) > 0.55
 
 
 class Everywhere(Filmed):
