@@ -58,7 +58,7 @@ _NEAR = 0.2  # metres; with a joint nearer to the camera than this nothing is ex
 _MIN_HELD = 0.25  # share of the joints in a person's masks; less is not the same person
 
 
-class ReferenceError(ValueError):
+class ReferenceJointsError(ValueError):
     """A reference that cannot be used; the message names the file and what is wrong."""
 
 
@@ -79,20 +79,22 @@ def load_reference(path: Path) -> Reference:
     """Read ``reference_joints.npz``.
 
     Raises:
-        ReferenceError: The file is missing, not an npz, or lacks an array or a joint.
+        ReferenceJointsError: The file is missing, not an npz, or lacks an array or a joint.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
             joints, names = file["joints"].astype(float), [str(name) for name in file["names"]]
     except (OSError, ValueError, KeyError) as error:
-        raise ReferenceError(
+        raise ReferenceJointsError(
             f"{path}: expected an npz with 'joints' (T, J, 3) in metres and 'names' (J,): {error}"
         ) from error
     missing = [name for name in SHARED if name not in names]
     if missing:
-        raise ReferenceError(f"{path}: joints {', '.join(missing)} are missing, it has {names}")
+        raise ReferenceJointsError(
+            f"{path}: joints {', '.join(missing)} are missing, it has {names}"
+        )
     if joints.ndim != 3 or joints.shape[1:] != (len(names), 3):
-        raise ReferenceError(
+        raise ReferenceJointsError(
             f"{path}: 'joints' needs shape (T, {len(names)}, 3), got {joints.shape}"
         )
     return Reference(joints[:, [names.index(name) for name in SHARED]])
@@ -144,7 +146,7 @@ class RecordingEvaluation:
             frame_sets: Use no more than that many, evenly spread over the recording.
 
         Raises:
-            RecordingError, CalibrationError, ReferenceError: The folder cannot be used.
+            RecordingError, CalibrationError, ReferenceJointsError: The folder cannot be used.
         """
         recording = open_recording(folder, report=self.report)
         unknown = [name for name, camera in recording.cameras.items() if camera is None]
