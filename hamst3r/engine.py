@@ -132,6 +132,7 @@ class PairEngine:
         device: str = "auto",
         precision: str = "auto",
         encoder: str | Path | None = None,
+        compile: bool = False,
     ) -> PairEngine:
         """Load weights and build an engine; raises CheckpointError for an unusable file.
 
@@ -139,7 +140,9 @@ class PairEngine:
             encoder: Second file with the encoder, for weights that come without (DUNE-MASt3R).
         """
         checkpoint = load_checkpoint(weights, encoder)
-        return cls(checkpoint.network, device, precision, sha256=checkpoint.sha256)
+        for remark in checkpoint.remarks:
+            LOG.info("%s: %s", checkpoint.path, remark)
+        return cls(checkpoint.network, device, precision, compile=compile, sha256=checkpoint.sha256)
 
     @torch.inference_mode()
     def predict(

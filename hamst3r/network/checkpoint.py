@@ -189,7 +189,7 @@ def _read_torch(path: Path) -> dict[str, Any]:
             f"{path}: refused, it asks for '{wanted[1]}'; a weights file holds tensors, plain "
             "values and argparse.Namespace only"
         ) from error
-    except (RuntimeError, EOFError, zipfile.BadZipFile, UnicodeDecodeError) as error:
+    except (RuntimeError, EOFError, OSError, zipfile.BadZipFile, UnicodeDecodeError) as error:
         reason = str(error).split("\n")[0]
         raise CheckpointError(f"{path}: not a readable weights file: {reason}") from error
     if not isinstance(file, dict):

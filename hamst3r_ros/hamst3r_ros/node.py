@@ -36,6 +36,10 @@ from hamst3r_ros.worker import Worker
 if TYPE_CHECKING:
     from hamst3r_ros.pipeline import Pipeline
 
+NO_PEOPLE = (
+    "no people: the weights have no human heads; set model.human_weights to 'compact' to take "
+    "people from the shipped network"
+)
 RCLError = rclpy_implementation.RCLError
 SUCCESS = TransitionCallbackReturn.SUCCESS
 FAILURE = TransitionCallbackReturn.FAILURE
@@ -125,6 +129,10 @@ class Hamst3rNode(LifecycleNode):
             alive=self.context.ok,
             fatal=self._fatal,
         )
+        if "humans" in engine.provides:
+            self._problems.remove("inference", "people")
+        else:
+            self._problems.add("inference", "people", NO_PEOPLE)
         self.get_logger().info(
             f"ready after {time.monotonic() - start:.1f} s: {len(values['cameras'])} cameras, "
             f"{engine.device} {engine.precision}, weights {engine.sha256[:12]}"

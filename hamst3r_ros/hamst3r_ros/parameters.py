@@ -151,7 +151,19 @@ TABLE: tuple[Parameter, ...] = (
     Parameter(
         "model.weights",
         "",
-        "Path of the network's weights (.safetensors); empty: those shipped with the library.",
+        "Path of the network's weights: ours (.safetensors), or a public file of DUSt3R, MASt3R or "
+        "DUNE-MASt3R (.pth); empty: those shipped with the library.",
+    ),
+    Parameter(
+        "model.encoder_weights",
+        "",
+        "Path of DUNE's encoder, for DUNE-MASt3R's weights; empty: beside them, as published.",
+    ),
+    Parameter(
+        "model.human_weights",
+        "",
+        "Weights of a second network that sees the people where model.weights only knows places; "
+        "'compact': those shipped with the library; empty: none.",
     ),
     Parameter(
         "model.weights_sha256",
@@ -172,6 +184,11 @@ TABLE: tuple[Parameter, ...] = (
         "auto",
         "Arithmetic of the network; auto takes bf16 where the device is fast at it.",
         choices=("auto", "bf16", "fp32"),
+    ),
+    Parameter(
+        "model.compile",
+        False,
+        "Compile the decoders (torch.compile): minutes of start-up for some speed on GPUs.",
     ),
     Parameter(
         "model.image_size",

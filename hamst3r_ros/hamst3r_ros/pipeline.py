@@ -11,7 +11,6 @@ from collections.abc import Callable
 import torch
 from rclpy.impl.rcutils_logger import RcutilsLogger
 
-from hamst3r.engine import PairEngine
 from hamst3r.frames import FrameSet
 from hamst3r.reconstructor import Reconstructor
 from hamst3r.scene import Scene
@@ -21,7 +20,7 @@ from hamst3r_ros.diagnostics import ERROR, Problems, Statistics
 from hamst3r_ros.headers import NANOSECONDS
 from hamst3r_ros.parameters import Values
 from hamst3r_ros.publishers import Publishers
-from hamst3r_ros.reconstruction import reconstructor_config
+from hamst3r_ros.reconstruction import Engine, reconstructor_config
 
 # The library's note of what the node has told already, with the camera's name.
 TOLD = "time jumped back"
@@ -44,7 +43,7 @@ class Pipeline:
     def __init__(
         self,
         reconstructor: Reconstructor,
-        engine: PairEngine,
+        engine: Engine,
         publishers: Publishers,
         extrinsics: Extrinsics,
         values: Values,
@@ -183,6 +182,8 @@ class Pipeline:
         shown: dict[str, object] = {
             "device": str(device),
             "precision": self._engine.precision,
+            "weights": self._engine.sha256[:12],
+            "provides": ", ".join(self._engine.provides),
             "torch": torch.__version__,
             "out_of_memory": self._statistics.count("out_of_memory"),
         }

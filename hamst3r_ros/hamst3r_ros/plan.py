@@ -64,7 +64,8 @@ ARGUMENTS: tuple[Argument, ...] = (
     Argument(
         "transport", "", "how images travel; as the parameter file says", ("", "raw", "compressed")
     ),
-    Argument("weights", "", "weights of the network (.safetensors); those shipped"),
+    Argument("weights", "", "weights of the network, ours or public ones; those shipped"),
+    Argument("human_weights", "", "weights that see people where those do not, e.g. compact"),
     Argument("device", "", "auto, cpu or cuda:N; as the parameter file says"),
     Argument("source", "none", "cameras to start, too", ("none", "sim", "replay")),
     Argument("replay_dir", "", "folder of the recording for source:=replay"),
@@ -116,9 +117,9 @@ def plan(arguments: Mapping[str, str]) -> list[Process]:
     elif calibrated:
         overrides["world.known_extrinsics"] = "tf"
         overrides["world.rig_frame"] = RIG_FRAME
-    for argument, parameter in (("weights", "model.weights"), ("device", "model.device")):
+    for argument in ("weights", "human_weights", "device"):
         if given[argument]:
-            overrides[parameter] = given[argument]
+            overrides[f"model.{argument}"] = given[argument]
     file = given["params_file"] or str(config("hamst3r.yaml"))
     if not Path(file).is_file():
         raise PlanError(f"params_file:={file}: no such file")

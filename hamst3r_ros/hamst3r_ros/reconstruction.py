@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hamst3r.combined import CombinedEngine
 from hamst3r.engine import PairEngine
 from hamst3r.frames import Frame, FrameSet
 from hamst3r.network.checkpoint import shipped_weights
@@ -17,6 +18,8 @@ from hamst3r.people.instances import InstancesConfig
 from hamst3r.people.tracking import TrackingConfig
 from hamst3r.reconstructor import Reconstructor, ReconstructorConfig
 from hamst3r_ros.parameters import ParameterError, Values
+
+Engine = PairEngine | CombinedEngine
 
 NEVER = 1 << 31  # more points than any person has
 WARMUP_SIZE = (480, 640)
@@ -42,7 +45,7 @@ def reconstructor_config(values: Values) -> ReconstructorConfig:
     )
 
 
-def make_engine(values: Values) -> PairEngine:
+def make_engine(values: Values) -> Engine:
     """Load the weights.
 
     Raises:
@@ -51,17 +54,33 @@ def make_engine(values: Values) -> PairEngine:
     """
     weights = Path(values["model.weights"] or shipped_weights()).expanduser()
     _check_sha256(weights, values["model.weights_sha256"])
-    engine = PairEngine.from_checkpoint(weights, values["model.device"], values["model.precision"])
+    engine = _pair_engine(values, weights)
     size, patch = values["model.image_size"], engine.patch
     if 0 < size < patch:
         raise ParameterError(
             f"parameter 'model.image_size' is {size}, expected 0 or at least {patch} for these "
             "weights"
         )
-    return engine
+    human = values["model.human_weights"]
+    if not human:
+        return engine
+    second = _pair_engine(values, shipped_weights() if human == "compact" else Path(human))
+    if "humans" not in second.provides:
+        raise ParameterError(f"parameter 'model.human_weights': no human heads in {human}")
+    return CombinedEngine(engine, second)
 
 
-def make_reconstructor(engine: PairEngine, values: Values) -> Reconstructor:
+def _pair_engine(values: Values, weights: Path) -> PairEngine:
+    return PairEngine.from_checkpoint(
+        weights,
+        values["model.device"],
+        values["model.precision"],
+        encoder=values["model.encoder_weights"] or None,
+        compile=values["model.compile"],
+    )
+
+
+def make_reconstructor(engine: Engine, values: Values) -> Reconstructor:
     """A reconstructor that has run on blank images already, and forgotten them."""
     reconstructor = Reconstructor(engine, reconstructor_config(values))
     blank = np.full((*WARMUP_SIZE, 3), 128, np.uint8)

@@ -177,8 +177,30 @@ def test_views_without_predictions_are_empty():
 
 
 def test_a_foreign_grid_is_named():
-    with pytest.raises(ValueError, match=r"masks of view 1 are \(40, 60\)"):
+    with pytest.raises(ValueError, match=r"masks are \(40, 60\).*grid is \(20, 30\)"):
         merge_instances([pair(0, 1, ["bob"])], [GRID, (20, 30)])
+
+
+def test_coarse_masks_are_brought_to_the_grid():
+    fine = pair(0, 1, ["ann", "bob"])
+    coarse = replace(
+        fine,
+        mask_logits_i=fine.mask_logits_i[:, ::2, ::2],
+        mask_logits_j=fine.mask_logits_j[:, ::2, ::2],
+    )
+    for a, b in zip(
+        merge_instances([fine], [GRID] * 2), merge_instances([coarse], [GRID] * 2), strict=True
+    ):
+        assert (a.instances == b.instances).mean() > 0.95
+        assert set(a.scores) == set(b.scores)
+
+
+def test_networks_without_human_heads_see_nobody():
+    nothing = {name: None for name in vars(pair(0, 1, [])) if name not in ("i", "j")}
+    places = {name: torch.ones(*GRID, 3) for name in ("pts_i", "pts_j")}
+    places |= {name: torch.ones(GRID) for name in ("conf_i", "conf_j")}
+    people = merge_instances([PairPrediction(0, 1, **(nothing | places))], [GRID] * 2)
+    assert all(not view.instances.any() and np.isnan(view.densepose).all() for view in people)
 
 
 def estimate(value: float, body: float, confidence: float) -> DensePoseEstimate:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from hamst3r.network.blocks import apply_rope, rope_table
-from hamst3r.network.config import NetworkConfig
+from hamst3r.network.config import PRESETS, NetworkConfig
 from hamst3r.network.hamst3r import HAMSt3R
 
 SMALL = NetworkConfig(
@@ -26,9 +26,31 @@ SMALL = NetworkConfig(
 
 
 PAPER = replace(SMALL, patch=14, stem_dim=0)  # tokens to pixels directly, no convolutions
+DUNE = replace(
+    PAPER,
+    encoder="dinov2",
+    position_grid=4,
+    registers=4,
+    token_eps=1e-5,
+    head_tokens="decoded",
+    instance_dim=32,
+    mask_subpixels=2,
+)
+MAST3R = replace(
+    SMALL,
+    stem_dim=0,
+    output_stride=1,
+    decoder_depth=4,
+    point_head="dpt",
+    descriptor_head="mlp",
+    descriptor_confidence=False,
+    human_heads=False,
+)
+DUST3R = replace(MAST3R, point_head="linear", descriptor_head="linear", descriptor_dim=0)
+FAMILY = {"stem": SMALL, "paper": PAPER, "dune": DUNE, "mast3r": MAST3R, "dust3r": DUST3R}
 
 
-@pytest.fixture(scope="module", params=[SMALL, PAPER], ids=["stem", "paper"])
+@pytest.fixture(scope="module", params=FAMILY.values(), ids=FAMILY)
 def network(request) -> HAMSt3R:
     torch.manual_seed(0)
     return HAMSt3R(request.param).eval()
@@ -43,26 +65,60 @@ def network(request) -> HAMSt3R:
 def test_output_shapes(network, size_i, size_j):
     size_i, size_j = ([network.config.patch * n for n in size] for size in (size_i, size_j))
     output = network(torch.rand(2, 3, *size_i), torch.rand(2, 3, *size_j))
+    config = network.config
     for view, size in ((output.i, size_i), (output.j, size_j)):
-        grid = tuple(side // SMALL.output_stride for side in size)
+        grid = tuple(side // config.output_stride for side in size)
         assert view.points.shape == (2, *grid, 3)
-        assert view.densepose.shape == (2, *grid, 3)
-        assert view.descriptors.shape == (2, *grid, SMALL.descriptor_dim)
-        for plane in (view.confidence, view.descriptor_confidence, view.body_logits):
-            assert plane.shape == (2, *grid)
+        assert view.confidence.shape == (2, *grid)
         assert (view.confidence >= 1).all()
-        torch.testing.assert_close(view.descriptors.norm(dim=-1), torch.ones(2, *grid))
-    last = output.instances[-1]
-    assert len(output.instances) == SMALL.instance_layers + 1
-    assert last.class_logits.shape == (2, SMALL.queries, 2)
-    assert last.mask_logits_i.shape[1:] == (SMALL.queries, size_i[0] // 2, size_i[1] // 2)
-    assert last.mask_logits_j.shape[1:] == (SMALL.queries, size_j[0] // 2, size_j[1] // 2)
+        if config.descriptor_dim:
+            assert view.descriptors.shape == (2, *grid, config.descriptor_dim)
+            assert view.descriptor_confidence.shape == (2, *grid)
+            torch.testing.assert_close(view.descriptors.norm(dim=-1), torch.ones(2, *grid))
+        else:
+            assert view.descriptors is None is view.descriptor_confidence
+        if config.human_heads:
+            assert view.densepose.shape == (2, *grid, 3)
+            assert view.body_logits.shape == (2, *grid)
+        else:
+            assert view.densepose is None is view.body_logits
+    assert len(output.instances) == int(config.human_heads)  # all layers only while training
+    cells = config.mask_subpixels or config.subpixels
+    for last in output.instances:
+        assert last.class_logits.shape == (2, config.queries, 2)
+        for logits, size in ((last.mask_logits_i, size_i), (last.mask_logits_j, size_j)):
+            grid = tuple(side // config.patch * cells for side in size)
+            assert logits.shape == (2, config.queries, *grid)
 
 
 def test_stride_one_is_the_papers_resolution():
     image = torch.rand(1, 3, 28, 42)
     output = HAMSt3R(replace(PAPER, output_stride=1))(image, image)
     assert output.i.points.shape == (1, 28, 42, 3)
+
+
+def test_published_sizes():
+    """Parameters counted in the public files (without what inference does not use)."""
+    with torch.device("meta"):
+        count = {
+            name: sum(p.numel() for p in HAMSt3R(config).parameters()) / 1e6
+            for name, config in PRESETS.items()
+        }
+    assert count["dust3r_vitlarge_linear"] == pytest.approx(303.1 + 0.8 + 226.9 + 1.6, abs=0.2)
+    # 689 M in the file, less the unused unit of the coarsest fusion (1.2 M) in each head.
+    assert count["mast3r_vitlarge"] == pytest.approx(688.6 - 2.4, abs=0.3)
+    assert count["hamst3r_vitbase"] == pytest.approx(330, abs=15)
+
+
+def test_learned_positions_keep_their_places_at_other_sizes():
+    learned = HAMSt3R(replace(DUNE, position_grid=8)).encoder.learned
+    with torch.no_grad():
+        learned.positions[0, 1:] = torch.arange(8.0).repeat(8)[:, None]  # the column
+    positions = learned._patch_positions((8, 16))[0, :, 0].unflatten(0, (8, 16))
+    torch.testing.assert_close(positions, positions[:1].expand(8, -1))
+    expected = (torch.arange(16) + 0.5) / (16.1 / 8) - 0.5  # DINOv2's tenth
+    torch.testing.assert_close(positions[0, 5:11], expected[5:11], atol=0.06, rtol=0)
+    torch.testing.assert_close(learned._patch_positions((8, 8))[0], learned.positions[0, 1:])
 
 
 def test_rope_sees_relative_positions_only():
@@ -80,12 +136,13 @@ def test_rope_sees_relative_positions_only():
     assert not torch.isclose(score(0, 0), score(0, 8))
 
 
-@pytest.mark.parametrize("config", [SMALL, PAPER], ids=["stem", "paper"])
+@pytest.mark.parametrize("config", FAMILY.values(), ids=FAMILY)
 def test_gradients_reach_every_parameter(config):
     network = HAMSt3R(config)
     image = torch.rand(1, 3, 2 * config.patch, 3 * config.patch)
     output = network(image, image)
-    loss = sum(part.sum() for view in (output.i, output.j) for part in view)
+    dense = [part for view in (output.i, output.j) for part in view if torch.is_tensor(part)]
+    loss = sum(part.sum() for part in dense)
     loss = loss + sum(part.square().sum() for layer in output.instances for part in layer)
     loss.backward()
     silent = [name for name, p in network.named_parameters() if p.grad is None]
@@ -104,6 +161,11 @@ def test_wrong_image_size_names_the_patch():
         ({"encoder_heads": 3}, "encoder"),
         ({"patch": 14}, "stem"),
         ({"output_stride": 8}, "stem"),
+        ({"encoder": "cnn"}, "encoder must be one of"),
+        ({"position_grid": 4}, "position_grid"),
+        ({"stem_dim": 0, "point_head": "dpt"}, "dpt"),
+        ({"encoder_depth": 10_000}, "encoder_depth"),
+        ({"rope_base": -1.0}, "rope_base"),
     ],
 )
 def test_impossible_sizes_are_refused(change, message):
@@ -115,5 +177,5 @@ def test_config_round_trip_and_strangers():
     assert NetworkConfig.from_dict(SMALL.to_dict()) == SMALL
     with pytest.raises(ValueError, match="unknown network settings"):
         NetworkConfig.from_dict({"backdoor": 1})
-    with pytest.raises(ValueError, match="must be a number"):
+    with pytest.raises(ValueError, match="must be a int"):
         NetworkConfig.from_dict({"patch": "__import__('os')"})
