@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from bench import FAILURE, STEP, SUCCESS, K, ring
 from hamst3r_msgs.msg import CameraArray, HumanArray
 from hamst3r_msgs.srv import SaveScene
@@ -17,6 +20,10 @@ from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from std_srvs.srv import SetBool, Trigger
 from tf2_msgs.msg import TFMessage
 from visualization_msgs.msg import MarkerArray
+
+from hamst3r.network.parity import rule
+
+MAST3R = Path(__file__).parents[1] / "core" / "parity" / "mast3r.json"
 
 
 def assert_poses(message: TFMessage, known: dict[str, np.ndarray], world: str) -> None:
@@ -114,6 +121,48 @@ def test_weights_that_are_missing_can_be_corrected(bench, tiny_weights, tmp_path
     it.activate()
     humans = it.listen(HumanArray, "/hamst3r/humans")
     it.until(lambda: humans, it.shoot)
+
+
+@pytest.fixture(scope="module")
+def public_weights(tmp_path_factory) -> str:
+    """A small file in MASt3R's public format: places, but no people."""
+    content = json.loads(MAST3R.read_text())
+    state = {key: rule(key, tuple(shape)) for key, shape in content["keys"].items()}
+    path = tmp_path_factory.mktemp("weights") / "mast3r.pth"
+    torch.save({"args": argparse.Namespace(model=content["meta"]["model"]), "model": state}, path)
+    return str(path)
+
+
+def test_weights_without_human_heads_give_places(bench, public_weights):
+    it = bench(("a", "b"), weights=public_weights, world__known_extrinsics="tf")
+    it.put_up()
+    humans = it.listen(HumanArray, "/hamst3r/humans")
+    points = it.listen(PointCloud2, "/hamst3r/points")
+    it.activate()
+    it.until(lambda: humans and points and it.message("inference"), it.shoot)
+    assert humans[0].humans == [] and points[0].width > 0
+    assert len(it.problems("no people: the weights have no human heads")) == 1
+    assert "no people" in it.message("inference")
+    assert it.value("device", "provides") == "pointmaps, descriptors"
+
+
+def test_people_come_from_a_second_network(bench, public_weights, tiny_weights):
+    it = bench(
+        ("a", "b"),
+        weights=public_weights,
+        model__human_weights=tiny_weights,
+        world__known_extrinsics="tf",
+    )
+    it.put_up()
+    humans = it.listen(HumanArray, "/hamst3r/humans")
+    it.activate()
+    it.until(lambda: humans and it.value("device", "provides"), it.shoot)
+    assert it.problems("no people") == []
+    assert it.value("device", "provides") == "pointmaps, descriptors, humans"
+    assert it.node.trigger_deactivate() == SUCCESS and it.node.trigger_cleanup() == SUCCESS
+    assert it.set(model__human_weights=public_weights) == []
+    assert it.node.trigger_configure() == FAILURE
+    it.until(lambda: it.problems("'model.human_weights': no human heads in"))
 
 
 @pytest.mark.parametrize(
