@@ -159,6 +159,11 @@ def _load_public(path: Path, encoder: Path | None) -> Checkpoint:
         if not any(DUNE_PREFIX in key for key in model):
             encoder = encoder or _encoder_beside(path, str(file.get("dune_backbone_name", "")))
             model = {**model, **_dune_encoder(encoder)}
+    elif any(key.startswith("encoder.cls_token") for key in model):
+        raise CheckpointError(
+            f"{path}: DUNE's encoder alone; it belongs beside DUNE-MASt3R's decoders (parameter "
+            "model.encoder_weights)"
+        )
     elif isinstance(file.get("args"), argparse.Namespace):
         description, name = {"model": getattr(file["args"], "model", None)}, "dust3r"
     else:

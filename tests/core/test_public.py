@@ -151,6 +151,8 @@ def test_dunes_encoder_in_a_second_file(tmp_path):
         load_checkpoint(decoders)
     with pytest.raises(CheckpointError, match="no such weights file"):
         load_checkpoint(decoders, tmp_path / "none.pth")
+    with pytest.raises(CheckpointError, match="encoder alone"):
+        load_checkpoint(elsewhere)
 
 
 def test_the_first_differences_are_named(tmp_path):
