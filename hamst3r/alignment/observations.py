@@ -7,14 +7,16 @@ in that very camera; else the view was looked at from the other camera of the pa
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hamst3r.geometry import lengths, pixel_rays
+from hamst3r.geometry import pixel_rays
 
+F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 # exp() of an unbounded activation: beyond this, one pixel would outvote a whole surface.
 MAX_WEIGHT = 100.0
@@ -29,7 +31,7 @@ class ViewGrid:
     Attributes:
         name: Of the camera.
         shape: (gh, gw) of the output grid.
-        rows, columns: (S,) sampled pixels.
+        rows, columns: (S,) sampled pixels; S is the same for all views.
         people: (gh, gw) int32 who moves by itself there: > 0 the same in all views, -1 somebody,
             0 nobody.
     """
@@ -57,7 +59,8 @@ class ViewGrid:
 
     def rays(self, K: F64) -> F64:
         """(S, 3) directions with z = 1 of the samples."""
-        return pixel_rays(K, *self.shape)[self.rows, self.columns]
+        pixels = np.stack([self.columns, self.rows, np.ones(len(self.rows))], -1)
+        return pixels @ np.linalg.inv(K).T
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,24 +69,30 @@ class Look:
 
     Attributes:
         view: The view whose pixels these are.
-        edge: Index of the pair in the solver's list.
+        edge: Index of the pair in the solver's list; slot: 0 of its first view, 1 of its second.
         own: The points are in this view's own camera axes (else in the partner's).
-        points: (gh, gw, 3) float32, finite (0 where worthless); weight: (gh, gw) float32 >= 0.
-        X: (S, 3) float64 the sampled points; w: (S,) their weights, 0 on movers.
+        points: (gh, gw, 3) float32, finite; weight: (gh, gw) float32 >= 0.
+        sampled: (3, S) float32 the sampled points; w: (S,) float32 their weights, 0 on movers.
     """
 
     view: int
     edge: int
+    slot: int
     own: bool
-    points: NDArray[np.float32]
-    weight: NDArray[np.float32]
-    X: F64
-    w: F64
+    points: F32
+    weight: F32
+    sampled: F32
+    w: F32
 
-    @property
+    @cached_property
+    def X(self) -> F64:
+        """(S, 3) the sampled points."""
+        return np.ascontiguousarray(self.sampled.T, float)
+
+    @cached_property
     def usable(self) -> bool:
         """Enough valid samples to constrain anything rigid."""
-        return int((self.w > 0).sum()) >= MIN_SAMPLES
+        return int(np.count_nonzero(self.w)) >= MIN_SAMPLES
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,19 +115,29 @@ class Pair:
 
 @dataclass(frozen=True, eq=False)
 class Observations:
-    """Everything the solver works from."""
+    """Everything the solver works from.
+
+    Attributes:
+        grids, pairs: Views and pairs.
+        X: (2 pairs, 3, S) float32 samples of all looks, that of slot s of pair e at 2 e + s.
+        w: (2 pairs, S) float32 their weights.
+        notes: What was left out.
+    """
 
     grids: tuple[ViewGrid, ...]
     pairs: tuple[Pair, ...]
+    X: F32
+    w: F32
     notes: tuple[str, ...] = ()
-    looks_at: dict[int, list[Look]] = field(init=False)
 
-    def __post_init__(self) -> None:
+    @cached_property
+    def looks_at(self) -> dict[int, list[Look]]:
+        """view -> what the pairs say of it."""
         looks: dict[int, list[Look]] = {view: [] for view in range(len(self.grids))}
         for pair in self.pairs:
             for look in pair.looks:
                 looks[look.view].append(look)
-        object.__setattr__(self, "looks_at", looks)
+        return looks
 
     def own_looks(self, view: int) -> list[Look]:
         """The view's usable pointmaps in its own axes."""
@@ -140,10 +159,16 @@ def observe(
         movers: Per view (gh, gw): who moves by itself (see :attr:`ViewGrid.people`), or bool.
         samples: Pixels per view that the solver sees, about.
     """
+    lattices = [_lattice(shape, samples) for shape in shapes]
+    count = min(len(flat) for flat in lattices)
     grids = tuple(
-        _grid(name, shape, mover, samples)
-        for name, shape, mover in zip(names, shapes, movers, strict=True)
+        _grid(name, shape, flat[np.arange(count) * len(flat) // count], mover)
+        for name, shape, flat, mover in zip(names, shapes, lattices, movers, strict=True)
     )
+    flat_samples = [grid.rows * grid.shape[1] + grid.columns for grid in grids]
+    still = [~grid.mover for grid in grids]
+    X = np.empty((2 * len(predictions), 3, count), np.float32)
+    w = np.empty((2 * len(predictions), count), np.float32)
     pairs: list[Pair] = []
     notes: list[str] = []
     for prediction in predictions:
@@ -160,49 +185,49 @@ def observe(
             notes.append(f"{label} left out: no valid point")
             continue
         edge = len(pairs)
-        first = _look(i, edge, True, *maps[0], grids[i])
-        second = _look(j, edge, i == j, *maps[1], grids[j])
+        looks = []
+        for slot, (view, (points, weight)) in enumerate(zip((i, j), maps, strict=True)):
+            at, row = flat_samples[view], 2 * edge + slot
+            X[row] = points.reshape(-1, 3)[at].T
+            w[row] = weight.reshape(-1)[at] * still[view]
+            own = slot == 0 or i == j
+            looks.append(Look(view, edge, slot, own, points, weight, X[row], w[row]))
         descriptors = prediction.desc_i, prediction.desc_j  # None from networks without
         fits = all(
             d is not None and d.shape[:2] == grids[v].shape
             for v, d in zip((i, j), descriptors, strict=True)
         )
-        pairs.append(Pair(i, j, first, second, descriptors if fits else None))
-    return Observations(grids, tuple(pairs), tuple(notes))
+        pairs.append(Pair(i, j, looks[0], looks[1], descriptors if fits else None))
+    rows = 2 * len(pairs)
+    return Observations(grids, tuple(pairs), X[:rows], w[:rows], tuple(notes))
 
 
-def _grid(name: str, shape: tuple[int, int], mover: NDArray, samples: int) -> ViewGrid:
+def _lattice(shape: tuple[int, int], samples: int) -> NDArray[np.intp]:
+    """Indices of about ``samples`` pixels, evenly spread over a flattened grid."""
     stride = max(1, round(float(np.sqrt(shape[0] * shape[1] / samples))))
     rows, columns = np.mgrid[stride // 2 : shape[0] : stride, stride // 2 : shape[1] : stride]
-    rows, columns = rows.ravel(), columns.ravel()
+    return (rows * shape[1] + columns).ravel()
+
+
+def _grid(name: str, shape: tuple[int, int], flat: NDArray[np.intp], mover: NDArray) -> ViewGrid:
+    rows, columns = np.divmod(flat, shape[1])
     people = np.asarray(mover)
     people = -people.astype(np.int32) if people.dtype == bool else people.astype(np.int32)
     return ViewGrid(name, shape, rows, columns, people)
 
 
-def _clean(points, confidence, own: bool) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _clean(points, confidence, own: bool) -> tuple[F32, F32]:
     points = points.detach().float().cpu().numpy()
     weight = confidence.detach().float().cpu().numpy() - 1
     if points.shape != (*weight.shape, 3):
         return np.zeros((0, 0, 3), np.float32), np.zeros((0, 0), np.float32)
     with np.errstate(over="ignore", invalid="ignore"):
-        distance = lengths(points)
-        valid = np.isfinite(distance) & (distance > MIN_DEPTH) & (distance < MAX_DEPTH)
-        valid &= weight > 0  # False for NaN as well.
+        square = np.einsum("...k,...k->...", points, points)
+        near = (square > MIN_DEPTH**2) & (square < MAX_DEPTH**2)  # False for NaN as well.
+        valid = near & (weight > 0)
         if own:
             valid &= points[..., 2] > MIN_DEPTH
-    weight = np.where(valid, np.clip(weight, 0, MAX_WEIGHT), 0).astype(np.float32)
-    return np.where(valid[..., None], points, 0).astype(np.float32), weight
-
-
-def _look(
-    view: int,
-    edge: int,
-    own: bool,
-    points: NDArray[np.float32],
-    weight: NDArray[np.float32],
-    grid: ViewGrid,
-) -> Look:
-    at = grid.rows, grid.columns
-    w = np.where(grid.mover, 0, weight[at]).astype(float)
-    return Look(view, edge, own, points, weight, points[at].astype(float), w)
+    weight = np.where(valid, np.minimum(weight, MAX_WEIGHT), 0)
+    if not near.all():  # What is multiplied by a weight of 0 must be finite all the same.
+        points = np.where(near[..., None], points, 0)
+    return points, weight

@@ -2,7 +2,8 @@
 
 Each round fits every pair's similarity to the current points, every free camera to the pixels in
 which it sees the pairs' points, and every sample's depth to what the pairs say of it; all with
-least distances (not squares). It removes what the pose graph's condensed moments leave.
+least distances (not squares). It removes what the pose graph's condensed moments leave. All pairs
+are worked on at once, as stacks of planar points (see :mod:`hamst3r.alignment.similarity`).
 """
 
 from __future__ import annotations
@@ -12,13 +13,16 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 
-from hamst3r.alignment.observations import Observations, Pair
-from hamst3r.alignment.resection import normal_equations, reprojection, rigid_step
-from hamst3r.geometry import invert, lengths, split_similarity, transform, umeyama
+from hamst3r.alignment.observations import Observations
+from hamst3r.alignment.similarity import apply, log_scales, norms, similarities
+from hamst3r.geometry import invert, make_T
 
+F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
-FLOOR = 0.004  # Relative errors below this are equally good.
+FLOOR = np.float32(0.004)  # Relative errors below this are equally good.
+NEAREST = np.float32(1e-3)
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,98 +54,116 @@ def polish(
         free: (N,) cameras that may move; the others are known or the gauge.
         hold_scale: Nothing known fixes the scale: keep the pairs' mean scale as it is.
     """
+    if rounds == 0 or not solution.T_world_pair:
+        return solution
+    looks = _Looks(observations, list(solution.T_world_pair), rays)
     cameras = solution.T_world_cam.copy()
-    pairs = dict(solution.T_world_pair)
-    members = {index: observations.pairs[index] for index in pairs}
-    depths = _depths(observations, cameras, pairs, None)
+    pairs = np.stack(list(solution.T_world_pair.values()))
+    mean_log_scale = log_scales(pairs).mean()
+    movable = np.flatnonzero(free)
+    x = apply(invert(cameras)[looks.view] @ pairs[looks.pair], looks.X)
+    depth = looks.depths(x[:, 2], None)
     for _ in range(rounds):
-        scale_before = _mean_log_scale(pairs)
-        for index, pair in members.items():
-            pairs[index] = _fit_pair(pair, pairs[index], cameras, rays, depths)
+        pairs = looks.fit_pairs(pairs, cameras, depth, x)
         if hold_scale:
+            factor = np.exp(mean_log_scale - log_scales(pairs).mean())
             gauge = cameras[np.flatnonzero(~free)[0], :3, 3]
-            _rescale(pairs, gauge, np.exp(scale_before - _mean_log_scale(pairs)))
-        for view in np.flatnonzero(free).tolist():
-            cameras[view] = _fit_camera(view, observations, pairs, cameras[view], rays[view])
-        depths = _depths(observations, cameras, pairs, depths)
-    return Solution(cameras, pairs)
+            pairs = make_T(np.eye(3), (1 - factor) * gauge, factor) @ pairs
+        T_cam_world = invert(cameras)
+        x = apply(T_cam_world[looks.view] @ pairs[looks.pair], looks.X)
+        steps = looks.camera_steps(x)
+        cameras[movable] = invert(steps[movable] @ T_cam_world[movable])
+        x = apply(invert(cameras)[looks.view] @ pairs[looks.pair], looks.X)
+        depth = looks.depths(x[:, 2], depth)
+    return Solution(cameras, dict(zip(solution.T_world_pair, pairs, strict=True)))
 
 
-def _mean_log_scale(pairs: dict[int, F64]) -> float:
-    return float(np.mean([np.log(split_similarity(T)[1]) for T in pairs.values()]))
+class _Looks:
+    """The looks of some pairs, stacked: L = 2 pairs, those of one view side by side.
 
+    Attributes:
+        view, pair: (L,) view, and position among the pairs.
+        X, w: (L, 3, S) points as the pair has them, (L, S) weights.
+        rays: (N, 3, S) of the samples of each view.
+    """
 
-def _rescale(pairs: dict[int, F64], about: F64, factor: float) -> None:
-    """Scale the pairs' similarities about a world point."""
-    for index, T in pairs.items():
-        scaled = T.copy()
-        scaled[:3] *= factor
-        scaled[:3, 3] += (1 - factor) * about
-        pairs[index] = scaled
+    def __init__(
+        self, observations: Observations, members: Sequence[int], rays: Sequence[F64]
+    ) -> None:
+        view = np.array([look.view for e in members for look in observations.pairs[e].looks])
+        own = np.array([look.own for e in members for look in observations.pairs[e].looks])
+        order = np.argsort(view, kind="stable")
+        at = (2 * np.array(members)[:, None] + [0, 1]).ravel()[order]
+        self.view, self.pair = view[order], order // 2
+        self.X, self.w = observations.X[at], observations.w[at]
+        self.rays = np.stack([r.T for r in rays]).astype(np.float32)
+        self._own = np.where(own[order], 1, 0.25).astype(np.float32)[:, None]
+        self._seen, self._first = np.unique(self.view, return_index=True)
 
+    def _per_view(self, values: NDArray) -> NDArray:
+        """(N, ...) sums of (L, ...) over the looks of each view."""
+        result = np.zeros((len(self.rays), *values.shape[1:]), values.dtype)
+        result[self._seen] = np.add.reduceat(values, self._first, axis=0)
+        return result
 
-def _fit_pair(pair: Pair, T: F64, cameras: F64, rays: Sequence[F64], depths: dict[int, F64]) -> F64:
-    """The similarity that takes both of the pair's pointmaps to the current points."""
-    target, source, weight, depth = [], [], [], []
-    for look in pair.looks:
-        if look.view not in depths:
-            continue
-        z = depths[look.view]
-        target.append(transform(cameras[look.view], rays[look.view] * z[:, None]))
-        source.append(look.X)
-        weight.append(np.where(z > 0, look.w, 0))
-        depth.append(np.maximum(z, 1e-6))
-    if not target:
+    def depths(self, z: F32, previous: F32 | None) -> F32:
+        """(N, S) depths of the samples, 0 where nothing was seen, of z (L, S) from each look."""
+        w = self.w * (z > 0)
+        depth = self._average(z, w * self._own) if previous is None else previous
+        for _ in range(3 if previous is None else 1):
+            off = np.abs(z / np.maximum(depth, np.float32(1e-6))[self.view] - 1)
+            depth = self._average(z, w / np.maximum(off, FLOOR))
+        return depth
+
+    def _average(self, z: F32, w: F32) -> F32:
+        total = self._per_view(w)
+        return self._per_view(w * z) / np.where(total > 0, total, np.float32(1))
+
+    def fit_pairs(self, pairs: F64, cameras: F64, depth: F32, x: F32) -> F64:
+        """The similarities that take both of each pair's pointmaps to the current points.
+
+        Args:
+            pairs, cameras: As they are. depth: (N, S). x: (L, 3, S) the pairs' points in the
+                cameras, as they are.
+        """
+        points = self.rays * depth[:, None]
+        z = depth[self.view]
+        distance = norms(x - points[self.view]) / np.maximum(z, np.float32(1e-6))
+        w = self.w * (z > 0) / np.maximum(distance, FLOOR)
+        T, found = similarities(self.X, apply(cameras, points)[self.view], w, self.pair)
+        return np.where(found[:, None, None], T, pairs)
+
+    def camera_steps(self, x: F32) -> F64:
+        """(N, 4, 4) one Gauss-Newton step of the reprojection of all points x (L, 3, S)."""
+        front = x[:, 2] > NEAREST
+        inverse = 1 / np.where(front, x[:, 2], np.float32(1))
+        a, b = x[:, 0] * inverse, x[:, 1] * inverse
+        plane = self.rays[self.view]
+        across, down = a - plane[:, 0], b - plane[:, 1]
+        w = self.w * front / np.maximum(np.sqrt(across * across + down * down), FLOOR / 2)
+        # Derivatives by translation and rotation, both applied from the left, times depth: the
+        # residuals' two rows side by side.
+        J = np.zeros((len(x), 6, 2, x.shape[-1]), np.float32)
+        J[:, 0, 0] = J[:, 1, 1] = inverse
+        np.multiply(-a, inverse, out=J[:, 2, 0])
+        np.multiply(-b, inverse, out=J[:, 2, 1])
+        np.multiply(a, b, out=J[:, 4, 1])
+        np.negative(J[:, 4, 1], out=J[:, 3, 0])
+        J[:, 3, 1] = -1 - b * b
+        J[:, 4, 0] = 1 + a * a
+        np.negative(b, out=J[:, 5, 0])
+        J[:, 5, 1] = a
+        weighted = (J * w[:, None, None]).reshape(len(x), 6, -1)
+        J = J.reshape(weighted.shape)
+        residual = np.concatenate([across, down], 1)[..., None]
+        H = self._per_view((weighted @ J.transpose(0, 2, 1)).astype(float))
+        g = self._per_view((weighted @ residual)[..., 0].astype(float))
+        T = np.tile(np.eye(4), (len(H), 1, 1))
+        diagonal = np.einsum("naa->na", H)
+        diagonal *= 1 + 1e-6
+        diagonal += 1e-12
+        step = np.linalg.solve(H, -g[..., None])[..., 0]
+        good = np.isfinite(step).all(1) & (np.linalg.norm(step[:, 3:], axis=1) <= 0.5)
+        T[good, :3, :3] = Rotation.from_rotvec(step[good, 3:]).as_matrix()
+        T[good, :3, 3] = step[good, :3]
         return T
-    dst, src = np.concatenate(target), np.concatenate(source)
-    distance = lengths(transform(T, src) - dst) / np.concatenate(depth)
-    fitted = umeyama(src, dst, np.concatenate(weight) / np.maximum(distance, FLOOR))
-    return T if fitted is None else fitted
-
-
-def _fit_camera(
-    view: int, observations: Observations, pairs: dict[int, F64], T_world_cam: F64, rays: F64
-) -> F64:
-    """One Gauss-Newton step of the reprojection of all pairs' points of this view."""
-    T_cam_world = invert(T_world_cam)
-    H, g = np.zeros((6, 6)), np.zeros(6)
-    for look in observations.looks_at[view]:
-        if look.edge not in pairs:
-            continue
-        x = transform(T_cam_world @ pairs[look.edge], look.X)
-        residual, jacobian, front = reprojection(x, rays[:, :2])
-        w = look.w * front / np.maximum(lengths(residual), FLOOR / 2)
-        H_look, g_look = normal_equations(residual, jacobian[..., :6], w)
-        H, g = H + H_look, g + g_look
-    if not np.trace(H) > 0:
-        return T_world_cam
-    step = np.linalg.solve(H + 1e-6 * np.diag(H.diagonal()) + 1e-12 * np.eye(6), -g)
-    if not np.isfinite(step).all() or np.linalg.norm(step[3:]) > 0.5:
-        return T_world_cam
-    return invert(rigid_step(step.astype(np.float64)) @ T_cam_world)
-
-
-def _depths(
-    observations: Observations, cameras: F64, pairs: dict[int, F64], previous: dict[int, F64] | None
-) -> dict[int, F64]:
-    """Per view (S,) depths of the samples, 0 where nothing was seen."""
-    depths = {}
-    for view, looks in observations.looks_at.items():
-        looks = [look for look in looks if look.edge in pairs]
-        if not looks:
-            continue
-        T_cam_world = invert(cameras[view])
-        z = np.stack([transform(T_cam_world @ pairs[k.edge], k.X)[:, 2] for k in looks])
-        w = np.stack([k.w for k in looks]) * (z > 0)
-        own = np.array([[1.0] if k.own else [0.25] for k in looks])
-        d = previous[view] if previous else _average(z, w * own)
-        for _ in range(1 if previous else 3):
-            off = np.abs(z / np.maximum(d, 1e-6) - 1)
-            d = _average(z, w / np.maximum(off, FLOOR))
-        depths[view] = d
-    return depths
-
-
-def _average(values: F64, weights: F64) -> F64:
-    total = weights.sum(0)
-    return np.where(total > 0, (weights * values).sum(0) / np.maximum(total, 1e-12), 0)

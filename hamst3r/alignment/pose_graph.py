@@ -11,28 +11,34 @@ Since e is linear in the 3x4 matrix D, the sum over all pixels is a quadratic fo
     sum w e^T W e = d^T Q d - 2 b^T d + const,    d = vec(D),
 
 so the pixels are visited once per round to build Q (12x12) and b; Gauss-Newton on the poses then
-never touches a pixel, and its cost does not depend on the resolution.
+never touches a pixel, and its cost does not depend on the resolution. All edges are worked on at
+once, as stacks of planar points (see :mod:`hamst3r.alignment.similarity`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from hamst3r.alignment.resection import weighted_median
-from hamst3r.geometry import invert, lengths, make_T, split_similarity, transform, umeyama
+from hamst3r.alignment.similarity import apply, medians, norms, similarities
+from hamst3r.geometry import invert, split_similarity
 
+F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 # Standard deviations relative to the distance: across the ray and along it.
 SIGMA_ACROSS, SIGMA_ALONG = 0.004, 0.02
 # Medians of the residual over the distance beyond which an edge says nothing.
 MAX_MISFIT = 0.35
+MIN_POINTS = 8
 # sqrt(median of chi^2, 3 degrees of freedom): scales a median residual to a standard deviation.
 MEDIAN_CHI = 1.538
+# Medians and votes need no more than every so manieth sample.
+SPARSE = 3
+TINY = 1e-9
 
 _GENERATORS = np.zeros((7, 4, 4))
 for _k in range(3):
@@ -44,130 +50,140 @@ _GENERATORS[5, 0:2, 0:2] = [[0, -1], [1, 0]]
 
 
 @dataclass(frozen=True, eq=False)
-class GraphEdge:
-    """View j's points as the pair shows them (q, camera i) and as the view has them (p).
+class Edges:
+    """E edges: view j's points as the pair shows them (q, camera i) and as the view has them (p).
 
     Attributes:
-        i, j: Views.
-        q, p: (n, 3). w: (n,) >= 0.
-        T_i_j: (4, 4) similarity that maps p to q, the pair's own opinion.
-        mass: Weight of the points that follow it.
+        pair: (E,) index of the pair. i, j: (E,) views.
+        q, p: (E, 3, S) float32. w: (E, S) >= 0.
+        T_i_j: (E, 4, 4) similarity that maps p to q, the pair's own opinion.
+        mass: (E,) weight of the points that follow it.
     """
 
-    i: int
-    j: int
-    q: F64
-    p: F64
-    w: F64
+    pair: NDArray[np.intp]
+    i: NDArray[np.intp]
+    j: NDArray[np.intp]
+    q: F32
+    p: F32
+    w: F32
     T_i_j: F64
-    mass: float
+    mass: F64
+
+    def __len__(self) -> int:
+        return len(self.pair)
+
+    def select(self, which: NDArray) -> Edges:
+        """Some of the edges, by mask or index."""
+        return Edges(*(getattr(self, f.name)[which] for f in fields(self)))
+
+    def every(self, step: int) -> Edges:
+        """The same edges with every ``step``-th sample."""
+        q, p, w = self.q[..., ::step], self.p[..., ::step], self.w[..., ::step]
+        return Edges(self.pair, self.i, self.j, q, p, w, self.T_i_j, self.mass)
 
 
-def make_edge(i: int, j: int, q: F64, p: F64, w: F64) -> GraphEdge | None:
-    """An edge, or None where its points are degenerate or do not fit each other at all."""
-    keep = w > 0
-    q, p, w = q[keep], p[keep], w[keep]
-    if len(w) < 8:
-        return None
-    distance = lengths(p)
-    T, weights = None, w
-    for _ in range(4):
-        T = umeyama(p, q, weights)
-        if T is None:
-            return None
-        scale = split_similarity(T)[1]
-        misfit = lengths(transform(T, p) - q) / (scale * distance)
-        weights = w / np.maximum(misfit, 5e-3)  # Least distances, not squares.
-    if T is None or not weighted_median(misfit, w) < MAX_MISFIT:
-        return None
-    return GraphEdge(i, j, q, p, w, T, float(np.sum(w / (1 + (misfit / 0.05) ** 2))))
+def make_edges(
+    pair: NDArray[np.intp], i: NDArray[np.intp], j: NDArray[np.intp], q: F32, p: F32, w: F32
+) -> tuple[Edges, NDArray[np.bool_]]:
+    """Edges, and (E,) which of them are any good.
 
-
-def information(p: F64) -> F64:
-    """(n, 3, 3) information of points seen from the origin."""
-    distance = lengths(p)[:, None, None]
-    ray = p[:, :, None] / distance
-    along = ray @ ray.transpose(0, 2, 1)
-    across = np.eye(3) - along
-    return (across / SIGMA_ACROSS**2 + along / SIGMA_ALONG**2) / distance**2
-
-
-def mahalanobis(edge: GraphEdge, G: F64) -> F64:
-    """(n,) residuals of an edge in standard deviations, for nodes G (N, 4, 4).
-
-    The square is e^T W e with W of :func:`information`, written out.
+    The others' points are degenerate, or do not fit each other at all.
     """
-    e = transform(invert(G[edge.j]) @ G[edge.i], edge.q) - edge.p
-    square = np.einsum("nk,nk->n", edge.p, edge.p)
-    along = np.einsum("nk,nk->n", e, edge.p) ** 2 / square
-    across = np.maximum(np.einsum("nk,nk->n", e, e) - along, 0)
+    distance = np.maximum(norms(p), TINY)
+    weights = w
+    good = np.count_nonzero(w, axis=1) >= MIN_POINTS
+    T = np.tile(np.eye(4), (len(pair), 1, 1))
+    misfit = np.zeros_like(w)
+    for _ in range(4):
+        T, found = similarities(p, q, weights)
+        good &= found
+        scale = split_similarity(T)[1].astype(np.float32)
+        misfit = norms(apply(T, p) - q) / (scale[:, None] * distance)
+        weights = w / np.maximum(misfit, 5e-3)  # Least distances, not squares.
+    good &= medians(misfit[:, ::SPARSE], w[:, ::SPARSE]) < MAX_MISFIT
+    mass = np.sum(w / (1 + (misfit / 0.05) ** 2), axis=1, dtype=float)
+    return Edges(pair, i, j, q, p, w, T, mass), good
+
+
+def mahalanobis(edges: Edges, G: F64) -> F32:
+    """(E, S) residuals in standard deviations, for nodes G (N, 4, 4).
+
+    The square is e^T W e with W the information of a point seen from the origin, written out.
+    """
+    p = edges.p
+    e = apply(invert(G[edges.j]) @ G[edges.i], edges.q) - p
+    square = np.maximum(p[:, 0] ** 2 + p[:, 1] ** 2 + p[:, 2] ** 2, TINY)
+    along = (e[:, 0] * p[:, 0] + e[:, 1] * p[:, 1] + e[:, 2] * p[:, 2]) ** 2 / square
+    across = np.maximum(e[:, 0] ** 2 + e[:, 1] ** 2 + e[:, 2] ** 2 - along, 0)
     return np.sqrt((across / SIGMA_ACROSS**2 + along / SIGMA_ALONG**2) / square)
 
 
-def components(num_views: int, edges: Sequence[GraphEdge]) -> list[list[int]]:
+def components(num_views: int, edges: Edges) -> list[list[int]]:
     """Views that hang together, largest group first; views without an edge are groups of one."""
     group = list(range(num_views))
-    for edge in edges:
-        a, b = group[edge.i], group[edge.j]
+    for i, j in zip(edges.i.tolist(), edges.j.tolist(), strict=True):
+        a, b = group[i], group[j]
         group = [a if g == b else g for g in group]
     groups = [[v for v in range(num_views) if group[v] == g] for g in sorted(set(group))]
     return sorted(groups, key=len, reverse=True)
 
 
 def spanning_tree(
-    views: Sequence[int], edges: Sequence[GraphEdge], root: int
-) -> tuple[F64, list[GraphEdge]] | None:
-    """Nodes by chaining the heaviest edges from the root, and those edges.
+    views: Sequence[int], edges: Edges, root: int, without: int = -1
+) -> tuple[F64, list[int]] | None:
+    """Nodes by chaining the heaviest edges from the root, and the indices of those edges.
 
-    None if they do not reach all views.
+    None if they do not reach all views; the edge ``without`` is not used.
     """
-    used: list[GraphEdge] = []
+    used: list[int] = []
     G = np.tile(np.eye(4), (max(views) + 1, 1, 1))
     done = {root}
+    heaviest_first = [k for k in np.argsort(-edges.mass).tolist() if k != without]
+    ends = list(zip(edges.i.tolist(), edges.j.tolist(), strict=True))
     while len(done) < len(views):
-        open_edges = [e for e in edges if (e.i in done) != (e.j in done)]
-        if not open_edges:
+        k = next((k for k in heaviest_first if (ends[k][0] in done) != (ends[k][1] in done)), None)
+        if k is None:
             return None
-        edge = max(open_edges, key=lambda e: e.mass)
-        if edge.i in done:
-            G[edge.j] = G[edge.i] @ edge.T_i_j
+        i, j = ends[k]
+        if i in done:
+            G[j] = G[i] @ edges.T_i_j[k]
         else:
-            G[edge.i] = G[edge.j] @ invert(edge.T_i_j)
-        done |= {edge.i, edge.j}
-        used.append(edge)
+            G[i] = G[j] @ invert(edges.T_i_j[k])
+        done |= {i, j}
+        used.append(k)
     return G, used
 
 
-def robust_start(views: Sequence[int], edges: Sequence[GraphEdge], root: int) -> F64:
+def robust_start(views: Sequence[int], edges: Edges, root: int) -> F64:
     """The best of the spanning trees: the heaviest, and those without one of its edges.
 
     A pair that is wrong but sure of itself enters the heaviest tree. The tree without it explains
     more of the other edges, and wins. ``edges`` connect ``views``.
     """
-    # However sure an edge is of itself, it has no more votes than the middle one.
-    totals = np.array([edge.w.sum() for edge in edges])
-    votes = np.minimum(totals, np.median(totals)) / totals
     heaviest = spanning_tree(views, edges, root)
     if heaviest is None:
         raise ValueError("robust_start needs edges that connect the views")
-    best, most = heaviest[0], -1.0
-    for left_out in [None, *heaviest[1]]:
-        tree = spanning_tree(views, [edge for edge in edges if edge is not left_out], root)
+    best, used = heaviest
+    if len(used) == len(edges):
+        return best  # Without one of its edges the tree falls apart.
+    sparse = edges.every(SPARSE)
+    # However sure an edge is of itself, it has no more votes than the middle one.
+    totals = np.maximum(sparse.w.sum(1), TINY)
+    votes = (np.minimum(totals, np.median(totals)) / totals)[:, None] * sparse.w
+    most = -1.0
+    for left_out in [-1, *used]:
+        tree = spanning_tree(views, edges, root, left_out)
         if tree is None:
             continue
-        G = tree[0]
-        explained = sum(
-            vote * float(np.sum(edge.w / (1 + (mahalanobis(edge, G) / 5) ** 2)))
-            for edge, vote in zip(edges, votes, strict=True)
-        )
+        explained = float(np.sum(votes / (1 + (mahalanobis(sparse, tree[0]) / 5) ** 2)))
         if explained > most:
-            best, most = G, explained
+            best, most = tree[0], explained
     return best
 
 
 def solve(
-    edges: Sequence[GraphEdge], G: F64, free: NDArray[np.bool_], rounds: int = 3, steps: int = 6
-) -> tuple[F64, list[float]]:
+    edges: Edges, G: F64, free: NDArray[np.bool_], rounds: int = 3, steps: int = 6
+) -> tuple[F64, F64]:
     """Refine the nodes: per round robust weights and moments, then Gauss-Newton on the moments.
 
     Args:
@@ -177,83 +193,95 @@ def solve(
             least seven must be held for the gauge (one node, or two known camera poses).
 
     Returns:
-        Nodes (N, 4, 4), and per edge the share of its weight that agrees with them.
+        Nodes (N, 4, 4), and per edge (E,) the share of its weight that agrees with them.
     """
-    infos = [information(edge.p) for edge in edges]
-    agreement: list[float] = []
+    basis = _basis(edges)
     for _ in range(rounds):
-        moments = []
-        for edge, info in zip(edges, infos, strict=True):
-            m = mahalanobis(edge, G)
-            # A weak network is less precise than assumed; its median sets the scale then.
-            sigma = max(1.0, weighted_median(m, edge.w) / MEDIAN_CHI)
-            moments.append(_moments(edge, info, edge.w / (1 + (m / (2 * sigma)) ** 2), sigma))
+        m = mahalanobis(edges, G)
+        # A weak network is less precise than assumed; its median sets the scale then.
+        sigma = medians(m[:, ::SPARSE], edges.w[:, ::SPARSE]) / MEDIAN_CHI
+        sigma = np.fmax(1.0, sigma)[:, None]
+        moments = _moments(edges, basis, edges.w / (1 + (m / (2 * sigma)) ** 2), sigma)
         G = _gauss_newton(edges, moments, G, free, steps)
-    for edge in edges:
-        m = mahalanobis(edge, G)
-        agreement.append(float(np.sum(edge.w / (1 + (m / 5) ** 2)) / np.sum(edge.w)))
-    return G, agreement
+    return G, agreement(edges, G)
 
 
-def _moments(edge: GraphEdge, info: F64, w: F64, sigma: float) -> tuple[F64, F64]:
-    """Q (12, 12) and b (12,), index = 4 row + column of D, for unit total weight of the edge."""
-    q = np.concatenate([edge.q, np.ones((len(w), 1))], 1)
+def agreement(edges: Edges, G: F64) -> F64:
+    """(E,) shares in [0, 1] of the edges' weight that agrees with the nodes."""
+    agreeing = edges.w / (1 + (mahalanobis(edges, G) / 5) ** 2)
+    return agreeing.sum(1, dtype=float) / np.maximum(edges.w.sum(1, dtype=float), TINY)
+
+
+def _basis(edges: Edges) -> tuple[F64, F64, F64]:
+    """(E, 4, S) homogeneous q, (E, 12, S) products of p and q, (E, S) squared distances."""
+    q = np.concatenate([edges.q, np.ones_like(edges.q[:, :1])], 1, dtype=float)
+    p = edges.p.astype(float)
+    products = (p[:, :, None] * q[:, None]).reshape(len(p), 12, -1)
+    return q, products, np.maximum((p * p).sum(1), TINY)
+
+
+def _moments(
+    edges: Edges, basis: tuple[F64, F64, F64], w: NDArray, sigma: NDArray
+) -> tuple[F64, F64]:
+    """Q (E, 12, 12) and b (E, 12), index = 4 row + column of D, for unit total weight of an edge.
+
+    The information of a point is W = (1 / across^2 - (1 / across^2 - 1 / along^2) r r^T) / d^2
+    with r = p / d, so that Q is a sum of a block diagonal matrix and one of products p q^T.
+    """
+    q, products, square = basis
     # Many pixels share one error, so an edge counts once, by precision and agreeing share.
-    total = edge.w.sum() * sigma**2
-    weighted = w[:, None, None] * info
-    outer = (q[:, :, None] * q[:, None, :]).reshape(-1, 16)
-    Q = (
-        (outer.T @ weighted.reshape(-1, 9))
-        .reshape(4, 4, 3, 3)
-        .transpose(2, 0, 3, 1)
-        .reshape(12, 12)
-    )
-    info_p = np.einsum("nab,nb->na", weighted, edge.p)
-    return Q / total, (info_p.T @ q).reshape(12) / total
+    share = w / np.maximum(edges.w.sum(1, dtype=float)[:, None] * sigma**2, TINY)
+    isotropic = share / (SIGMA_ACROSS**2 * square)
+    radial = share * (1 / SIGMA_ACROSS**2 - 1 / SIGMA_ALONG**2) / square**2
+    Q = -((products * radial[:, None]) @ products.transpose(0, 2, 1))
+    block = (q * isotropic[:, None]) @ q.transpose(0, 2, 1)
+    for k in range(0, 12, 4):
+        Q[:, k : k + 4, k : k + 4] += block
+    return Q, (products @ (share / (SIGMA_ALONG**2 * square))[..., None])[..., 0]
 
 
 def _gauss_newton(
-    edges: Sequence[GraphEdge],
-    moments: Sequence[tuple[F64, F64]],
-    G: F64,
-    free: NDArray[np.bool_],
-    steps: int,
+    edges: Edges, moments: tuple[F64, F64], G: F64, free: NDArray[np.bool_], steps: int
 ) -> F64:
-    size = free.size
+    Q, b = moments
+    i, j, count = edges.i, edges.j, len(G)
     variable = np.flatnonzero(free)
     if len(variable) == 0:
         return G
     damping = 1e-9
     for _ in range(steps):
-        H, g = np.zeros((size, size)), np.zeros(size)
-        for edge, (Q, b) in zip(edges, moments, strict=True):
-            D = invert(G[edge.j]) @ G[edge.i]
-            # G <- G exp(x): D changes by D X_i - X_j D.
-            J_i = (D @ _GENERATORS)[:, :3].reshape(7, 12).T
-            J_j = -(_GENERATORS @ D)[:, :3].reshape(7, 12).T
-            residual = Q @ D[:3].reshape(12) - b
-            J = np.concatenate([J_i, J_j], 1)
-            at = np.concatenate([7 * edge.i + np.arange(7), 7 * edge.j + np.arange(7)])
-            H[np.ix_(at, at)] += J.T @ Q @ J
-            g[at] += J.T @ residual
-        H_free = H[np.ix_(variable, variable)]
-        x = np.zeros(size)
+        D = (invert(G[j]) @ G[i])[:, None]
+        # G <- G exp(x): D changes by D X_i - X_j D.
+        J_i = (D @ _GENERATORS)[:, :, :3].reshape(-1, 7, 12)
+        J_j = -(_GENERATORS @ D)[:, :, :3].reshape(-1, 7, 12)
+        J = np.concatenate([J_i, J_j], 1)
+        residual = (Q @ D[:, 0, :3].reshape(-1, 12, 1)) - b[..., None]
+        h, gradient = J @ Q @ J.transpose(0, 2, 1), (J @ residual)[..., 0]
+        H, g = np.zeros((count, count, 7, 7)), np.zeros((count, 7))
+        for a, a_at in ((i, slice(0, 7)), (j, slice(7, 14))):
+            np.add.at(g, a, gradient[:, a_at])
+            for c, c_at in ((i, slice(0, 7)), (j, slice(7, 14))):
+                np.add.at(H, (a, c), h[:, a_at, c_at])
+        H_free = H.transpose(0, 2, 1, 3).reshape(7 * count, -1)[np.ix_(variable, variable)]
+        x = np.zeros(7 * count)
         try:
             x[variable] = np.linalg.solve(
-                H_free + np.diag(damping * H_free.diagonal() + 1e-12), -g[variable]
+                H_free + np.diag(damping * H_free.diagonal() + 1e-12), -g.ravel()[variable]
             )
         except np.linalg.LinAlgError:
             break
         if not np.isfinite(x).all():
             break
         G = G @ _exponential(x.reshape(-1, 7))
-        if np.abs(x).max() < 1e-6:
+        if np.abs(x).max() < 1e-4:  # The next round changes the weights by more.
             break
     return G
 
 
 def _exponential(x: F64) -> F64:
     """(N, 4, 4) similarities of small steps (N, 7): translation, rotation vector, log scale."""
-    rotations = Rotation.from_rotvec(x[:, 3:6]).as_matrix()
-    scales = np.exp(np.clip(x[:, 6], -1, 1))
-    return np.stack([make_T(R, t, s) for R, t, s in zip(rotations, x[:, :3], scales, strict=True)])
+    T = np.tile(np.eye(4), (len(x), 1, 1))
+    T[:, :3, :3] = Rotation.from_rotvec(x[:, 3:6]).as_matrix()
+    T[:, :3, :3] *= np.exp(np.clip(x[:, 6], -1, 1))[:, None, None]
+    T[:, :3, 3] = x[:, :3]
+    return T

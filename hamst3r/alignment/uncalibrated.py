@@ -12,15 +12,18 @@ from hamst3r.alignment.observations import Look, Observations
 from hamst3r.alignment.placement import Placement, fit_poses, scaling
 from hamst3r.alignment.polish import Solution, polish
 from hamst3r.alignment.pose_graph import (
-    GraphEdge,
+    SPARSE,
+    Edges,
     components,
-    make_edge,
+    make_edges,
     robust_start,
     solve,
 )
-from hamst3r.alignment.resection import resect, weighted_median
+from hamst3r.alignment.resection import resect
+from hamst3r.alignment.similarity import log_scales, medians
 from hamst3r.geometry import make_T, split_similarity, transform
 
+F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 # A pair that agrees with the rest less than this share of the best pair is left out.
 MIN_RELATIVE_AGREEMENT = 0.2
@@ -29,16 +32,18 @@ MIN_BASELINE = 1e-3
 
 @dataclass(frozen=True, eq=False)
 class Canonical:
-    """A view's pointmap in its own axes, in a unit of its own.
+    """Each view's pointmap in its own axes, in a unit of its own.
 
     Attributes:
-        depth: (S,) of the samples. weight: (S,).
-        unit: pair index -> what multiplies that pair's own look to reach this unit.
+        depth: (N, S) of the samples, 0 where unknown. weight: (N, S).
+        known: (N,) whether there is one at all.
+        unit: (pairs,) what multiplies a pair to reach the unit of its first view; NaN if nothing.
     """
 
-    depth: F64
-    weight: F64
-    unit: dict[int, float]
+    depth: F32
+    weight: F32
+    known: NDArray[np.bool_]
+    unit: F64
 
 
 def place_uncalibrated(
@@ -62,58 +67,68 @@ def place_uncalibrated(
         placed, if nothing else fixes the world.
     """
     views = range(len(observations.grids))
-    canonical = {v: c for v in views if (c := _canonical(observations, v, rays)) is not None}
+    canonical = _canonical(observations, rays)
     edges, notes = _edges(observations, canonical, rays)
-    groups = components(len(views), list(edges.values()))
+    groups = components(len(views), edges)
     world_exists = bool(known) or bool(previous)
     result = Placement({}, {}, {}, (), (), ())
     placed: list[tuple[int, ...]] = []
-    log_scales: list[float] = []
+    logs: list[float] = []
     for position, group in enumerate(groups):
         anchored = any(v in known or v in previous for v in group)
         if not anchored and (position > 0 or world_exists or (len(group) == 1 and len(views) > 1)):
             continue
-        inside = {k: e for k, e in edges.items() if e.i in group}
         if len(group) == 1:
-            _place_alone(result, observations, group[0], canonical.get(group[0]), known)
+            _place_alone(result, observations, group[0], canonical, known)
         else:
-            scales = _place_group(
+            inside = edges.select(np.isin(edges.i, group))
+            logs += _place_group(
                 result, observations, canonical, inside, rays, group, known, polish_rounds, notes
             )
-            log_scales += scales
         placed.append(tuple(group))
     return Placement(
         result.T_world_cam,
         result.T_world_look,
         result.agreement,
-        tuple(log_scales),
+        tuple(logs),
         tuple(placed),
         tuple(notes),
     )
 
 
-def _canonical(observations: Observations, view: int, rays: Sequence[F64]) -> Canonical | None:
-    own = observations.own_looks(view)
-    if not own:
-        return _resected(observations.looks_at[view], view, rays)
-    reference = max(own, key=lambda look: float(look.w.mean()))
-    unit: dict[int, float] = {}
-    total, moment, square = (np.zeros(len(reference.w)) for _ in range(3))
-    for look in own:
-        both = np.sqrt(look.w * reference.w)
-        ratio = reference.X[:, 2] / np.where(look.w > 0, look.X[:, 2], 1)
-        scale = weighted_median(ratio, both)
-        if not (np.isfinite(scale) and scale > 0):
-            continue
-        unit[look.edge] = scale
-        total += look.w
-        moment += look.w * scale * look.X[:, 2]
-        square += look.w**2
-    seen = np.maximum(total, 1e-12)
-    return Canonical(np.where(total > 0, moment / seen, 0), square / seen, unit)
+def _canonical(observations: Observations, rays: Sequence[F64]) -> Canonical:
+    """Of own looks; of a view without any, from where its camera is found in another's look."""
+    shape = len(observations.grids), observations.w.shape[1]
+    depth, weight = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+    unit = np.full(len(observations.pairs), np.nan)
+    own = [look for view in range(shape[0]) for look in observations.own_looks(view)]
+    if own:
+        view, edge = (np.array([getattr(look, k) for look in own]) for k in ("view", "edge"))
+        at = 2 * edge + [look.slot for look in own]
+        z, w = observations.X[at, 2], observations.w[at]
+        heaviest = np.zeros(shape[0], int)
+        order = np.argsort(w.sum(1))
+        heaviest[view[order]] = order
+        reference = heaviest[view]
+        both, ratio = np.sqrt(w * w[reference]), z[reference] / np.where(w > 0, z, np.float32(1))
+        scale = medians(ratio[:, ::SPARSE], both[:, ::SPARSE])
+        good = scale > 0
+        view, edge, scale, w, z = view[good], edge[good], scale[good], w[good], z[good]
+        unit[edge] = scale
+        total, moment = np.zeros_like(weight), np.zeros_like(weight)
+        np.add.at(total, view, w)
+        np.add.at(moment, view, w * scale[:, None].astype(np.float32) * z)
+        np.add.at(weight, view, w**2)
+        seen = np.where(total > 0, total, np.float32(1))
+        depth, weight = moment / seen, weight / seen
+    for v in np.flatnonzero(~weight.any(1)).tolist():
+        found = _resected(observations.looks_at[v], v, rays)
+        if found is not None:
+            depth[v], weight[v] = found
+    return Canonical(depth, weight, weight.any(1), unit)
 
 
-def _resected(looks: Sequence[Look], view: int, rays: Sequence[F64]) -> Canonical | None:
+def _resected(looks: Sequence[Look], view: int, rays: Sequence[F64]) -> tuple[F64, F64] | None:
     """The view was only looked at from elsewhere: find its camera in the best of those looks."""
     found = [
         (r.error, look, r)
@@ -124,55 +139,53 @@ def _resected(looks: Sequence[Look], view: int, rays: Sequence[F64]) -> Canonica
         return None
     _, look, resection = min(found, key=lambda entry: entry[0])
     z = transform(resection.T_cam_points, look.X)[:, 2]
-    return Canonical(np.where(z > 0, z, 0), np.where(z > 0, look.w, 0), {})
+    return np.where(z > 0, z, 0), np.where(z > 0, look.w, 0)
 
 
 def _edges(
-    observations: Observations, canonical: dict[int, Canonical], rays: Sequence[F64]
-) -> tuple[dict[int, GraphEdge], list[str]]:
-    edges, notes = {}, []
-    for index, pair in enumerate(observations.pairs):
-        if pair.i == pair.j:
-            continue
-        edge = None
-        unit = canonical[pair.i].unit.get(index) if pair.i in canonical else None
-        if unit is not None and pair.j in canonical and pair.second.usable:
-            target = canonical[pair.j]
-            w = np.sqrt(pair.second.w * target.weight) * (target.depth > 0)
-            p = rays[pair.j] * target.depth[:, None]
-            edge = make_edge(pair.i, pair.j, unit * pair.second.X, p, w)
-        if edge is None:
-            names = observations.grids[pair.i].name, observations.grids[pair.j].name
-            notes.append(f"pair {names[0]}-{names[1]} rejected: its pointmaps do not fit")
-        else:
-            edges[index] = edge
-    return edges, notes
+    observations: Observations, canonical: Canonical, rays: Sequence[F64]
+) -> tuple[Edges, list[str]]:
+    pair = np.array([k for k, p in enumerate(observations.pairs) if p.i != p.j], int)
+    i, j = (np.array([getattr(observations.pairs[k], end) for k in pair], int) for end in "ij")
+    usable = np.array([observations.pairs[k].second.usable for k in pair], bool)
+    usable &= np.isfinite(canonical.unit[pair]) & canonical.known[j]
+    tried, i_tried, j_tried = pair[usable], i[usable], j[usable]
+    directions = np.stack([r.T for r in rays]).astype(np.float32)
+    q = observations.X[2 * tried + 1] * canonical.unit[tried, None, None].astype(np.float32)
+    p = (directions * canonical.depth[:, None])[j_tried]
+    w = np.sqrt(observations.w[2 * tried + 1] * canonical.weight[j_tried])
+    w *= canonical.depth[j_tried] > 0
+    edges, good = make_edges(tried, i_tried, j_tried, q, p, w)
+    rejected = ~np.isin(pair, tried[good])
+    names = [grid.name for grid in observations.grids]
+    notes = [
+        f"pair {names[a]}-{names[b]} rejected: its pointmaps do not fit"
+        for a, b in zip(i[rejected], j[rejected], strict=True)
+    ]
+    return edges.select(good), notes
 
 
 def _place_alone(
     result: Placement,
     observations: Observations,
     view: int,
-    canonical: Canonical | None,
+    canonical: Canonical,
     known: dict[int, F64],
 ) -> None:
     """A view without a partner: its pose is known, or the caller's to tell."""
     T = known.get(view, np.eye(4))
     result.T_world_cam[view] = T
     result.agreement[view] = 0.0
-    if canonical is None:
-        return
     for look in observations.own_looks(view):
-        if look.edge in canonical.unit:
-            slot = 0 if observations.pairs[look.edge].first is look else 1
-            result.T_world_look[look.edge, slot] = T @ scaling(canonical.unit[look.edge])
+        if np.isfinite(canonical.unit[look.edge]):
+            result.T_world_look[look.edge, look.slot] = T @ scaling(canonical.unit[look.edge])
 
 
 def _place_group(
     result: Placement,
     observations: Observations,
-    canonical: dict[int, Canonical],
-    edges: dict[int, GraphEdge],
+    canonical: Canonical,
+    edges: Edges,
     rays: Sequence[F64],
     group: Sequence[int],
     known: dict[int, F64],
@@ -181,11 +194,10 @@ def _place_group(
 ) -> list[float]:
     """Solve one component and enter it into the result; returns the log scales of its pairs."""
     fixed = [v for v in group if v in known]
-    root = max(fixed or group, key=lambda v: sum(e.mass for e in edges.values() if v in (e.i, e.j)))
-    listed = list(edges.values())
+    root = max(fixed or group, key=lambda v: edges.mass[(edges.i == v) | (edges.j == v)].sum())
     # Nodes of views outside of the group stay at the identity and take no part.
     G = np.tile(np.eye(4), (len(observations.grids), 1, 1))
-    start = robust_start(group, listed, root)
+    start = robust_start(group, edges, root)
     G[list(group)] = start[list(group)]
     metric = _has_baseline([known[v] for v in fixed])
     free = np.ones((len(G), 7), bool)
@@ -199,15 +211,18 @@ def _place_group(
             free[v, :6] = False
     if not metric:
         free[root] = False
-    G, agreement = solve(listed, G, free)
-    best = max(agreement)
-    pairs: dict[int, F64] = {}
-    for (index, edge), share in zip(edges.items(), agreement, strict=True):
-        if share < MIN_RELATIVE_AGREEMENT * best:
-            names = observations.grids[edge.i].name, observations.grids[edge.j].name
-            notes.append(f"pair {names[0]}-{names[1]} rejected: it contradicts the other pairs")
-        else:
-            pairs[index] = G[edge.i] @ scaling(canonical[edge.i].unit[index])
+    G, agreement = solve(edges, G, free)
+    names = [grid.name for grid in observations.grids]
+    agreeing = agreement >= MIN_RELATIVE_AGREEMENT * agreement.max()
+    notes += [
+        f"pair {names[i]}-{names[j]} rejected: it contradicts the other pairs"
+        for i, j in zip(edges.i[~agreeing], edges.j[~agreeing], strict=True)
+    ]
+    kept = edges.select(agreeing)
+    pairs = {
+        k: G[i] @ scaling(canonical.unit[k])
+        for k, i in zip(kept.pair.tolist(), kept.i, strict=True)
+    }
     cameras = split_similarity(G)[0]
     movable = np.array([v in group and v not in known for v in range(len(G))])
     if not fixed:
@@ -220,11 +235,11 @@ def _place_group(
         cameras, pairs = _to_network_scale(cameras, pairs, root)
     for view in group:
         result.T_world_cam[view] = known.get(view, cameras[view])
-        shares = [a for e, a in zip(listed, agreement, strict=True) if view in (e.i, e.j)]
+        shares = agreement[(edges.i == view) | (edges.j == view)]
         result.agreement[view] = 1.0 if view in known else float(np.mean(shares))
     for index, T in pairs.items():
         result.T_world_look[index, 0] = result.T_world_look[index, 1] = T
-    return [float(np.log(split_similarity(T)[1])) for T in pairs.values()]
+    return log_scales(np.stack(list(pairs.values()))).tolist()
 
 
 def _has_baseline(poses: Sequence[F64]) -> bool:
@@ -236,8 +251,7 @@ def _has_baseline(poses: Sequence[F64]) -> bool:
 
 def _to_network_scale(cameras: F64, pairs: dict[int, F64], root: int) -> tuple[F64, dict[int, F64]]:
     """Scale the group about the root's centre so that the pairs, on average, keep their unit."""
-    mean = np.mean([np.log(split_similarity(T)[1]) for T in pairs.values()])
-    factor = float(np.exp(-mean))
+    factor = float(np.exp(-log_scales(np.stack(list(pairs.values()))).mean()))
     centre = cameras[root, :3, 3]
     about = make_T(np.eye(3), (1 - factor) * centre, factor)
     return split_similarity(about @ cameras)[0], {k: about @ T for k, T in pairs.items()}
