@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hamst3r.geometry import invert, transform, unproject
+from hamst3r.geometry import invert
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -41,21 +42,29 @@ def fuse_depth(shape: tuple[int, int], opinions: Sequence[DepthOpinion]) -> tupl
     """
     if not opinions:
         return np.zeros(shape, np.float32), np.zeros(shape, np.float32)
-    row = [o.T_cam_points[2].astype(np.float32) for o in opinions]
-    z = np.stack([o.points @ r[:3] + r[3] for o, r in zip(opinions, row, strict=True)])
-    w = np.where(z > 0, np.stack([o.weight for o in opinions]), 0)
-    depth = _weighted_median(z, w)
+    z = np.empty((len(opinions), shape[0] * shape[1]), np.float32)
+    w = np.empty_like(z)
+    for k, opinion in enumerate(opinions):
+        row = opinion.T_cam_points[2].astype(np.float32)
+        np.add(opinion.points.reshape(-1, 3) @ row[:3], row[3], out=z[k])
+        w[k] = opinion.weight.ravel()
+    w *= z > 0
+    depth = _weighted_median(z, w) if len(opinions) > 1 else z[0]
     agreeing = w
     for _ in range(2 if len(opinions) > 1 else 0):
-        off = (z / np.maximum(depth, 1e-6) - 1) / AGREEMENT
-        agreeing = w / (1 + off * off)
-        total = agreeing.sum(0)
-        depth = np.where(total > 0, (agreeing * z).sum(0) / np.maximum(total, 1e-12), 0)
-    valid = (depth > 0) & (w.sum(0) > 0)
-    confidence = 1 + agreeing.sum(0) / len(opinions)
+        # w / (1 + off^2) with off = (z / depth - 1) / AGREEMENT.
+        off = z * (1 / (AGREEMENT * np.maximum(depth, np.float32(1e-6))))
+        off -= np.float32(1 / AGREEMENT)
+        off *= off
+        off += 1
+        agreeing = np.divide(w, off, out=off)
+        total = np.maximum(agreeing.sum(0), np.float32(1e-12))
+        depth = np.einsum("kp,kp->p", agreeing, z) / total
+    valid = (depth > 0) & w.any(0)
+    confidence = 1 + agreeing.mean(0)
     return (
-        np.where(valid, depth, 0).astype(np.float32),
-        np.where(valid, confidence, 0).astype(np.float32),
+        np.where(valid, depth, np.float32(0)).reshape(shape),
+        np.where(valid, confidence, np.float32(0)).reshape(shape),
     )
 
 
@@ -77,45 +86,92 @@ def clean(
     """
     result = [confidence.copy() for confidence in confidences]
     for a in views:
-        valid = depths[a] > 0
-        points = unproject(depths[a], K[a]).astype(np.float32)[valid]
-        own = confidences[a][valid]
-        floating = np.zeros(len(own), bool)
+        floating = np.zeros(depths[a].shape, bool)
         for b in views:
-            if b == a:
-                continue
-            x = transform(invert(T_world_cam[b]) @ T_world_cam[a], points)
-            seen, surface, trust = _look_up(x, K[b], depths[b], confidences[b])
-            # Two maps never agree perfectly; only what stands out from their usual
-            # disagreement is floating. (Points behind the surface are merely hidden.)
-            short = 1 - x[:, 2][seen] / surface[seen]
-            short = short[short > 0]
-            usual = float(np.median(short)) if len(short) else 0.0
-            limit = 1 - np.clip(3 * usual, *CLEAN_TOLERANCE)
-            floating |= seen & (x[:, 2] < limit * surface) & (trust > own)
-        cleaned = result[a][valid]
-        cleaned[floating] = 1
-        result[a][valid] = cleaned
+            if b != a:
+                T_b_a = invert(T_world_cam[b]) @ T_world_cam[a]
+                seen = _look_up(depths[a], K[a], T_b_a, K[b], depths[b], confidences[b])
+                floating |= _floats(*seen, confidences[a])
+        floating &= depths[a] > 0
+        result[a][floating] = 1
     return result
 
 
-def _look_up(x: F32, K: F64, depth: F32, confidence: F32) -> tuple[NDArray[np.bool_], F32, F32]:
-    """What a view has at the pixels where it would see camera points x: seen, depth, confidence."""
-    height, width = depth.shape
-    front = x[:, 2] > 1e-3
-    z = np.where(front, x[:, 2], 1)
-    pixel = (x[:, :2] / z[:, None]) @ K[:2, :2].T.astype(np.float32) + K[:2, 2].astype(np.float32)
-    inside = front & (pixel > -0.5).all(1) & (pixel < [width - 0.5, height - 0.5]).all(1)
-    column, row = np.where(inside[:, None], np.rint(pixel), 0).astype(int).T
-    column, row = column.clip(0, width - 1), row.clip(0, height - 1)
-    surface = depth[row, column]
-    return inside & (surface > 0), surface, confidence[row, column]
+def _look_up(
+    depth_a: F32, K_a: F64, T_b_a: F64, K_b: F64, depth_b: F32, confidence_b: F32
+) -> tuple[F32, F32, F32]:
+    """What view b has where it would see the points of view a.
+
+    Returns:
+        (gh, gw) of a's grid each: depth of the points in camera b, and depth and confidence that b
+        has there; 0 where b does not see them.
+    """
+    height, width = depth_a.shape
+    # Pixels of b are linear in a's pixels times depth: no point in space is needed.
+    M = (K_b @ T_b_a[:3, :3] @ np.linalg.inv(K_a)).astype(np.float32)
+    shift = (K_b @ T_b_a[:3, 3]).astype(np.float32)
+    u, v = np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)[:, None]
+    x, y, z = ((m[0] * u + (m[1] * v + m[2])) * depth_a + s for m, s in zip(M, shift, strict=True))
+    front = z > np.float32(1e-3)
+    inverse = 1 / np.where(front, z, np.float32(1))
+    # Pixel centres are integers: half a pixel more, and cutting off is rounding.
+    column, row = x * inverse + np.float32(0.5), y * inverse + np.float32(0.5)
+    inside = front & (column >= 0) & (row >= 0)
+    inside &= (column < depth_b.shape[1]) & (row < depth_b.shape[0])
+    at = np.flatnonzero(inside)
+    pixel = row.ravel()[at].astype(int) * depth_b.shape[1] + column.ravel()[at].astype(int)
+    surface, trust = np.zeros((2, *depth_a.shape), np.float32)
+    surface.ravel()[at] = depth_b.ravel()[pixel]
+    trust.ravel()[at] = confidence_b.ravel()[pixel]
+    return z, surface, trust
+
+
+def _floats(z: F32, surface: F32, trust: F32, own: F32) -> NDArray[np.bool_]:
+    """(gh, gw) the point is nearer than the surface that the other view is surer of."""
+    # Two maps never agree perfectly; only what stands out from their usual disagreement is
+    # floating. (Points behind the surface are merely hidden.)
+    nearer = (z < surface) & (surface > 0)
+    short = 1 - z[nearer] / surface[nearer]
+    usual = float(np.partition(short, len(short) // 2)[len(short) // 2]) if len(short) else 0.0
+    limit = np.float32(1 - np.clip(3 * usual, *CLEAN_TOLERANCE))
+    return nearer & (z < limit * surface) & (trust > own)
 
 
 def _weighted_median(z: F32, w: F32) -> F32:
     """Along the first axis; 0 where there is no weight."""
-    order = np.argsort(z, axis=0)
-    z, w = np.take_along_axis(z, order, 0), np.take_along_axis(w, order, 0)
-    cumulated = np.cumsum(w, axis=0)
-    middle = (cumulated < cumulated[-1] / 2).sum(0).clip(max=len(z) - 1)
-    return np.where(cumulated[-1] > 0, np.take_along_axis(z, middle[None], 0)[0], 0)
+    # Depth and weight travel together as one integer: bits of floats >= 0 are in their order.
+    keys = np.maximum(z, 0).view(np.int32).astype(np.int64) << 32
+    keys |= w.view(np.int32)
+    rows = list(keys)
+    spare = np.empty_like(rows[0])
+    for a, b in _sorting_network(len(rows)):
+        np.maximum(rows[a], rows[b], out=spare)
+        np.minimum(rows[a], rows[b], out=rows[a])
+        rows[b], spare = spare, rows[b]
+    keys = np.stack(rows)
+    z = (keys >> 32).astype(np.int32).view(np.float32)
+    w = keys.astype(np.int32).view(np.float32)  # The lower half.
+    half = w.sum(0) / 2
+    depth, cumulated = np.zeros_like(half), np.zeros_like(half)
+    for value, weight in zip(z[::-1], w[::-1], strict=True):  # From behind: the last one counts.
+        cumulated += weight
+        before = cumulated - weight
+        np.copyto(depth, value, where=(before <= half) & (weight > 0))
+    return depth
+
+
+@cache
+def _sorting_network(count: int) -> tuple[tuple[int, int], ...]:
+    """Comparisons that sort ``count`` rows whatever they hold (Batcher's odd-even merge sort)."""
+    comparisons = []
+    p = 1
+    while p < count:
+        k = p
+        while k >= 1:
+            for start in range(k % p, count - k, 2 * k):
+                for a in range(start, min(start + k, count - k)):
+                    if a // (2 * p) == (a + k) // (2 * p):
+                        comparisons.append((a, a + k))
+            k //= 2
+        p *= 2
+    return tuple(comparisons)

@@ -44,8 +44,8 @@ class AlignerConfig:
         clean: Take the confidence from points that float before another view's surface.
     """
 
-    samples: int = 1200
-    polish_rounds: int = 4
+    samples: int = 400
+    polish_rounds: int = 3
     window: int = 30
     default_focal: float = 0.9
     network_scale_std: float = 0.3
@@ -239,9 +239,10 @@ class Aligner:
         for view, grid in enumerate(observations.grids):
             T_cam_world = invert(T_world_cam[view])
             opinions = [
-                DepthOpinion(look.points, look.weight, T_cam_world @ placement.T_world_look[slot])
-                for slot, look in _slots(observations, view)
-                if placed[view] and slot in placement.T_world_look
+                DepthOpinion(look.points, look.weight, T_cam_world @ T_world_look)
+                for look in observations.looks_at[view]
+                if placed[view]
+                and (T_world_look := placement.T_world_look.get((look.edge, look.slot))) is not None
             ]
             fused, trust = fuse_depth(grid.shape, opinions)
             depth.append(fused)
@@ -261,10 +262,3 @@ class Aligner:
             scale_std=self.config.network_scale_std if std is None else std,
             notes=tuple(notes),
         )
-
-
-def _slots(observations: Observations, view: int):
-    for index, pair in enumerate(observations.pairs):
-        for slot, look in enumerate(pair.looks):
-            if look.view == view:
-                yield (index, slot), look

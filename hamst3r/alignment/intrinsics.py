@@ -38,9 +38,11 @@ def weiszfeld_focal(
         denominator = w @ square
         if not np.isfinite(denominator) or denominator <= 0:
             return None
-        focal = float(w @ along / denominator)
-        # A twentieth of a pixel: nearer than that, a pixel is no better evidence.
-        w = weights / np.maximum(lengths(pixels - focal * plane), 0.05)
+        before, focal = focal, float(w @ along / denominator)
+        if abs(focal - before) < 1e-5 * focal:
+            break
+        # Half a pixel: nearer than that, a pixel is no better evidence.
+        w = weights / np.maximum(lengths(pixels - focal * plane), 0.5)
     return focal if np.isfinite(focal) and focal > 0 else None
 
 

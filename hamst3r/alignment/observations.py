@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hamst3r.geometry import pixel_rays
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -221,13 +220,17 @@ def _clean(points, confidence, own: bool) -> tuple[F32, F32]:
     weight = confidence.detach().float().cpu().numpy() - 1
     if points.shape != (*weight.shape, 3):
         return np.zeros((0, 0, 3), np.float32), np.zeros((0, 0), np.float32)
-    with np.errstate(over="ignore", invalid="ignore"):
-        square = np.einsum("...k,...k->...", points, points)
-        near = (square > MIN_DEPTH**2) & (square < MAX_DEPTH**2)  # False for NaN as well.
-        valid = near & (weight > 0)
-        if own:
-            valid &= points[..., 2] > MIN_DEPTH
-    weight = np.where(valid, np.minimum(weight, MAX_WEIGHT), 0)
-    if not near.all():  # What is multiplied by a weight of 0 must be finite all the same.
-        points = np.where(near[..., None], points, 0)
+    valid = weight > 0  # False for NaN as well.
+    ahead = points[..., 2] > MIN_DEPTH
+    if own:
+        valid &= ahead
+    farthest = max(points.max(), -points.min())  # NaN if there is any.
+    if not (farthest < MAX_DEPTH / 2 and ahead.all()):
+        with np.errstate(over="ignore", invalid="ignore"):
+            square = np.einsum("...k,...k->...", points, points)
+            near = (square > MIN_DEPTH**2) & (square < MAX_DEPTH**2)
+        valid &= near
+        # What is multiplied by a weight of 0 must be finite all the same.
+        points = np.where(near[..., None], points, np.float32(0))
+    weight = np.where(valid, np.minimum(weight, MAX_WEIGHT), np.float32(0))
     return points, weight

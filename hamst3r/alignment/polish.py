@@ -1,9 +1,10 @@
 """Closed-form polish: given a good start, alternate similarities, cameras and depths.
 
 Each round fits every pair's similarity to the current points, every free camera to the pixels in
-which it sees the pairs' points, and every sample's depth to what the pairs say of it; all with
-least distances (not squares). It removes what the pose graph's condensed moments leave. All pairs
-are worked on at once, as stacks of planar points (see :mod:`hamst3r.alignment.similarity`).
+which it sees the pairs' points, and every sample's depth to what the pairs say of it. All three
+minimise Huber's function of the errors in space relative to the depth, as a network errs. It
+removes what the pose graph's condensed moments leave. All pairs are worked on at once, as stacks of
+planar points (see :mod:`hamst3r.alignment.similarity`).
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from hamst3r.geometry import invert, make_T
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
-FLOOR = np.float32(0.004)  # Relative errors below this are equally good.
+# Relative errors below this count by their square: it is how far neighbouring pixels err alike.
+FLOOR = np.float32(0.03)
 NEAREST = np.float32(1e-3)
 
 
@@ -71,7 +73,7 @@ def polish(
             pairs = make_T(np.eye(3), (1 - factor) * gauge, factor) @ pairs
         T_cam_world = invert(cameras)
         x = apply(T_cam_world[looks.view] @ pairs[looks.pair], looks.X)
-        steps = looks.camera_steps(x)
+        steps = looks.camera_steps(x, depth)
         cameras[movable] = invert(steps[movable] @ T_cam_world[movable])
         x = apply(invert(cameras)[looks.view] @ pairs[looks.pair], looks.X)
         depth = looks.depths(x[:, 2], depth)
@@ -95,7 +97,8 @@ class _Looks:
         order = np.argsort(view, kind="stable")
         at = (2 * np.array(members)[:, None] + [0, 1]).ravel()[order]
         self.view, self.pair = view[order], order // 2
-        self.X, self.w = observations.X[at], observations.w[at]
+        # Confidence tells outliers from the rest better than the good from the very good.
+        self.X, self.w = observations.X[at], np.log1p(observations.w[at])
         self.rays = np.stack([r.T for r in rays]).astype(np.float32)
         self._own = np.where(own[order], 1, 0.25).astype(np.float32)[:, None]
         self._seen, self._first = np.unique(self.view, return_index=True)
@@ -128,19 +131,26 @@ class _Looks:
         """
         points = self.rays * depth[:, None]
         z = depth[self.view]
-        distance = norms(x - points[self.view]) / np.maximum(z, np.float32(1e-6))
-        w = self.w * (z > 0) / np.maximum(distance, FLOOR)
+        per_depth = 1 / np.maximum(z, NEAREST)
+        distance = norms(x - points[self.view]) * per_depth
+        w = self.w * (z > 0) * per_depth**2 / np.maximum(distance, FLOOR)
         T, found = similarities(self.X, apply(cameras, points)[self.view], w, self.pair)
         return np.where(found[:, None, None], T, pairs)
 
-    def camera_steps(self, x: F32) -> F64:
-        """(N, 4, 4) one Gauss-Newton step of the reprojection of all points x (L, 3, S)."""
+    def camera_steps(self, x: F32, depth: F32) -> F64:
+        """(N, 4, 4) one Gauss-Newton step of the reprojection of all points x (L, 3, S).
+
+        Pixels count by how far their points are off in space, towards depth (N, S) too.
+        """
         front = x[:, 2] > NEAREST
         inverse = 1 / np.where(front, x[:, 2], np.float32(1))
         a, b = x[:, 0] * inverse, x[:, 1] * inverse
         plane = self.rays[self.view]
         across, down = a - plane[:, 0], b - plane[:, 1]
-        w = self.w * front / np.maximum(np.sqrt(across * across + down * down), FLOOR / 2)
+        z = np.maximum(depth[self.view], np.float32(1e-6))
+        beyond = x[:, 2] / z - 1
+        distance = np.sqrt(across * across + down * down + beyond * beyond)
+        w = self.w * front / np.maximum(distance, FLOOR)
         # Derivatives by translation and rotation, both applied from the left, times depth: the
         # residuals' two rows side by side.
         J = np.zeros((len(x), 6, 2, x.shape[-1]), np.float32)

@@ -182,7 +182,7 @@ def robust_start(views: Sequence[int], edges: Edges, root: int) -> F64:
 
 
 def solve(
-    edges: Edges, G: F64, free: NDArray[np.bool_], rounds: int = 3, steps: int = 6
+    edges: Edges, G: F64, free: NDArray[np.bool_], rounds: int = 2, steps: int = 6
 ) -> tuple[F64, F64]:
     """Refine the nodes: per round robust weights and moments, then Gauss-Newton on the moments.
 
