@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -14,6 +15,8 @@ from hamst3r.geometry import invert
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 AGREEMENT = 0.02  # Relative depth error at which an opinion counts half.
+# Where an integer of 64 bits has its upper half, as an array of two halves.
+MAJOR = 1 if sys.byteorder == "little" else 0
 CLEAN_TOLERANCE = 0.05, 0.3  # Least and most, relative to the depth.
 
 
@@ -140,23 +143,21 @@ def _floats(z: F32, surface: F32, trust: F32, own: F32) -> NDArray[np.bool_]:
 def _weighted_median(z: F32, w: F32) -> F32:
     """Along the first axis; 0 where there is no weight."""
     # Depth and weight travel together as one integer: bits of floats >= 0 are in their order.
-    keys = np.maximum(z, 0).view(np.int32).astype(np.int64) << 32
-    keys |= w.view(np.int32)
-    rows = list(keys)
+    keys = np.empty((*z.shape, 2), np.float32)
+    np.maximum(z, 0, out=keys[..., MAJOR])
+    keys[..., 1 - MAJOR] = w
+    rows = list(keys.view(np.int64)[..., 0])
     spare = np.empty_like(rows[0])
     for a, b in _sorting_network(len(rows)):
         np.maximum(rows[a], rows[b], out=spare)
         np.minimum(rows[a], rows[b], out=rows[a])
         rows[b], spare = spare, rows[b]
-    keys = np.stack(rows)
-    z = (keys >> 32).astype(np.int32).view(np.float32)
-    w = keys.astype(np.int32).view(np.float32)  # The lower half.
     half = w.sum(0) / 2
-    depth, cumulated = np.zeros_like(half), np.zeros_like(half)
-    for value, weight in zip(z[::-1], w[::-1], strict=True):  # From behind: the last one counts.
-        cumulated += weight
-        before = cumulated - weight
-        np.copyto(depth, value, where=(before <= half) & (weight > 0))
+    depth, beyond = np.zeros_like(half), np.zeros_like(half)
+    for row in reversed(rows):  # The last one with less than half of the weight beyond it.
+        value = row.view(np.float32).reshape(-1, 2)
+        np.copyto(depth, value[:, MAJOR], where=beyond < half)
+        beyond += value[:, 1 - MAJOR]
     return depth
 
 

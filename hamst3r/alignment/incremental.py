@@ -19,7 +19,7 @@ from hamst3r.alignment.intrinsics import (
 from hamst3r.alignment.observations import Observations, observe
 from hamst3r.alignment.placement import Placement
 from hamst3r.alignment.resection import resect
-from hamst3r.alignment.uncalibrated import place_uncalibrated
+from hamst3r.alignment.uncalibrated import Remembered, place_uncalibrated
 from hamst3r.alignment.world import World
 from hamst3r.frames import FrameSet
 from hamst3r.geometry import invert
@@ -95,6 +95,7 @@ class Aligner:
         self._focals: dict[str, FocalAverage] = {}
         self._world = World(window=self.config.window)
         self._world_is_rig = False
+        self._agreement: dict[str, float] = {}
 
     def solve(
         self,
@@ -184,8 +185,13 @@ class Aligner:
         names: Sequence[str],
     ) -> tuple[Placement, float | None, ScaleSource]:
         """Pose graph, then into the world that earlier frame sets know."""
-        previous = {v for v, name in enumerate(names) if name in self._world.poses}
+        previous = {
+            v: Remembered(self._world.poses[name], self._agreement.get(name, 0.0))
+            for v, name in enumerate(names)
+            if name in self._world.poses
+        }
         solved = place_uncalibrated(observations, rays, known, previous, self.config.polish_rounds)
+        self._agreement.update({names[v]: share for v, share in solved.agreement.items()})
         cameras, looks = dict(solved.T_world_cam), dict(solved.T_world_look)
         notes = list(solved.notes)
         for group in solved.groups:

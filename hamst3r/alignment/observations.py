@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 # exp() of an unbounded activation: beyond this, one pixel would outvote a whole surface.

@@ -118,7 +118,7 @@ class _Looks:
             depth = self._average(z, w / np.maximum(off, FLOOR))
         return depth
 
-    def _average(self, z: F32, w: F32) -> F32:
+    def _average(self, z: F32, w: F32) -> NDArray:
         total = self._per_view(w)
         return self._per_view(w * z) / np.where(total > 0, total, np.float32(1))
 

@@ -21,13 +21,23 @@ from hamst3r.alignment.pose_graph import (
 )
 from hamst3r.alignment.resection import resect
 from hamst3r.alignment.similarity import log_scales, medians
-from hamst3r.geometry import make_T, split_similarity, transform
+from hamst3r.geometry import invert, make_T, split_similarity, transform
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 # A pair that agrees with the rest less than this share of the best pair is left out.
 MIN_RELATIVE_AGREEMENT = 0.2
 MIN_BASELINE = 1e-3
+# Agreement, relative to the last frame set's, from which on the earlier poses are a start.
+STILL_AGREEING = 0.9
+
+
+@dataclass(frozen=True, eq=False)
+class Remembered:
+    """A view's earlier pose T_world_cam (4, 4), and the share of its evidence that agreed."""
+
+    T_world_cam: F64
+    agreement: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +60,7 @@ def place_uncalibrated(
     observations: Observations,
     rays: Sequence[F64],
     known: dict[int, F64],
-    previous: set[int],
+    previous: dict[int, Remembered],
     polish_rounds: int,
 ) -> Placement:
     """Place what hangs together.
@@ -58,7 +68,8 @@ def place_uncalibrated(
     Args:
         observations: All pairs. rays: Per view (S, 3), z = 1.
         known: view -> exact T_world_cam; together with a baseline they fix the scale.
-        previous: Views whose earlier pose is a fallback for telling where a component is.
+        previous: What is known of views from earlier: tells where a component is, and where it is
+            complete and still agrees, the solution starts there and is found sooner.
         polish_rounds: See :mod:`hamst3r.alignment.polish`.
 
     Returns:
@@ -83,7 +94,16 @@ def place_uncalibrated(
         else:
             inside = edges.select(np.isin(edges.i, group))
             logs += _place_group(
-                result, observations, canonical, inside, rays, group, known, polish_rounds, notes
+                result,
+                observations,
+                canonical,
+                inside,
+                rays,
+                group,
+                known,
+                previous,
+                polish_rounds,
+                notes,
             )
         placed.append(tuple(group))
     return Placement(
@@ -99,7 +119,8 @@ def place_uncalibrated(
 def _canonical(observations: Observations, rays: Sequence[F64]) -> Canonical:
     """Of own looks; of a view without any, from where its camera is found in another's look."""
     shape = len(observations.grids), observations.w.shape[1]
-    depth, weight = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+    depth: NDArray = np.zeros(shape, np.float32)
+    weight: NDArray = np.zeros(shape, np.float32)
     unit = np.full(len(observations.pairs), np.nan)
     own = [look for view in range(shape[0]) for look in observations.own_looks(view)]
     if own:
@@ -125,7 +146,7 @@ def _canonical(observations: Observations, rays: Sequence[F64]) -> Canonical:
         found = _resected(observations.looks_at[v], v, rays)
         if found is not None:
             depth[v], weight[v] = found
-    return Canonical(depth, weight, weight.any(1), unit)
+    return Canonical(depth, weight, weight.max(1) > 0, unit)
 
 
 def _resected(looks: Sequence[Look], view: int, rays: Sequence[F64]) -> tuple[F64, F64] | None:
@@ -189,29 +210,33 @@ def _place_group(
     rays: Sequence[F64],
     group: Sequence[int],
     known: dict[int, F64],
+    previous: dict[int, Remembered],
     polish_rounds: int,
     notes: list[str],
 ) -> list[float]:
     """Solve one component and enter it into the result; returns the log scales of its pairs."""
     fixed = [v for v in group if v in known]
     root = max(fixed or group, key=lambda v: edges.mass[(edges.i == v) | (edges.j == v)].sum())
-    # Nodes of views outside of the group stay at the identity and take no part.
-    G = np.tile(np.eye(4), (len(observations.grids), 1, 1))
-    start = robust_start(group, edges, root)
-    G[list(group)] = start[list(group)]
     metric = _has_baseline([known[v] for v in fixed])
-    free = np.ones((len(G), 7), bool)
-    free[[v for v in range(len(G)) if v not in group]] = False
-    if fixed:
-        rigid, _ = split_similarity(G[fixed])
-        G = fit_poses(rigid, np.stack([known[v] for v in fixed])) @ G
-        for v in fixed:
-            scale = float(split_similarity(G[v])[1])
-            G[v] = known[v] @ scaling(scale)
-            free[v, :6] = False
+    # Nodes of views outside of the group stay at the identity and take no part.
+    free = np.ones((len(observations.grids), 7), bool)
+    free[[v for v in range(len(free)) if v not in group]] = False
+    free[fixed, :6] = False
     if not metric:
         free[root] = False
-    G, agreement = solve(edges, G, free)
+    warm = _continued(group, edges, known, previous, free)
+    if warm is not None:
+        (G, agreement), polish_rounds = warm, max(0, polish_rounds - 1)
+    else:
+        G = np.tile(np.eye(4), (len(free), 1, 1))
+        tree = robust_start(group, edges, root)
+        G[list(group)] = tree[list(group)]
+        if fixed:
+            rigid, _ = split_similarity(G[fixed])
+            G = fit_poses(rigid, np.stack([known[v] for v in fixed])) @ G
+            for v in fixed:
+                G[v] = known[v] @ scaling(float(split_similarity(G[v])[1]))
+        G, agreement = solve(edges, G, free)
     names = [grid.name for grid in observations.grids]
     agreeing = agreement >= MIN_RELATIVE_AGREEMENT * agreement.max()
     notes += [
@@ -240,6 +265,36 @@ def _place_group(
     for index, T in pairs.items():
         result.T_world_look[index, 0] = result.T_world_look[index, 1] = T
     return log_scales(np.stack(list(pairs.values()))).tolist()
+
+
+def _continued(
+    group: Sequence[int],
+    edges: Edges,
+    known: dict[int, F64],
+    previous: dict[int, Remembered],
+    free: NDArray[np.bool_],
+) -> tuple[F64, F64] | None:
+    """Nodes and agreement from the views' earlier poses; None where they no longer fit."""
+    moving = [v for v in group if v not in known]
+    if not moving or any(v not in previous for v in moving):
+        return None
+    G = np.tile(np.eye(4), (len(free), 1, 1))
+    for v in group:
+        G[v] = known[v] if v in known else previous[v].T_world_cam
+    # The canonical units in the world: from their ratios in each edge, and from the baselines.
+    count, rows = len(edges), np.arange(len(edges))
+    shown, told = edges.T_i_j, invert(G[edges.i]) @ G[edges.j]
+    base = [np.maximum(np.linalg.norm(T[:, :3, 3], axis=1), MIN_BASELINE) for T in (shown, told)]
+    A, b = np.zeros((2 * count, len(G))), np.zeros(2 * count)
+    A[rows, edges.j], A[rows, edges.i] = 1, -1
+    b[:count] = log_scales(shown)
+    A[count + rows, edges.i] = 0.1
+    b[count:] = 0.1 * np.log(base[1] / base[0])
+    unit = np.exp(np.linalg.lstsq(A, b, rcond=None)[0])
+    G[:, :3, :3] *= unit[:, None, None]
+    G, agreement = solve(edges, G, free, rounds=1)
+    usual = np.mean([previous[v].agreement for v in moving])
+    return (G, agreement) if agreement.mean() > STILL_AGREEING * usual else None
 
 
 def _has_baseline(poses: Sequence[F64]) -> bool:
