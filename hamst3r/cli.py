@@ -15,6 +15,7 @@ from collections.abc import Sequence
 COMMANDS = {
     "weights": "list, describe, fetch and verify checkpoints",
     "parity": "compare our network with recorded outputs of a public one",
+    "train": "train the compact network, or go on with a run",
     "eval": "measure what weights reach on generated scenes or on a recording",
 }
 

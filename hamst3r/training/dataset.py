@@ -7,6 +7,7 @@ step. The store may grow while training reads it.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +49,11 @@ class SceneStore:
         """Complete scenes, sorted by name."""
         return sorted(self.folder.glob("scene_*.npz"))
 
+    def wait(self, count: int) -> None:
+        """Until there are ``count`` scenes: somebody else is rendering."""
+        while len(self.paths()) < count:
+            time.sleep(0.2)
+
     def write(self, seed: int, scene: SyntheticScene) -> None:
         """Add a scene; a reader never sees half of it."""
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -64,7 +70,18 @@ class SceneStore:
         }
         partial = self.folder / f"partial_{seed:08d}.npz"
         np.savez(partial, **arrays)  # type: ignore[arg-type]
-        partial.rename(self.folder / f"scene_{seed:08d}.npz")
+        partial.rename(self._path(seed))
+
+    def has(self, seed: int) -> bool:
+        """Whether a scene is there."""
+        return self._path(seed).exists()
+
+    def delete(self, seed: int) -> None:
+        """Remove a scene; who reads it at this moment gets it whole."""
+        self._path(seed).unlink()
+
+    def _path(self, seed: int) -> Path:
+        return self.folder / f"scene_{seed:08d}.npz"
 
     def read(self, path: Path) -> list[StoredView]:
         """Views of one scene."""
@@ -80,7 +97,7 @@ class SceneStore:
 def render_scenes(store: SceneStore, seeds: range, generator: SceneGenerator) -> Iterator[int]:
     """Render the seeds that the store lacks, a third of them portrait; yields each seed done."""
     for seed in seeds:
-        if (store.folder / f"scene_{seed:08d}.npz").exists():
+        if store.has(seed):
             continue
         size = (168, 224) if seed % 3 == 0 else (224, 168)
         store.write(seed, generator.sample(seed, size=size, views=4))
@@ -117,6 +134,7 @@ class PairSampler:
         sizes: Network input sizes (width, height) to choose from, one per batch.
         stride: Input pixels per output pixel.
         augment: Random crops, mirroring and camera effects; off for evaluation.
+        paths: The store's scenes, if they are known.
     """
 
     def __init__(
@@ -127,20 +145,25 @@ class PairSampler:
         rng: np.random.Generator,
         augment: bool = True,
         refresh: int = 100,
+        paths: list[Path] | None = None,
     ) -> None:
         self.store, self.sizes, self.stride = store, sizes, stride
         self.augment, self.refresh = augment, refresh
         self._rng = rng
+        self._known = paths
         self._paths: list[Path] = []
         self._batches = 0
 
-    def batch(self, pairs: int, pairs_per_scene: int = 2) -> PairBatch:
+    def batch(self, pairs: int, pairs_per_scene: int = 2, overlap: float = 0.0) -> PairBatch:
         """A batch of ``pairs`` pairs, ``pairs_per_scene`` of them from each drawn scene.
 
         The first pairs of a scene share no view: the same image twice teaches little more.
+
+        Args:
+            overlap: Share of the scenes whose pairs are those that see most of the same.
         """
         if self._batches % self.refresh == 0:
-            self._paths = self.store.paths()
+            self._paths = self.store.paths() if self._known is None else self._known
             if not self._paths:
                 raise FileNotFoundError(
                     f"{self.store.folder}: no scenes; render some with "
@@ -151,7 +174,11 @@ class PairSampler:
         size = self.sizes[int(rng.integers(len(self.sizes)))]
         samples: list[tuple[_Sample, _Sample]] = []
         while len(samples) < pairs:
-            views = self.store.read(self._paths[int(rng.integers(len(self._paths)))])
+            try:
+                views = self.store.read(self._paths[int(rng.integers(len(self._paths)))])
+            except FileNotFoundError:  # deleted since the store was looked at
+                self._paths = self.store.paths()
+                continue
             landscape = views[0].rgb.shape[1] > views[0].rgb.shape[0]
             if landscape != (size[0] > size[1]) and rng.random() < 0.8:
                 continue  # Cutting a portrait out of a landscape wastes most of it: do it rarely.
@@ -161,7 +188,11 @@ class PairSampler:
             disjoint = list(zip(order[::2], order[1::2], strict=False))
             others = [(a, b) for a in order for b in order if a != b and (a, b) not in disjoint]
             rng.shuffle(others)
-            for a, b in (disjoint + others)[: min(pairs_per_scene, pairs - len(samples))]:
+            chosen = disjoint + others
+            if overlap and rng.random() < overlap:
+                seen = {edge: _overlap(ready[edge[0]], ready[edge[1]]) for edge in chosen}
+                chosen.sort(key=lambda edge: -seen[edge])
+            for a, b in chosen[: min(pairs_per_scene, pairs - len(samples))]:
                 samples.append((ready[a], ready[b]))
         return _collate(samples, rng)
 
@@ -248,6 +279,22 @@ def _collate(samples: list[tuple[_Sample, _Sample]], rng: np.random.Generator) -
         images_j=stack([pair[1].image for pair in samples]),
         target=PairTarget(targets[0], targets[1], torch.from_numpy(np.concatenate(matches))),
     )
+
+
+def _overlap(i: _Sample, j: _Sample, step: int = 8) -> float:
+    """Share of some pixels of i whose points j sees."""
+    points = _unproject(i)[::step, ::step][i.depth[::step, ::step] > 0]
+    if len(points) == 0:
+        return 0.0
+    T_j_i = np.linalg.inv(j.T_world_cam) @ i.T_world_cam
+    points = points @ T_j_i[:3, :3].T + T_j_i[:3, 3]
+    front = points[points[:, 2] > 0.05]
+    pixels = front @ j.K.T
+    pixels = (pixels[:, :2] / pixels[:, 2:]).round()
+    inside = ((pixels >= 0) & (pixels < [j.depth.shape[1], j.depth.shape[0]])).all(1)
+    columns, rows = pixels[inside].astype(int).T
+    same = np.abs(j.depth[rows, columns] - front[inside, 2]) < 0.05 * front[inside, 2]
+    return float(same.sum() / len(points))
 
 
 def _pointmaps(i: _Sample, j: _Sample) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

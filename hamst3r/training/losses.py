@@ -157,80 +157,95 @@ def _instances(
     weights: LossWeights,
     rng: np.random.Generator,
 ) -> Tensor:
-    """Sum over the layers of the instance loss, all on the same sampled pixels of both views."""
-    batch = len(target.i.instances)
+    """Mean over the layers of the instance loss, all on the same sampled pixels of both views.
+
+    All layers and pairs are matched at once: a GPU is waited for a single time.
+    """
     truth = torch.cat([target.i.instances.flatten(1), target.j.instances.flatten(1)], 1)
+    most = max(1, int(truth.max()))  # ids count from 1 in every scene
     index = _sample_pixels(truth, weights.mask_points, rng)
     sampled = truth.gather(1, index)
-    people = [row[row > 0].unique() for row in truth]
-    masks = [
-        (sampled[b][None] == people[b][:, None]).float() if len(people[b]) else None
-        for b in range(batch)
-    ]
-    total = truth.new_zeros((), dtype=torch.float32)
+    ids = torch.arange(1, most + 1, device=truth.device)
+    masks = (sampled[:, None] == ids[:, None]).float()  # (B, P, K)
+    there = (truth[:, None] == ids[:, None]).any(-1)  # (B, P) in at least one view
+    layers = []
     for output in outputs:
-        logits = torch.cat([output.mask_logits_i.flatten(2), output.mask_logits_j.flatten(2)], 2)
-        logits = logits.gather(2, index[:, None].expand(-1, logits.shape[1], -1))
-        total = total + _one_layer(output.class_logits, logits, masks, weights)
-    return total / len(outputs)
+        both = torch.cat([output.mask_logits_i.flatten(2), output.mask_logits_j.flatten(2)], 2)
+        layers.append(both.gather(2, index[:, None].expand(-1, both.shape[1], -1)))
+    chosen = _assign(outputs, layers, masks, there, weights)
+    losses = [
+        _one_layer(output.class_logits, logits, masks, query, weights)
+        for output, logits, query in zip(outputs, layers, chosen, strict=True)
+    ]
+    return torch.stack(losses).mean()
 
 
 def _sample_pixels(truth: Tensor, count: int, rng: np.random.Generator) -> Tensor:
     """(B, count) pixel indices, half of them on people where there are any: people are small."""
-    rows = []
-    for ids in truth:
-        anywhere = torch.from_numpy(rng.integers(0, len(ids), count))
-        on_people = (ids > 0).nonzero()[:, 0].cpu()
-        if len(on_people):
-            half = torch.from_numpy(rng.integers(0, len(on_people), count // 2))
-            anywhere[: count // 2] = on_people[half]
-        rows.append(anywhere)
-    return torch.stack(rows).to(truth.device)
+    seed = int(rng.integers(1 << 62))
+    generator = torch.Generator(device=truth.device).manual_seed(seed)
+
+    def draw(weight: Tensor, pixels: int) -> Tensor:
+        return torch.multinomial(weight, pixels, replacement=True, generator=generator)
+
+    on_people = (truth > 0).float()
+    anywhere = torch.ones_like(on_people)
+    people_or_any = torch.where(on_people.any(1, keepdim=True), on_people, anywhere)
+    half = count // 2
+    return torch.cat([draw(people_or_any, half), draw(anywhere, count - half)], 1)
 
 
 def _one_layer(
-    class_logits: Tensor, mask_logits: Tensor, masks: list[Tensor | None], weights: LossWeights
+    class_logits: Tensor, mask_logits: Tensor, masks: Tensor, query: Tensor, weights: LossWeights
 ) -> Tensor:
+    """Loss of one layer with the query of every person (B, P), -1 for those who are not there."""
+    there = query >= 0
+    at = query.clamp_min(0)
     labels = torch.zeros(class_logits.shape[:2], dtype=torch.long, device=class_logits.device)
-    bce, dice, found = class_logits.new_zeros(()), class_logits.new_zeros(()), 0
-    for b, (mask, logits) in enumerate(zip(masks, mask_logits.unbind(0), strict=True)):
-        if mask is None:
-            continue
-        query, person = _assign(class_logits[b], logits, mask, weights)
-        labels[b, query] = 1
-        chosen, truth = logits[query], mask[person]
-        bce = (
-            bce + F.binary_cross_entropy_with_logits(chosen, truth, reduction="none").mean(1).sum()
-        )
-        inside = chosen.sigmoid()
-        overlap = 2 * (inside * truth).sum(1) + 1
-        dice = dice + (1 - overlap / (inside.sum(1) + truth.sum(1) + 1)).sum()
-        found += len(query)
+    labels = labels.scatter_add(1, at, there.long()).clamp(max=1)
     balance = class_logits.new_tensor([weights.nobody, 1.0])
     entropy = F.cross_entropy(class_logits.flatten(0, 1), labels.flatten(), weight=balance)
-    people = max(found, 1)
-    return (
-        weights.class_cost * entropy + (weights.mask_cost * bce + weights.dice_cost * dice) / people
-    )
+    logits = mask_logits.gather(1, at[..., None].expand(-1, -1, mask_logits.shape[2]))
+    bce = F.binary_cross_entropy_with_logits(logits, masks, reduction="none").mean(2)
+    inside = logits.sigmoid()
+    overlap = 2 * (inside * masks).sum(2) + 1
+    dice = 1 - overlap / (inside.sum(2) + masks.sum(2) + 1)
+    each = (weights.mask_cost * bce + weights.dice_cost * dice) * there
+    return weights.class_cost * entropy + each.sum() / there.sum().clamp_min(1)
 
 
 @torch.no_grad()
 def _assign(
-    class_logits: Tensor, logits: Tensor, masks: Tensor, weights: LossWeights
-) -> tuple[Tensor, Tensor]:
-    """Hungarian matching of queries to people with the costs of the loss itself."""
-    pixels = logits.shape[1]
-    positive = F.softplus(-logits) @ masks.T
-    negative = F.softplus(logits) @ (1 - masks).T
-    inside = logits.sigmoid()
-    overlap = 2 * (inside @ masks.T) + 1
-    dice = 1 - overlap / (inside.sum(1)[:, None] + masks.sum(1)[None] + 1)
-    cost = (
-        -weights.class_cost * class_logits.softmax(-1)[:, 1:]
-        + weights.mask_cost * (positive + negative) / pixels
-        + weights.dice_cost * dice
-    )
+    outputs: list[InstanceOutput],
+    layers: list[Tensor],
+    masks: Tensor,
+    there: Tensor,
+    weights: LossWeights,
+) -> list[Tensor]:
+    """For each layer the query of every person (B, P), -1 = not there.
+
+    Hungarian matching with the costs of the loss itself.
+    """
+    costs = []
+    for output, logits in zip(outputs, layers, strict=True):
+        outside, truth = 1 - masks, masks.transpose(1, 2)
+        positive = F.softplus(-logits) @ truth
+        negative = F.softplus(logits) @ outside.transpose(1, 2)
+        inside = logits.sigmoid()
+        overlap = 2 * (inside @ truth) + 1
+        dice = 1 - overlap / (inside.sum(2)[..., None] + masks.sum(2)[:, None] + 1)
+        costs.append(
+            -weights.class_cost * output.class_logits.softmax(-1)[..., 1:]
+            + weights.mask_cost * (positive + negative) / logits.shape[2]
+            + weights.dice_cost * dice
+        )
+    cost = torch.stack(costs).cpu().numpy()  # (layers, B, Q, P)
     # A prediction that is not finite is caught by its gradient, not here.
-    query, person = linear_sum_assignment(np.nan_to_num(cost.cpu().numpy()))
-    device = logits.device
-    return torch.from_numpy(query).to(device), torch.from_numpy(person).to(device)
+    cost = np.nan_to_num(cost)
+    present = there.cpu().numpy()
+    chosen = np.full((*cost.shape[:2], cost.shape[3]), -1)
+    for layer, b in np.ndindex(*cost.shape[:2]):
+        people = np.flatnonzero(present[b])
+        query, person = linear_sum_assignment(cost[layer, b][:, people])
+        chosen[layer, b, people[person]] = query
+    return list(torch.from_numpy(chosen).to(masks.device).unbind(0))

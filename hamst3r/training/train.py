@@ -1,16 +1,19 @@
-"""Training of the network from a store of rendered scenes.
+"""The training loop: ``hamst3r train``.
 
-python -m hamst3r.training.render --out runs/scenes --seeds 1000:4000
-python -m hamst3r.training.train --scenes runs/scenes --out runs/compact
+The learning rate and the curriculum follow the share of the run that is done, in steps or in
+seconds. A run in steps is deterministic from its seed for a given store of scenes, wherever it is
+stopped and resumed; one in seconds is not, because clocks are not. Under ``torchrun`` every process
+trains on batches of its own, and gradients are averaged (DistributedDataParallel).
 """
 
 from __future__ import annotations
 
-import argparse
+import csv
 import logging
 import math
+import os
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,12 +23,21 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from hamst3r.network.checkpoint import load_checkpoint, save_checkpoint
+from hamst3r.network.checkpoint import save_checkpoint
 from hamst3r.network.hamst3r import HAMSt3R
-from hamst3r.training.dataset import PairBatch, PairSampler, SceneStore, Size
+from hamst3r.training.dataset import PairBatch, SceneStore
+from hamst3r.training.loader import Batches, Stage, batches
 from hamst3r.training.losses import LossWeights, PairTarget, ViewTarget, total_loss
+from hamst3r.training.state import pack, unpack
 
 LOG = logging.getLogger("hamst3r.training")
+COARSE = ((160, 128), (160, 112), (112, 160), (128, 160))
+FINE = ((224, 160), (224, 176), (160, 224), (224, 128))
+STATE, NETWORK, TABLE = "state.pt", "network.safetensors", "log.csv"
+
+
+class TrainingError(RuntimeError):
+    """A run that cannot go on."""
 
 
 @dataclass(frozen=True)
@@ -33,14 +45,16 @@ class TrainConfig:
     """How to train.
 
     Attributes:
-        seconds: Wall time to train for; the learning rate follows the share of it that has passed.
-        batch: Pairs per step.
+        steps, seconds: Length of the run; what is reached first ends it. 0 = no such limit.
+        batch: Pairs per step and process.
         learning_rate, warmup: Peak of the cosine and steps to reach it.
-        coarse_share: Share of the time at three quarters of the resolution.
-        average: Decay of the exponential moving average of the weights, which is what is saved.
+        stages: The curriculum: three quarters of the resolution first, pairs that overlap first.
+        average: Decay of the exponential moving average of the weights, which is what is published.
         save_every: Seconds between checkpoints.
+        patience: Steps in a row without a finite gradient after which the run gives up.
     """
 
+    steps: int = 0
     seconds: float = 3600.0
     batch: int = 16
     learning_rate: float = 8e-4
@@ -48,20 +62,33 @@ class TrainConfig:
     warmup: int = 300
     weight_decay: float = 0.05
     clip: float = 1.0
-    coarse_share: float = 0.55
     average: float = 0.998
     save_every: float = 300.0
+    patience: int = 50
     seed: int = 0
-    coarse_sizes: tuple[Size, ...] = ((160, 128), (160, 112), (112, 160), (128, 160))
-    fine_sizes: tuple[Size, ...] = ((224, 160), (224, 176), (160, 224), (224, 128))
+    stages: tuple[Stage, ...] = (
+        Stage(0.25, COARSE, 0.8),
+        Stage(0.55, COARSE, 0.4),
+        Stage(1.0, FINE, 0.2),
+    )
+
+    def __post_init__(self) -> None:
+        if self.steps <= 0 and self.seconds <= 0:
+            raise ValueError("a run needs a length: steps or seconds")
 
 
 class Trainer:
-    """Network, its moving average and the optimiser; one checkpoint holds all of it."""
+    """Network, its moving average and the optimiser; one file holds all of it.
+
+    Attributes:
+        step: Steps taken. pairs: Pairs seen. spent: Seconds trained, over all calls.
+        notes: As last saved.
+    """
 
     def __init__(self, network: HAMSt3R, config: TrainConfig, device: torch.device) -> None:
         self.config, self.device = config, device
         self.network = network.to(device).train().requires_grad_(True)
+        self.model: nn.Module = self.network  # what is called: the network, or its DDP
         self.average = {name: value.clone() for name, value in network.state_dict().items()}
         decay = [p for p in network.parameters() if p.dim() > 1]
         plain = [p for p in network.parameters() if p.dim() <= 1]
@@ -70,13 +97,25 @@ class Trainer:
             {"params": plain, "weight_decay": 0.0},
         ]
         self.optimiser = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98))
-        self.step = 0
-        self.skipped = 0
+        self.step = self.pairs = self.skipped = self._broken = 0
+        self.spent = 0.0
+        self.notes: dict[str, str] = {}
         self.weights = LossWeights()
-        self.rng = np.random.default_rng(config.seed)
+
+    @property
+    def progress(self) -> float:
+        """Share of the run that is done."""
+        steps, seconds = self.config.steps, self.config.seconds
+        return max(
+            self.step / steps if steps > 0 else 0.0, self.spent / seconds if seconds > 0 else 0.0
+        )
 
     def train_step(self, batch: PairBatch, progress: float) -> dict[str, float]:
-        """One optimiser step at ``progress`` in [0, 1] of the run; returns the loss's parts."""
+        """One optimiser step at ``progress`` in [0, 1] of the run; returns the loss's parts.
+
+        Raises:
+            TrainingError: Too many steps in a row without a finite gradient.
+        """
         config = self.config
         cosine = 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
         rate = config.final_rate + (config.learning_rate - config.final_rate) * cosine
@@ -84,17 +123,26 @@ class Trainer:
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         batch = to_device(batch, self.device)
+        rng = np.random.default_rng([config.seed, self.step, 1])
         with torch.autocast(self.device.type, dtype=torch.bfloat16):
-            output = self.network(batch.images_i, batch.images_j)
-        loss, parts = total_loss(output, batch.target, self.weights, self.rng)
+            output = self.model(batch.images_i, batch.images_j)
+        loss, parts = total_loss(output, batch.target, self.weights, rng)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), config.clip)
         if torch.isfinite(norm):
             self.optimiser.step()
-        else:  # One bad batch must not end a run; many of them do show in the log.
+            self._broken = 0
+        else:  # One bad batch must not end a run; many of them are the run's fault.
             self.skipped += 1
+            self._broken += 1
+            if self._broken >= config.patience:
+                raise TrainingError(
+                    f"{self._broken} steps in a row without a finite gradient, at step "
+                    f"{self.step}; lower the learning rate and resume the last checkpoint"
+                )
         self.step += 1
+        self.pairs += len(batch.images_i)
         decay = min(config.average, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
             for name, value in self.network.state_dict().items():
@@ -108,25 +156,33 @@ class Trainer:
         return network.eval()
 
     def save(self, folder: Path, notes: dict[str, str]) -> None:
-        """Write the averaged network, and the state that resumes this run."""
-        save_checkpoint(self.averaged(), folder / "network.safetensors", notes)
-        state: dict[str, Any] = {
-            "network": self.network.state_dict(),
-            "average": self.average,
-            "optimiser": self.optimiser.state_dict(),
-            "step": self.step,
-        }
+        """Write the averaged network, and the state that resumes this run and goes on from it."""
+        counted = {"steps": str(self.step), "pairs_seen": str(self.pairs)}
+        counted["seconds"] = str(round(self.spent))
+        self.notes = notes | counted
+        save_checkpoint(self.averaged(), folder / NETWORK, self.notes)
+        state = pack(self.network.state_dict(), self.average, self.optimiser)
+        counters = {"step": self.step, "pairs": self.pairs, "spent": self.spent}
         partial = folder / "state.partial"
-        torch.save(state, partial)
-        partial.replace(folder / "state.pt")
+        torch.save({**state, **counters, "notes": self.notes}, partial)
+        partial.replace(folder / STATE)
+        unpack(state, self.network, self.average, self.optimiser)
 
     def resume(self, folder: Path) -> None:
         """Continue from :meth:`save`'s files."""
-        state = torch.load(folder / "state.pt", map_location=self.device, weights_only=True)
-        self.network.load_state_dict(state["network"])
-        self.average = state["average"]
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.step = int(state["step"])
+        state: dict[str, Any] = torch.load(folder / STATE, map_location="cpu", weights_only=True)
+        unpack(state, self.network, self.average, self.optimiser)
+        self.step, self.pairs = int(state["step"]), int(state["pairs"])
+        self.spent = float(state["spent"])
+        self.notes = {str(key): str(value) for key, value in state["notes"].items()}
+
+
+def export(folder: Path) -> Path:
+    """Write the averaged network of a run whose state alone came back; its file."""
+    trainer = Trainer(HAMSt3R(), TrainConfig(), torch.device("cpu"))
+    trainer.resume(folder)
+    save_checkpoint(trainer.averaged(), folder / NETWORK, trainer.notes)
+    return folder / NETWORK
 
 
 def to_device(batch: PairBatch, device: torch.device) -> PairBatch:
@@ -140,70 +196,93 @@ def to_device(batch: PairBatch, device: torch.device) -> PairBatch:
     return PairBatch(batch.images_i.to(device), batch.images_j.to(device), moved)
 
 
+class Table:
+    """Smoothed losses as a table (CSV), and on TensorBoard where that is installed."""
+
+    def __init__(self, folder: Path, every: int = 50) -> None:
+        self.every = every
+        self.smooth: dict[str, float] = {}
+        self._path = folder / TABLE
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            self._board = None
+        else:
+            self._board = SummaryWriter(str(folder / "tensorboard"))
+
+    def add(self, step: int, values: dict[str, float]) -> None:
+        """Take one step's values; every now and then a row is written."""
+        for name, value in values.items():
+            self.smooth[name] = 0.98 * self.smooth.get(name, value) + 0.02 * value
+        if step % self.every:
+            return
+        new = not self._path.exists()
+        with self._path.open("a", newline="") as file:
+            writer = csv.DictWriter(file, ["step", *self.smooth])
+            if new:
+                writer.writeheader()
+            writer.writerow({"step": step} | {k: f"{v:.5g}" for k, v in self.smooth.items()})
+        if self._board is not None:
+            for name, value in self.smooth.items():
+                self._board.add_scalar(name, value, step)
+
+
 def train(
-    trainer: Trainer, store: SceneStore, folder: Path, clock=time.monotonic
+    trainer: Trainer,
+    store: SceneStore,
+    folder: Path,
+    notes: dict[str, str] | None = None,
+    workers: int = 0,
+    stop_after: float = math.inf,
+    clock: Callable[[], float] = time.monotonic,
 ) -> dict[str, float]:
-    """Train for ``config.seconds``; returns the last smoothed losses."""
-    config = trainer.config
-    stride = trainer.network.config.output_stride
-    rng = np.random.default_rng(config.seed + trainer.step)
-    coarse = PairSampler(store, config.coarse_sizes, stride, rng)
-    fine = PairSampler(store, config.fine_sizes, stride, rng)
+    """Train to the end of the run, or for ``stop_after`` seconds; returns the smoothed losses.
+
+    Checkpoints go into ``folder``; the run can be resumed from there.
+    """
+    config, notes = trainer.config, notes or {}
+    rank, world = _join(trainer)
     folder.mkdir(parents=True, exist_ok=True)
+    table = Table(folder)
     start = saved = clock()
-    smooth: dict[str, float] = {}
-    bar = tqdm(total=round(config.seconds), unit="s", desc="training")
-    loader = ThreadPoolExecutor(1)  # the next batch is read while this one trains
-    pending = loader.submit(coarse.batch, config.batch)
-    while (elapsed := clock() - start) < config.seconds:
-        progress = elapsed / config.seconds
-        sampler = coarse if progress < config.coarse_share else fine
-        batch, pending = pending.result(), loader.submit(sampler.batch, config.batch)
-        parts = trainer.train_step(batch, progress)
-        for name, value in parts.items():
-            smooth[name] = 0.98 * smooth.get(name, value) + 0.02 * value
-        bar.update(round(elapsed) - bar.n)
-        if trainer.step % 50 == 0:
-            line = " ".join(f"{name}={value:.4g}" for name, value in smooth.items())
-            LOG.info("step %d %.0fs skipped=%d %s", trainer.step, elapsed, trainer.skipped, line)
-        if clock() - saved > config.save_every:
-            trainer.save(folder, {"steps": str(trainer.step)})
-            saved = clock()
+    before = trainer.spent
+    bar = tqdm(total=100, unit="%", desc="training", disable=rank > 0)
+    bar.update(int(100 * trainer.progress))
+    stride = trainer.network.config.output_stride
+    for stage in config.stages:
+        data = Batches(store, stage, config.batch, stride, config.seed * world + rank)
+        if trainer.progress >= stage.until:
+            continue
+        for batch in batches(data, trainer.step, workers):
+            values = trainer.train_step(batch, trainer.progress)
+            trainer.spent = before + clock() - start
+            if rank == 0:
+                table.add(trainer.step, values)
+                bar.set_postfix(step=trainer.step, loss=f"{table.smooth['loss']:.3f}")
+                bar.update(min(100, int(100 * trainer.progress)) - bar.n)
+            stop = clock() - start > stop_after
+            if trainer.progress >= stage.until or stop:
+                break
+            if rank == 0 and clock() - saved > config.save_every:
+                trainer.save(folder, notes)
+                saved = clock()
+        if clock() - start > stop_after:
+            break
     bar.close()
-    loader.shutdown(cancel_futures=True)
-    trainer.save(folder, {"steps": str(trainer.step)})
-    return smooth
+    if rank == 0:
+        trainer.save(folder, notes)
+    return table.smooth
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Command line of the training."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--scenes", type=Path, required=True, help="folder of rendered scenes")
-    parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints")
-    parser.add_argument("--seconds", type=float, default=TrainConfig.seconds)
-    parser.add_argument("--batch", type=int, default=TrainConfig.batch)
-    parser.add_argument("--rate", type=float, default=TrainConfig.learning_rate)
-    parser.add_argument("--coarse-share", type=float, default=TrainConfig.coarse_share)
-    parser.add_argument("--start", type=Path, help="weights to start from (.safetensors)")
-    parser.add_argument("--resume", action="store_true", help="continue the run in --out")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    torch.manual_seed(options.seed)
-    network = load_checkpoint(options.start).network if options.start else HAMSt3R()
-    config = TrainConfig(
-        seconds=options.seconds,
-        batch=options.batch,
-        learning_rate=options.rate,
-        coarse_share=options.coarse_share,
-        seed=options.seed,
+def _join(trainer: Trainer) -> tuple[int, int]:
+    """Rank and number of processes; joins those that ``torchrun`` started."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1:
+        return 0, 1
+    if not torch.distributed.is_initialized():
+        torch.distributed.init_process_group("nccl" if trainer.device.type == "cuda" else "gloo")
+    # Not every batch has people, so that not every head has a gradient in each step.
+    trainer.model = nn.parallel.DistributedDataParallel(
+        trainer.network, find_unused_parameters=True
     )
-    trainer = Trainer(network, config, torch.device(options.device))
-    if options.resume:
-        trainer.resume(options.out)
-    train(trainer, SceneStore(options.scenes), options.out)
-
-
-if __name__ == "__main__":
-    main()
+    return torch.distributed.get_rank(), world

@@ -7,12 +7,16 @@ import pytest
 import torch
 from test_network import SMALL
 
+from hamst3r import cli
+from hamst3r.commands import train as train_command
 from hamst3r.network.checkpoint import load_checkpoint
 from hamst3r.network.hamst3r import HAMSt3R
 from hamst3r.synthetic.generator import GeneratorConfig, SceneGenerator
 from hamst3r.training.dataset import PairSampler, SceneStore, render_scenes
+from hamst3r.training.loader import Batches, Stage, batches
 from hamst3r.training.losses import ViewTarget
-from hamst3r.training.train import TrainConfig, Trainer
+from hamst3r.training.state import pack_signed, pack_squares, unpack_signed, unpack_squares
+from hamst3r.training.train import Table, TrainConfig, Trainer, TrainingError, train
 
 SIZES = ((112, 80), (80, 112))
 
@@ -77,26 +81,148 @@ def test_empty_store_says_how_to_fill_it(tmp_path):
         sampler(SceneStore(tmp_path)).batch(1)
 
 
-def test_training_learns_and_resumes(store, tmp_path):
+def test_training_learns(store, tmp_path):
     torch.manual_seed(0)
     config = TrainConfig(batch=4, learning_rate=3e-3, warmup=5, average=0.9)
     trainer = Trainer(HAMSt3R(SMALL), config, torch.device("cpu"))
     draws = sampler(store, sizes=((96, 64),))
     losses = [trainer.train_step(draws.batch(4), 0.0)["loss"] for _ in range(40)]
     assert np.mean(losses[-8:]) < 0.75 * np.mean(losses[:8])
-    trainer.save(tmp_path, {"steps": "40"})
+    trainer.save(tmp_path, {"licence": "ours"})
+    saved = load_checkpoint(tmp_path / "network.safetensors")
+    assert saved.notes == {
+        "licence": "ours",
+        "steps": "40",
+        "pairs_seen": "160",
+        "seconds": "0",
+    }
+    for name, value in trainer.averaged().state_dict().items():
+        torch.testing.assert_close(saved.network.state_dict()[name], value, rtol=0, atol=0)
 
-    resumed = Trainer(HAMSt3R(SMALL), config, torch.device("cpu"))
+
+STAGES = (Stage(0.5, ((96, 64), (64, 96)), 0.8), Stage(1.0, ((96, 64),), 0.0))
+
+
+def start(**changes) -> Trainer:
+    torch.manual_seed(0)
+    config = TrainConfig(
+        **{"steps": 8, "seconds": 0, "batch": 2, "stages": STAGES, "save_every": 1e9, **changes}
+    )
+    return Trainer(HAMSt3R(SMALL), config, torch.device("cpu"))
+
+
+class Clock:
+    """Counts its readings: three a step."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        self.now += 1.0
+        return self.now
+
+
+def test_a_run_can_be_stopped_and_resumed(store, tmp_path):
+    first, second = start(), start()
+    train(first, store, tmp_path, stop_after=9.0, clock=Clock())
+    assert 0 < first.step < 8
+    second.resume(tmp_path)
+    assert (second.step, second.pairs, second.spent) == (first.step, first.pairs, first.spent)
+    train(second, store, tmp_path, clock=Clock())
+    assert second.step == 8 and second.progress == 1.0
+
+
+def test_losses_are_written_as_a_table(tmp_path):
+    table = Table(tmp_path, every=2)
+    for step in range(1, 5):
+        table.add(step, {"loss": 1.0 / step})
+    rows = (tmp_path / "log.csv").read_text().splitlines()
+    assert rows[0] == "step,loss" and [row.split(",")[0] for row in rows[1:]] == ["2", "4"]
+
+
+def test_saving_rounds_what_goes_on(store, tmp_path):
+    """The next step after a save is that of a run resumed from it, to the last bit."""
+    trainer, resumed = start(), start()
+    draws = sampler(store, sizes=((96, 64),))
+    for _ in range(3):
+        trainer.train_step(draws.batch(2), 0.0)
+    trainer.save(tmp_path, {})
     resumed.resume(tmp_path)
-    assert resumed.step == 40
+    batch = draws.batch(2)
+    losses = [t.train_step(batch, 0.5)["loss"] for t in (trainer, resumed)]
+    assert losses[0] == losses[1]
     for a, b in zip(trainer.network.parameters(), resumed.network.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=0)
-    saved = load_checkpoint(tmp_path / "network.safetensors")
-    assert saved.notes == {"steps": "40"}
-    averaged = trainer.averaged().state_dict()["decoder.embed.weight"]
-    torch.testing.assert_close(
-        saved.network.state_dict()["decoder.embed.weight"], averaged, rtol=1e-2, atol=1e-3
+    for name, value in trainer.average.items():
+        torch.testing.assert_close(value, resumed.average[name], rtol=0, atol=0)
+
+
+def test_the_shipped_networks_state_travels(tmp_path):
+    """Under 60 MiB with everything that resumes it."""
+    trainer = Trainer(HAMSt3R(), TrainConfig(), torch.device("cpu"))
+    for parameter in trainer.network.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    trainer.optimiser.step()
+    trainer.save(tmp_path, {})
+    assert (tmp_path / "state.pt").stat().st_size < 60 * 2**20
+
+
+@pytest.mark.parametrize("size", [1, 63, 64, 1000])
+def test_eight_bits_are_near(size):
+    rng = torch.Generator().manual_seed(size)
+    x = torch.randn(size, generator=rng) * torch.logspace(-6, 0, size)
+    near = unpack_signed(pack_signed(x), x.shape)
+    assert ((near - x).abs() <= x.abs().max() / 250).all()
+    squares = x.square()
+    near = unpack_squares(pack_squares(squares), x.shape)
+    assert (near[squares > 0] > 0).all()  # Adam divides by it
+    big = squares > squares.max() * 1e-3
+    torch.testing.assert_close(near[big], squares[big], rtol=0.15, atol=0)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_depend_on_step_and_seed_alone(store, workers):
+    data = Batches(store, STAGES[0], 2, 2, seed=3)
+    stream = batches(data, 5, workers)
+    for step in (5, 6):
+        batch, again = next(stream), Batches(store, STAGES[0], 2, 2, seed=3)[step]
+        torch.testing.assert_close(batch.images_i, again.images_i, rtol=0, atol=0)
+        torch.testing.assert_close(batch.target.j.points, again.target.j.points, rtol=0, atol=0)
+
+
+def test_overlapping_pairs_come_first(store):
+    def matches(overlap: float) -> float:
+        draws = sampler(store, seed=4, augment=False, sizes=((112, 80),))
+        found = [len(draws.batch(4, overlap=overlap).target.matches) for _ in range(6)]
+        return float(np.mean(found))
+
+    assert matches(1.0) > matches(0.0)
+
+
+def test_a_run_that_broke_gives_up(store):
+    trainer = start(patience=3)
+    batch = sampler(store).batch(2)
+    batch.images_i[0, 0, 0, 0] = float("nan")
+    trainer.train_step(batch, 0.0)
+    trainer.train_step(batch, 0.0)
+    with pytest.raises(TrainingError, match=r"3 steps in a row.*lower the learning rate"):
+        trainer.train_step(batch, 0.0)
+
+
+def test_the_command_trains_and_resumes(store, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(train_command, "HAMSt3R", lambda: HAMSt3R(SMALL))
+    out = tmp_path / "run"
+    arguments = ["train", "--scenes", str(store.folder), "--out", str(out), "--batch", "2"]
+    arguments += ["--device", "cpu", "--steps", "4"]
+    assert cli.main([*arguments, "--stop-after", "0"]) == 0
+    assert cli.main([*arguments, "--resume"]) == 0
+    assert "4 steps, 8 pairs" in capsys.readouterr().out
+    notes = load_checkpoint(out / "network.safetensors").notes
+    assert notes["pairs_seen"] == "8" and notes["licence"] == "Apache-2.0"
+    assert (
+        cli.main([*arguments[:3], "--out", str(tmp_path / "new"), "--resume", "--steps", "1"]) == 1
     )
+    assert "no run to resume" in capsys.readouterr().err
 
 
 def test_a_step_with_infinite_gradients_changes_nothing(store):

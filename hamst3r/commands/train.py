@@ -1,0 +1,88 @@
+"""``hamst3r train``: train the compact network on generated scenes, or go on with a run."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import math
+import os
+import subprocess
+from pathlib import Path
+
+import torch
+
+from hamst3r.network.checkpoint import load_checkpoint
+from hamst3r.network.hamst3r import HAMSt3R
+from hamst3r.training.dataset import SceneStore
+from hamst3r.training.loader import rendering
+from hamst3r.training.train import NETWORK, STATE, TrainConfig, Trainer, train
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("--scenes", type=Path, required=True, help="folder of rendered scenes")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the run")
+    parser.add_argument("--steps", type=int, default=0, help="length of the run in steps")
+    parser.add_argument("--seconds", type=float, default=0, help="length of the run in seconds")
+    parser.add_argument("--batch", type=int, default=TrainConfig.batch, help="pairs per step")
+    parser.add_argument("--rate", type=float, default=TrainConfig.learning_rate)
+    parser.add_argument("--start", type=Path, help="weights to start from")
+    parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    parser.add_argument("--stop-after", type=float, default=math.inf, help="seconds of this call")
+    parser.add_argument("--workers", type=int, default=0, help="processes that make batches")
+    parser.add_argument("--render", type=int, default=0, help="processes that render more scenes")
+    parser.add_argument("--render-from", type=int, default=1000, help="their first seed")
+    parser.add_argument("--keep", type=int, default=20_000, help="most rendered scenes to keep")
+    parser.add_argument("--wait-for", type=int, default=1, help="scenes before training starts")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--seed", type=int, default=0)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Train; the result is ``--out``/network.safetensors."""
+    config = TrainConfig(
+        steps=options.steps,
+        seconds=options.seconds,
+        batch=options.batch,
+        learning_rate=options.rate,
+        seed=options.seed,
+    )
+    if options.device == "cuda" and "LOCAL_RANK" in os.environ:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    torch.manual_seed(options.seed)
+    network = load_checkpoint(options.start).network if options.start else HAMSt3R()
+    trainer = Trainer(network, config, torch.device(options.device))
+    if options.resume:
+        if not (options.out / STATE).is_file():
+            raise ValueError(f"{options.out}: no run to resume ({STATE} is not there)")
+        trainer.resume(options.out)
+    store = SceneStore(options.scenes)
+    with contextlib.ExitStack() as stack:
+        if options.render and int(os.environ.get("RANK", "0")) == 0:
+            stack.enter_context(
+                rendering(options.scenes, options.render_from, options.render, options.keep)
+            )
+            store.wait(options.wait_for)
+        losses = train(
+            trainer, store, options.out, _notes(options), options.workers, options.stop_after
+        )
+    print(" ".join(f"{name}={value:.4g}" for name, value in losses.items()))
+    print(f"{options.out / NETWORK}: {trainer.step} steps, {trainer.pairs} pairs")
+    return 0
+
+
+def _notes(options: argparse.Namespace) -> dict[str, str]:
+    git = subprocess.run(
+        ["git", "describe", "--always", "--dirty"],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+    )
+    notes = {
+        "licence": "Apache-2.0",
+        "data": "synthetic scenes of hamst3r.synthetic, made from nothing",
+        "revision": git.stdout.strip() if git.returncode == 0 else "unknown",
+    }
+    if options.start:
+        notes["started_from"] = load_checkpoint(options.start).sha256
+    return notes
