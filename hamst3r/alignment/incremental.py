@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +17,9 @@ from hamst3r.alignment.intrinsics import (
     weiszfeld_focal,
 )
 from hamst3r.alignment.observations import Observations, observe
-from hamst3r.alignment.placement import Placement
+from hamst3r.alignment.placement import PairScore, Placement
 from hamst3r.alignment.resection import resect
-from hamst3r.alignment.uncalibrated import Remembered, place_uncalibrated
+from hamst3r.alignment.uncalibrated import Problem, Remembered, place_uncalibrated
 from hamst3r.alignment.world import World
 from hamst3r.frames import FrameSet
 from hamst3r.geometry import invert
@@ -65,6 +65,7 @@ class Alignment:
         confidence: N x (gh, gw) float32 >= 1, 0 invalid.
         scale_source, scale_std: Where the scale is from; its relative standard deviation.
         notes: What went wrong, one short sentence each.
+        scores: Per pair of two views, how far it agrees with the result, and whether it was used.
     """
 
     placed: NDArray[np.bool_]
@@ -76,6 +77,7 @@ class Alignment:
     scale_source: ScaleSource
     scale_std: float
     notes: tuple[str, ...]
+    scores: tuple[PairScore, ...] = ()
 
 
 class Aligner:
@@ -190,7 +192,9 @@ class Aligner:
             for v, name in enumerate(names)
             if name in self._world.poses
         }
-        solved = place_uncalibrated(observations, rays, known, previous, self.config.polish_rounds)
+        solved = place_uncalibrated(
+            Problem(observations, rays, known, previous, self.config.polish_rounds)
+        )
         self._agreement.update({names[v]: share for v, share in solved.agreement.items()})
         cameras, looks = dict(solved.T_world_cam), dict(solved.T_world_look)
         notes = list(solved.notes)
@@ -211,14 +215,7 @@ class Aligner:
         metric = any(sum(v in known for v in group) > 1 for group in solved.groups)
         spread = float(np.std(solved.log_scales)) if solved.log_scales else 0.0
         std = spread / max(len(solved.log_scales), 1) ** 0.5
-        placement = Placement(
-            cameras,
-            looks,
-            solved.agreement,
-            solved.log_scales,
-            solved.groups,
-            tuple(notes),
-        )
+        placement = replace(solved, T_world_cam=cameras, T_world_look=looks, notes=tuple(notes))
         if metric:
             return placement, max(std, 0.02), ScaleSource.CALIBRATION
         return placement, None, ScaleSource.NETWORK
@@ -267,4 +264,5 @@ class Aligner:
             scale_source=source,
             scale_std=self.config.network_scale_std if std is None else std,
             notes=tuple(notes),
+            scores=placement.scores,
         )

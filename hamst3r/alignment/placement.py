@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,22 @@ from hamst3r.geometry import make_T, mean_rotation
 
 F64 = NDArray[np.float64]
 Slot = tuple[int, int]  # (index of the pair, 0 for its first view or 1 for its second)
+
+
+@dataclass(frozen=True)
+class PairScore:
+    """How far a pair agrees with all the others.
+
+    Attributes:
+        i, j: Views.
+        score: In [0, 1], the share of its points that agree with the solution.
+        used: Whether the solution rests on it.
+    """
+
+    i: int
+    j: int
+    score: float
+    used: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,6 +40,7 @@ class Placement:
         log_scales: Per used pair, log of its scale in the world (0 = as the network says).
         groups: Placed views that hang together.
         notes: What went wrong.
+        scores: Of all pairs of two views that could be judged.
     """
 
     T_world_cam: dict[int, F64]
@@ -31,7 +48,8 @@ class Placement:
     agreement: dict[int, float]
     log_scales: tuple[float, ...]
     groups: tuple[tuple[int, ...], ...] = ()
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
+    scores: tuple[PairScore, ...] = ()
 
 
 def fit_poses(source: F64, target: F64) -> F64:

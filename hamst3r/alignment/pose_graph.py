@@ -39,6 +39,11 @@ MEDIAN_CHI = 1.538
 # Medians and votes need no more than every so manieth sample.
 SPARSE = 3
 TINY = 1e-9
+# Edges that agree with a start less than this share of the best one do not belong to it.
+CONSISTENT = 0.1
+# The error of a tree's edges adds up: what is so many standard deviations off counts half.
+TREE_TOLERANCE = 15.0
+RANDOM_TREES = 30
 
 _GENERATORS = np.zeros((7, 4, 4))
 for _k in range(3):
@@ -118,27 +123,27 @@ def mahalanobis(edges: Edges, G: F64) -> F32:
     return np.sqrt((across / SIGMA_ACROSS**2 + along / SIGMA_ALONG**2) / square)
 
 
-def components(num_views: int, edges: Edges) -> list[list[int]]:
+def components(views: Sequence[int], edges: Edges) -> list[list[int]]:
     """Views that hang together, largest group first; views without an edge are groups of one."""
-    group = list(range(num_views))
+    group = {v: v for v in views}
     for i, j in zip(edges.i.tolist(), edges.j.tolist(), strict=True):
         a, b = group[i], group[j]
-        group = [a if g == b else g for g in group]
-    groups = [[v for v in range(num_views) if group[v] == g] for g in sorted(set(group))]
+        group = {v: a if g == b else g for v, g in group.items()}
+    groups = [[v for v in views if group[v] == g] for g in sorted(set(group.values()))]
     return sorted(groups, key=len, reverse=True)
 
 
 def spanning_tree(
-    views: Sequence[int], edges: Edges, root: int, without: int = -1
-) -> tuple[F64, list[int]] | None:
-    """Nodes by chaining the heaviest edges from the root, and the indices of those edges.
+    views: Sequence[int], edges: Edges, root: int, weight: F64 | None = None
+) -> F64 | None:
+    """Nodes by chaining edges from the root, the heaviest first; edges of no weight are not used.
 
-    None if they do not reach all views; the edge ``without`` is not used.
+    ``weight``: (E,), None = the edges' mass. Returns None if the edges do not reach all views.
     """
-    used: list[int] = []
+    weight = edges.mass if weight is None else weight
     G = np.tile(np.eye(4), (max(views) + 1, 1, 1))
     done = {root}
-    heaviest_first = [k for k in np.argsort(-edges.mass).tolist() if k != without]
+    heaviest_first = [k for k in np.argsort(-weight).tolist() if weight[k] > 0]
     ends = list(zip(edges.i.tolist(), edges.j.tolist(), strict=True))
     while len(done) < len(views):
         k = next((k for k in heaviest_first if (ends[k][0] in done) != (ends[k][1] in done)), None)
@@ -150,35 +155,37 @@ def spanning_tree(
         else:
             G[i] = G[j] @ invert(edges.T_i_j[k])
         done |= {i, j}
-        used.append(k)
-    return G, used
+    return G
 
 
 def robust_start(views: Sequence[int], edges: Edges, root: int) -> F64:
-    """The best of the spanning trees: the heaviest, and those without one of its edges.
+    """The heaviest spanning tree, where its edges and the others agree; else the best of many.
 
-    A pair that is wrong but sure of itself enters the heaviest tree. The tree without it explains
-    more of the other edges, and wins. ``edges`` connect ``views``.
+    Pairs that are wrong but sure of themselves (the same chair twice) enter the heaviest tree. Then
+    trees of random edges are tried. The one that explains most of all pairs tells right from wrong,
+    and the heaviest tree of right ones is the start. ``edges`` connect ``views``.
     """
     heaviest = spanning_tree(views, edges, root)
     if heaviest is None:
         raise ValueError("robust_start needs edges that connect the views")
-    best, used = heaviest
-    if len(used) == len(edges):
-        return best  # Without one of its edges the tree falls apart.
     sparse = edges.every(SPARSE)
-    # However sure an edge is of itself, it has no more votes than the middle one.
-    totals = np.maximum(sparse.w.sum(1), TINY)
-    votes = (np.minimum(totals, np.median(totals)) / totals)[:, None] * sparse.w
-    most = -1.0
-    for left_out in [-1, *used]:
-        tree = spanning_tree(views, edges, root, left_out)
-        if tree is None:
-            continue
-        explained = float(np.sum(votes / (1 + (mahalanobis(sparse, tree[0]) / 5) ** 2)))
-        if explained > most:
-            best, most = tree[0], explained
-    return best
+    shares = agreement(sparse, heaviest, TREE_TOLERANCE)
+    if len(edges) < len(views) or shares.min() > CONSISTENT * shares.max():
+        return heaviest
+    # However sure an edge is of itself, it has no more votes than the middle one; nor much fewer.
+    middle = np.median(edges.mass)
+    votes = np.clip(edges.mass, middle / 2, middle)
+    best, most = shares, votes @ shares
+    random = np.random.default_rng(0)  # The same pairs have the same solution.
+    for _ in range(RANDOM_TREES):
+        tree = spanning_tree(views, edges, root, random.random(len(edges)) + TINY)
+        if tree is not None:
+            shares = agreement(sparse, tree, TREE_TOLERANCE)
+            if votes @ shares > most:
+                best, most = shares, votes @ shares
+    right = np.where(best > CONSISTENT * best.max(), edges.mass, 0)
+    start = spanning_tree(views, edges, root, right)
+    return heaviest if start is None else start
 
 
 def solve(
@@ -206,9 +213,12 @@ def solve(
     return G, agreement(edges, G)
 
 
-def agreement(edges: Edges, G: F64) -> F64:
-    """(E,) shares in [0, 1] of the edges' weight that agrees with the nodes."""
-    agreeing = edges.w / (1 + (mahalanobis(edges, G) / 5) ** 2)
+def agreement(edges: Edges, G: F64, tolerance: float = 5.0) -> F64:
+    """(E,) shares in [0, 1] of the edges' weight that agrees with the nodes.
+
+    What is ``tolerance`` standard deviations off counts half.
+    """
+    agreeing = edges.w / (1 + (mahalanobis(edges, G) / tolerance) ** 2)
     return agreeing.sum(1, dtype=float) / np.maximum(edges.w.sum(1, dtype=float), TINY)
 
 

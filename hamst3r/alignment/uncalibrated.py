@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hamst3r.alignment.observations import Look, Observations
-from hamst3r.alignment.placement import Placement, fit_poses, scaling
+from hamst3r.alignment.placement import PairScore, Placement, fit_poses, scaling
 from hamst3r.alignment.polish import Solution, polish
 from hamst3r.alignment.pose_graph import (
     SPARSE,
     Edges,
+    agreement,
     components,
     make_edges,
     robust_start,
@@ -26,7 +27,7 @@ from hamst3r.geometry import invert, make_T, split_similarity, transform
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 # A pair that agrees with the rest less than this share of the best pair is left out.
-MIN_RELATIVE_AGREEMENT = 0.2
+MIN_RELATIVE_AGREEMENT = 0.1
 MIN_BASELINE = 1e-3
 # Agreement, relative to the last frame set's, from which on the earlier poses are a start.
 STILL_AGREEING = 0.9
@@ -56,63 +57,82 @@ class Canonical:
     unit: F64
 
 
-def place_uncalibrated(
-    observations: Observations,
-    rays: Sequence[F64],
-    known: dict[int, F64],
-    previous: dict[int, Remembered],
-    polish_rounds: int,
-) -> Placement:
-    """Place what hangs together.
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """What is to be solved.
 
-    Args:
+    Attributes:
         observations: All pairs. rays: Per view (S, 3), z = 1.
         known: view -> exact T_world_cam; together with a baseline they fix the scale.
         previous: What is known of views from earlier: tells where a component is, and where it is
             complete and still agrees, the solution starts there and is found sooner.
         polish_rounds: See :mod:`hamst3r.alignment.polish`.
+    """
+
+    observations: Observations
+    rays: Sequence[F64]
+    known: dict[int, F64]
+    previous: dict[int, Remembered]
+    polish_rounds: int
+
+    def pair_name(self, i: int, j: int) -> str:
+        """As in notes."""
+        grids = self.observations.grids
+        return f"pair {grids[i].name}-{grids[j].name}"
+
+
+def place_uncalibrated(problem: Problem) -> Placement:
+    """Place what hangs together.
 
     Returns:
         Each group in the world of its known cameras, else in axes of one of its cameras with the
         network's mean scale. Of groups without known or previous cameras only the largest is
         placed, if nothing else fixes the world.
     """
-    views = range(len(observations.grids))
-    canonical = _canonical(observations, rays)
-    edges, notes = _edges(observations, canonical, rays)
-    groups = components(len(views), edges)
-    world_exists = bool(known) or bool(previous)
-    result = Placement({}, {}, {}, (), (), ())
-    placed: list[tuple[int, ...]] = []
-    logs: list[float] = []
-    for position, group in enumerate(groups):
+    observations, known, previous = problem.observations, problem.known, problem.previous
+    count = len(observations.grids)
+    canonical = _canonical(observations, problem.rays)
+    edges, unfit = _edges(problem, canonical)
+    notes = [f"{problem.pair_name(i, j)} rejected: its pointmaps do not fit" for i, j in unfit]
+    scores = [PairScore(i, j, 0.0, False) for i, j in unfit]
+    parts: list[Placement] = []
+    waiting = [(g, edges.select(np.isin(edges.i, g))) for g in components(range(count), edges)]
+    while waiting:
+        group, inside = waiting.pop(0)
         anchored = any(v in known or v in previous for v in group)
-        if not anchored and (position > 0 or world_exists or (len(group) == 1 and len(views) > 1)):
+        if not anchored and (parts or known or previous or len(group) == 1 < count):
+            if len(group) > 1:
+                together = ", ".join(observations.grids[v].name for v in group)
+                notes.append(f"cameras {together} see nothing of what the others see")
             continue
         if len(group) == 1:
-            _place_alone(result, observations, group[0], canonical, known)
-        else:
-            inside = edges.select(np.isin(edges.i, group))
-            logs += _place_group(
-                result,
-                observations,
-                canonical,
-                inside,
-                rays,
-                group,
-                known,
-                previous,
-                polish_rounds,
-                notes,
-            )
-        placed.append(tuple(group))
+            parts.append(_place_alone(problem, canonical, group[0]))
+            continue
+        start = _start(problem, inside, group)
+        agreeing = start.agreement >= MIN_RELATIVE_AGREEMENT * start.agreement.max()
+        for i, j, score, used in zip(
+            inside.i.tolist(), inside.j.tolist(), start.agreement.tolist(), agreeing, strict=True
+        ):
+            if not used:
+                notes.append(f"{problem.pair_name(i, j)} rejected: it contradicts the other pairs")
+                scores.append(PairScore(i, j, score, False))
+        kept = inside.select(agreeing)
+        split = components(group, kept)
+        if len(split) > 1:  # What only wrong pairs held together.
+            waiting = [(g, kept.select(np.isin(kept.i, g))) for g in split] + waiting
+            continue
+        parts.append(_place_group(problem, canonical, kept, group, start))
+        shares = start.agreement[agreeing].tolist()
+        ends = zip(kept.i.tolist(), kept.j.tolist(), shares, strict=True)
+        scores += [PairScore(i, j, score, True) for i, j, score in ends]
     return Placement(
-        result.T_world_cam,
-        result.T_world_look,
-        result.agreement,
-        tuple(logs),
-        tuple(placed),
-        tuple(notes),
+        T_world_cam={v: T for part in parts for v, T in part.T_world_cam.items()},
+        T_world_look={slot: T for part in parts for slot, T in part.T_world_look.items()},
+        agreement={v: share for part in parts for v, share in part.agreement.items()},
+        log_scales=tuple(log for part in parts for log in part.log_scales),
+        groups=tuple(group for part in parts for group in part.groups),
+        notes=tuple(notes),
+        scores=tuple(sorted(scores, key=lambda score: (score.i, score.j))),
     )
 
 
@@ -163,118 +183,118 @@ def _resected(looks: Sequence[Look], view: int, rays: Sequence[F64]) -> tuple[F6
     return np.where(z > 0, z, 0), np.where(z > 0, look.w, 0)
 
 
-def _edges(
-    observations: Observations, canonical: Canonical, rays: Sequence[F64]
-) -> tuple[Edges, list[str]]:
+def _edges(problem: Problem, canonical: Canonical) -> tuple[Edges, list[tuple[int, int]]]:
+    """The pairs whose pointmaps fit each other, and (i, j) of those that do not."""
+    observations = problem.observations
     pair = np.array([k for k, p in enumerate(observations.pairs) if p.i != p.j], int)
     i, j = (np.array([getattr(observations.pairs[k], end) for k in pair], int) for end in "ij")
     usable = np.array([observations.pairs[k].second.usable for k in pair], bool)
     usable &= np.isfinite(canonical.unit[pair]) & canonical.known[j]
     tried, i_tried, j_tried = pair[usable], i[usable], j[usable]
-    directions = np.stack([r.T for r in rays]).astype(np.float32)
+    directions = np.stack([r.T for r in problem.rays]).astype(np.float32)
     q = observations.X[2 * tried + 1] * canonical.unit[tried, None, None].astype(np.float32)
     p = (directions * canonical.depth[:, None])[j_tried]
     w = np.sqrt(observations.w[2 * tried + 1] * canonical.weight[j_tried])
     w *= canonical.depth[j_tried] > 0
     edges, good = make_edges(tried, i_tried, j_tried, q, p, w)
     rejected = ~np.isin(pair, tried[good])
-    names = [grid.name for grid in observations.grids]
-    notes = [
-        f"pair {names[a]}-{names[b]} rejected: its pointmaps do not fit"
-        for a, b in zip(i[rejected], j[rejected], strict=True)
-    ]
-    return edges.select(good), notes
+    return edges.select(good), list(zip(i[rejected].tolist(), j[rejected].tolist(), strict=True))
 
 
-def _place_alone(
-    result: Placement,
-    observations: Observations,
-    view: int,
-    canonical: Canonical,
-    known: dict[int, F64],
-) -> None:
+def _place_alone(problem: Problem, canonical: Canonical, view: int) -> Placement:
     """A view without a partner: its pose is known, or the caller's to tell."""
-    T = known.get(view, np.eye(4))
-    result.T_world_cam[view] = T
-    result.agreement[view] = 0.0
-    for look in observations.own_looks(view):
-        if np.isfinite(canonical.unit[look.edge]):
-            result.T_world_look[look.edge, look.slot] = T @ scaling(canonical.unit[look.edge])
+    T = problem.known.get(view, np.eye(4))
+    looks = {
+        (look.edge, look.slot): T @ scaling(canonical.unit[look.edge])
+        for look in problem.observations.own_looks(view)
+        if np.isfinite(canonical.unit[look.edge])
+    }
+    return Placement({view: T}, looks, {view: 0.0}, (), ((view,),))
 
 
-def _place_group(
-    result: Placement,
-    observations: Observations,
-    canonical: Canonical,
-    edges: Edges,
-    rays: Sequence[F64],
-    group: Sequence[int],
-    known: dict[int, F64],
-    previous: dict[int, Remembered],
-    polish_rounds: int,
-    notes: list[str],
-) -> list[float]:
-    """Solve one component and enter it into the result; returns the log scales of its pairs."""
+@dataclass(frozen=True, eq=False)
+class Start:
+    """Nodes (N, 4, 4) of a group, (E,) agreement of its edges, and what may still move.
+
+    Attributes:
+        root: The gauge, or one of the known cameras. metric: Known cameras fix the scale.
+        polish_rounds: How many are still worthwhile.
+    """
+
+    G: F64
+    agreement: F64
+    root: int
+    metric: bool
+    polish_rounds: int
+
+
+def _start(problem: Problem, edges: Edges, group: Sequence[int]) -> Start:
+    """Solve the pose graph of one component, all of whose edges are taken for good."""
+    known = problem.known
     fixed = [v for v in group if v in known]
     root = max(fixed or group, key=lambda v: edges.mass[(edges.i == v) | (edges.j == v)].sum())
     metric = _has_baseline([known[v] for v in fixed])
     # Nodes of views outside of the group stay at the identity and take no part.
-    free = np.ones((len(observations.grids), 7), bool)
+    free = np.ones((len(problem.observations.grids), 7), bool)
     free[[v for v in range(len(free)) if v not in group]] = False
     free[fixed, :6] = False
     if not metric:
         free[root] = False
-    warm = _continued(group, edges, known, previous, free)
-    if warm is not None:
-        (G, agreement), polish_rounds = warm, max(0, polish_rounds - 1)
-    else:
-        G = np.tile(np.eye(4), (len(free), 1, 1))
-        tree = robust_start(group, edges, root)
-        G[list(group)] = tree[list(group)]
-        if fixed:
-            rigid, _ = split_similarity(G[fixed])
-            G = fit_poses(rigid, np.stack([known[v] for v in fixed])) @ G
-            for v in fixed:
-                G[v] = known[v] @ scaling(float(split_similarity(G[v])[1]))
-        G, agreement = solve(edges, G, free)
-    names = [grid.name for grid in observations.grids]
-    agreeing = agreement >= MIN_RELATIVE_AGREEMENT * agreement.max()
-    notes += [
-        f"pair {names[i]}-{names[j]} rejected: it contradicts the other pairs"
-        for i, j in zip(edges.i[~agreeing], edges.j[~agreeing], strict=True)
-    ]
-    kept = edges.select(agreeing)
+    continued = _continued(problem, edges, group, free)
+    if continued is not None:
+        return Start(*continued, root, metric, max(0, problem.polish_rounds - 1))
+    G = np.tile(np.eye(4), (len(free), 1, 1))
+    tree = robust_start(group, edges, root)
+    G[list(group)] = tree[list(group)]
+    if fixed:
+        rigid, _ = split_similarity(G[fixed])
+        G = fit_poses(rigid, np.stack([known[v] for v in fixed])) @ G
+        for v in fixed:
+            G[v] = known[v] @ scaling(float(split_similarity(G[v])[1]))
+    return Start(*solve(edges, G, free), root, metric, problem.polish_rounds)
+
+
+def _place_group(
+    problem: Problem, canonical: Canonical, edges: Edges, group: Sequence[int], start: Start
+) -> Placement:
+    """Polish one component's start; ``edges`` are those that agree with it."""
+    known = problem.known
     pairs = {
-        k: G[i] @ scaling(canonical.unit[k])
-        for k, i in zip(kept.pair.tolist(), kept.i, strict=True)
+        k: start.G[i] @ scaling(canonical.unit[k])
+        for k, i in zip(edges.pair.tolist(), edges.i, strict=True)
     }
-    cameras = split_similarity(G)[0]
-    movable = np.array([v in group and v not in known for v in range(len(G))])
-    if not fixed:
-        movable[root] = False
+    movable = np.array([v in group and v not in known for v in range(len(start.G))])
+    if not any(v in known for v in group):
+        movable[start.root] = False
     solution = polish(
-        observations, Solution(cameras, pairs), rays, movable, not metric, polish_rounds
+        problem.observations,
+        Solution(split_similarity(start.G)[0], pairs),
+        problem.rays,
+        movable,
+        not start.metric,
+        start.polish_rounds,
     )
     cameras, pairs = solution.T_world_cam, solution.T_world_pair
-    if not metric:
-        cameras, pairs = _to_network_scale(cameras, pairs, root)
-    for view in group:
-        result.T_world_cam[view] = known.get(view, cameras[view])
-        shares = agreement[(edges.i == view) | (edges.j == view)]
-        result.agreement[view] = 1.0 if view in known else float(np.mean(shares))
-    for index, T in pairs.items():
-        result.T_world_look[index, 0] = result.T_world_look[index, 1] = T
-    return log_scales(np.stack(list(pairs.values()))).tolist()
+    if not start.metric:
+        cameras, pairs = _to_network_scale(cameras, pairs, start.root)
+    shares = agreement(edges, start.G)
+    return Placement(
+        T_world_cam={v: known.get(v, cameras[v]) for v in group},
+        T_world_look={(k, slot): T for k, T in pairs.items() for slot in (0, 1)},
+        agreement={
+            v: 1.0 if v in known else float(shares[(edges.i == v) | (edges.j == v)].mean())
+            for v in group
+        },
+        log_scales=tuple(log_scales(np.stack(list(pairs.values()))).tolist()),
+        groups=(tuple(group),),
+    )
 
 
 def _continued(
-    group: Sequence[int],
-    edges: Edges,
-    known: dict[int, F64],
-    previous: dict[int, Remembered],
-    free: NDArray[np.bool_],
+    problem: Problem, edges: Edges, group: Sequence[int], free: NDArray[np.bool_]
 ) -> tuple[F64, F64] | None:
     """Nodes and agreement from the views' earlier poses; None where they no longer fit."""
+    known, previous = problem.known, problem.previous
     moving = [v for v in group if v not in known]
     if not moving or any(v not in previous for v in moving):
         return None
@@ -292,9 +312,9 @@ def _continued(
     b[count:] = 0.1 * np.log(base[1] / base[0])
     unit = np.exp(np.linalg.lstsq(A, b, rcond=None)[0])
     G[:, :3, :3] *= unit[:, None, None]
-    G, agreement = solve(edges, G, free, rounds=1)
+    G, shares = solve(edges, G, free, rounds=1)
     usual = np.mean([previous[v].agreement for v in moving])
-    return (G, agreement) if agreement.mean() > STILL_AGREEING * usual else None
+    return (G, shares) if shares.mean() > STILL_AGREEING * usual else None
 
 
 def _has_baseline(poses: Sequence[F64]) -> bool:

@@ -7,6 +7,7 @@ fifth is confident, a wrong relative pose per pair, a scale and a focal error pe
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import cv2
@@ -89,8 +90,17 @@ class Room:
         return result
 
 
-def make_room(cameras: int, seed: int, width: int = 80, height: int = 60) -> Room:
-    """A 7 x 6 x 3 m room with four standing people and some furniture, cameras around."""
+def make_room(
+    cameras: int,
+    seed: int,
+    width: int = 80,
+    height: int = 60,
+    focals: Sequence[float] | None = None,
+) -> Room:
+    """A 7 x 6 x 3 m room with four standing people and some furniture, cameras around.
+
+    ``focals``: Per camera over the width; None = between 0.85 and 1.15.
+    """
     rng = np.random.default_rng(seed)
     planes = [(2, 0.0), (2, 3.0), (0, -3.5), (0, 3.5), (1, -3.0), (1, 3.0)]
     people = []
@@ -107,6 +117,7 @@ def make_room(cameras: int, seed: int, width: int = 80, height: int = 60) -> Roo
         centre = np.array([2.9 * np.cos(angle), 2.5 * np.sin(angle), rng.uniform(1.3, 2.3)])
         poses.append(look_at(centre, np.array([0, 0, 0.9]) + rng.uniform(-0.3, 0.3, 3)))
         focal = width * rng.uniform(0.85, 1.15)
+        focal = focal if focals is None else width * focals[k]
         intrinsics.append(
             np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]])
         )
@@ -236,6 +247,15 @@ def garbage(p: PairPrediction, seed: int) -> PairPrediction:
     rng = np.random.default_rng(seed)
     nonsense = torch.tensor(rng.normal(size=p.pts_j.shape) * 2, dtype=torch.float32)
     return replace(p, pts_j=nonsense, conf_j=torch.full_like(p.conf_j, 12.0))
+
+
+def misplaced(p: PairPrediction, seed: int) -> PairPrediction:
+    """The same pair as of things that look alike: consistent in itself, sure, and wrong."""
+    rng = np.random.default_rng(seed)
+    turn = Rotation.from_euler("y", rng.choice([-1, 1]) * rng.uniform(40, 90), degrees=True)
+    wrong = make_T(turn.as_matrix(), rng.uniform(-1, 1, 3))
+    points = torch.tensor(transform(wrong, p.pts_j.numpy().astype(float))).float()
+    return replace(p, pts_j=points, conf_j=1 + 3 * (p.conf_j - 1))
 
 
 def described(room: Room, p: PairPrediction, seed: int) -> PairPrediction:
