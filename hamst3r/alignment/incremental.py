@@ -36,7 +36,7 @@ class AlignerConfig:
 
     Attributes:
         samples: Pixels per view that the solver sees; the depth fusion sees all.
-        polish_rounds: Closed-form rounds after the pose graph.
+        polish_rounds: Closed-form rounds after the pose graph; the next frame set needs fewer.
         window: Frame sets over which focal lengths, and poses of a static rig, are averaged.
         default_focal: Focal length over image width while nothing better is known.
         network_scale_std: Relative standard deviation of a scale that only the network tells; the
@@ -45,7 +45,7 @@ class AlignerConfig:
     """
 
     samples: int = 400
-    polish_rounds: int = 3
+    polish_rounds: int = 5
     window: int = 30
     default_focal: float = 0.9
     network_scale_std: float = 0.3
@@ -145,7 +145,17 @@ class Aligner:
             )
             source = ScaleSource.NETWORK if std is None else ScaleSource.CALIBRATION
         else:
-            placement, std, source = self._place(observations, rays, known, frames.cameras)
+            hold = np.array(
+                [
+                    self._focal_hold(name, image)
+                    for name, image in zip(frames.cameras, images, strict=True)
+                ]
+            )
+            placement, std, source = self._place(observations, rays, known, hold, frames.cameras)
+            for view, factor in placement.focal_factor.items():
+                K[view] = K[view] @ np.diag([factor, factor, 1])
+                if np.isfinite(hold[view]):
+                    self._focals[frames.cameras[view]].correct(factor)
         return self._result(observations, K, known, placement, std, source)
 
     def _intrinsics(self, observations: Observations, view: int, image: NetworkImage) -> F64:
@@ -160,6 +170,10 @@ class Aligner:
             average.add(focal / width)
         relative = average.value or self.config.default_focal
         return pinhole(relative * width, grid.centre)
+
+    def _focal_hold(self, name: str, image: NetworkImage) -> float:
+        """What earlier frame sets say of the focal length, in units of this one."""
+        return np.inf if image.K is not None else max(0, self._focals[name].count - 1)
 
     def _focal(self, observations: Observations, view: int) -> float | None:
         grid = observations.grids[view]
@@ -184,6 +198,7 @@ class Aligner:
         observations: Observations,
         rays: Sequence[F64],
         known: dict[int, F64],
+        focal_hold: F64,
         names: Sequence[str],
     ) -> tuple[Placement, float | None, ScaleSource]:
         """Pose graph, then into the world that earlier frame sets know."""
@@ -193,7 +208,7 @@ class Aligner:
             if name in self._world.poses
         }
         solved = place_uncalibrated(
-            Problem(observations, rays, known, previous, self.config.polish_rounds)
+            Problem(observations, rays, known, previous, focal_hold, self.config.polish_rounds)
         )
         self._agreement.update({names[v]: share for v, share in solved.agreement.items()})
         cameras, looks = dict(solved.T_world_cam), dict(solved.T_world_look)

@@ -68,6 +68,15 @@ class FocalAverage:
     _count: int = 0
 
     @property
+    def count(self) -> int:
+        """How many values the mean stands for."""
+        return self._count
+
+    def correct(self, factor: float) -> None:
+        """Multiply the mean, after what is better than a single value."""
+        self._log += float(np.log(factor))
+
+    @property
     def value(self) -> float | None:
         """Focal length over grid width, or None before the first value."""
         return float(np.exp(self._log)) if self._count else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +40,7 @@ class Placement:
         log_scales: Per used pair, log of its scale in the world (0 = as the network says).
         groups: Placed views that hang together.
         notes: What went wrong.
+        focal_factor: view -> what multiplies its guessed focal length.
         scores: Of all pairs of two views that could be judged.
     """
 
@@ -49,6 +50,7 @@ class Placement:
     log_scales: tuple[float, ...]
     groups: tuple[tuple[int, ...], ...] = ()
     notes: tuple[str, ...] = ()
+    focal_factor: dict[int, float] = field(default_factory=dict)
     scores: tuple[PairScore, ...] = ()
 
 

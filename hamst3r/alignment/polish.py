@@ -35,10 +35,12 @@ class Solution:
         T_world_cam: (N, 4, 4) rigid.
         T_world_pair: pair index -> (4, 4) similarity of its points (camera i's axes, network's
             unit) to the world; pairs that are not in it were rejected.
+        focal_factor: (N,) what multiplies the focal lengths that the rays were made with.
     """
 
     T_world_cam: F64
     T_world_pair: dict[int, F64]
+    focal_factor: F64
 
 
 def polish(
@@ -46,6 +48,7 @@ def polish(
     solution: Solution,
     rays: Sequence[F64],
     free: NDArray[np.bool_],
+    focal_hold: F64,
     hold_scale: bool,
     rounds: int,
 ) -> Solution:
@@ -53,7 +56,9 @@ def polish(
 
     Args:
         rays: Per view (S, 3) with z = 1.
-        free: (N,) cameras that may move; the others are known or the gauge.
+        free: (N,) cameras that may move; the others are known.
+        focal_hold: (N,) how many times what is seen here speaks for the focal lengths as they are;
+            0 = they are only a guess, infinite = they are known.
         hold_scale: Nothing known fixes the scale: keep the pairs' mean scale as it is.
     """
     if rounds == 0 or not solution.T_world_pair:
@@ -62,22 +67,25 @@ def polish(
     cameras = solution.T_world_cam.copy()
     pairs = np.stack(list(solution.T_world_pair.values()))
     mean_log_scale = log_scales(pairs).mean()
-    movable = np.flatnonzero(free)
+    focal_factor = solution.focal_factor
     x = apply(invert(cameras)[looks.view] @ pairs[looks.pair], looks.X)
     depth = looks.depths(x[:, 2], None)
     for _ in range(rounds):
         pairs = looks.fit_pairs(pairs, cameras, depth, x)
         if hold_scale:
             factor = np.exp(mean_log_scale - log_scales(pairs).mean())
-            gauge = cameras[np.flatnonzero(~free)[0], :3, 3]
+            gauge = cameras[looks.view[0], :3, 3]
             pairs = make_T(np.eye(3), (1 - factor) * gauge, factor) @ pairs
         T_cam_world = invert(cameras)
         x = apply(T_cam_world[looks.view] @ pairs[looks.pair], looks.X)
-        steps = looks.camera_steps(x, depth)
-        cameras[movable] = invert(steps[movable] @ T_cam_world[movable])
+        steps, factor = looks.camera_steps(x, depth, free, focal_hold, np.log(focal_factor))
+        cameras = np.where(free[:, None, None], invert(steps @ T_cam_world), cameras)
+        focal_factor = focal_factor * factor
+        looks.rays[:, :2] /= factor[:, None, None].astype(np.float32)
         x = apply(invert(cameras)[looks.view] @ pairs[looks.pair], looks.X)
         depth = looks.depths(x[:, 2], depth)
-    return Solution(cameras, dict(zip(solution.T_world_pair, pairs, strict=True)))
+    placed = dict(zip(solution.T_world_pair, pairs, strict=True))
+    return Solution(cameras, placed, focal_factor)
 
 
 class _Looks:
@@ -137,10 +145,20 @@ class _Looks:
         T, found = similarities(self.X, apply(cameras, points)[self.view], w, self.pair)
         return np.where(found[:, None, None], T, pairs)
 
-    def camera_steps(self, x: F32, depth: F32) -> F64:
-        """(N, 4, 4) one Gauss-Newton step of the reprojection of all points x (L, 3, S).
+    def camera_steps(
+        self,
+        x: F32,
+        depth: F32,
+        free: NDArray[np.bool_],
+        focal_hold: F64,
+        log_focal: F64,
+    ) -> tuple[F64, F64]:
+        """One Gauss-Newton step of the reprojection of all points x (L, 3, S).
 
         Pixels count by how far their points are off in space, towards depth (N, S) too.
+
+        Returns:
+            (N, 4, 4) rigid steps, applied from the left, and (N,) factors of the focal lengths.
         """
         front = x[:, 2] > NEAREST
         inverse = 1 / np.where(front, x[:, 2], np.float32(1))
@@ -151,9 +169,8 @@ class _Looks:
         beyond = x[:, 2] / z - 1
         distance = np.sqrt(across * across + down * down + beyond * beyond)
         w = self.w * front / np.maximum(distance, FLOOR)
-        # Derivatives by translation and rotation, both applied from the left, times depth: the
-        # residuals' two rows side by side.
-        J = np.zeros((len(x), 6, 2, x.shape[-1]), np.float32)
+        # Derivatives by translation, rotation and log focal; the residuals' two rows side by side.
+        J = np.zeros((len(x), 7, 2, x.shape[-1]), np.float32)
         J[:, 0, 0] = J[:, 1, 1] = inverse
         np.multiply(-a, inverse, out=J[:, 2, 0])
         np.multiply(-b, inverse, out=J[:, 2, 1])
@@ -162,18 +179,23 @@ class _Looks:
         J[:, 3, 1] = -1 - b * b
         J[:, 4, 0] = 1 + a * a
         np.negative(b, out=J[:, 5, 0])
-        J[:, 5, 1] = a
-        weighted = (J * w[:, None, None]).reshape(len(x), 6, -1)
-        J = J.reshape(weighted.shape)
+        J[:, 5, 1] = J[:, 6, 0] = a
+        J[:, 6, 1] = b
+        weighted = (J * w[:, None, None]).reshape(len(x), 7, -1)
         residual = np.concatenate([across, down], 1)[..., None]
-        H = self._per_view((weighted @ J.transpose(0, 2, 1)).astype(float))
+        H = weighted @ J.reshape(weighted.shape).transpose(0, 2, 1)
+        H = self._per_view(H.astype(float))
         g = self._per_view((weighted @ residual)[..., 0].astype(float))
-        T = np.tile(np.eye(4), (len(H), 1, 1))
+        hold = np.where(np.isfinite(focal_hold), focal_hold, 0) * H[:, 6, 6]
+        g[:, 6] += hold * log_focal
+        H[:, 6, 6] += hold
+        variable = np.repeat(np.stack([free, np.isfinite(focal_hold)], 1), [6, 1], axis=1)
+        H *= variable[:, :, None] & variable[:, None]
         diagonal = np.einsum("naa->na", H)
-        diagonal *= 1 + 1e-6
-        diagonal += 1e-12
-        step = np.linalg.solve(H, -g[..., None])[..., 0]
-        good = np.isfinite(step).all(1) & (np.linalg.norm(step[:, 3:], axis=1) <= 0.5)
-        T[good, :3, :3] = Rotation.from_rotvec(step[good, 3:]).as_matrix()
-        T[good, :3, 3] = step[good, :3]
-        return T
+        diagonal[:] = np.where(variable, diagonal * (1 + 1e-6) + 1e-12, 1)
+        step = np.linalg.solve(H, -(g * variable)[..., None])[..., 0]
+        step[~np.isfinite(step).all(1) | (np.abs(step[:, 3:]).max(1) > 0.5)] = 0
+        T = np.tile(np.eye(4), (len(H), 1, 1))
+        T[:, :3, :3] = Rotation.from_rotvec(step[:, 3:6]).as_matrix()
+        T[:, :3, 3] = step[:, :3]
+        return T, np.exp(step[:, 6])

@@ -66,13 +66,14 @@ class Problem:
         known: view -> exact T_world_cam; together with a baseline they fix the scale.
         previous: What is known of views from earlier: tells where a component is, and where it is
             complete and still agrees, the solution starts there and is found sooner.
-        polish_rounds: See :mod:`hamst3r.alignment.polish`.
+        focal_hold, polish_rounds: See :func:`hamst3r.alignment.polish.polish`.
     """
 
     observations: Observations
     rays: Sequence[F64]
     known: dict[int, F64]
     previous: dict[int, Remembered]
+    focal_hold: F64
     polish_rounds: int
 
     def pair_name(self, i: int, j: int) -> str:
@@ -132,6 +133,7 @@ def place_uncalibrated(problem: Problem) -> Placement:
         log_scales=tuple(log for part in parts for log in part.log_scales),
         groups=tuple(group for part in parts for group in part.groups),
         notes=tuple(notes),
+        focal_factor={v: f for part in parts for v, f in part.focal_factor.items()},
         scores=tuple(sorted(scores, key=lambda score: (score.i, score.j))),
     )
 
@@ -242,7 +244,7 @@ def _start(problem: Problem, edges: Edges, group: Sequence[int]) -> Start:
         free[root] = False
     continued = _continued(problem, edges, group, free)
     if continued is not None:
-        return Start(*continued, root, metric, max(0, problem.polish_rounds - 1))
+        return Start(*continued, root, metric, (problem.polish_rounds + 1) // 2)
     G = np.tile(np.eye(4), (len(free), 1, 1))
     tree = robust_start(group, edges, root)
     G[list(group)] = tree[list(group)]
@@ -264,13 +266,12 @@ def _place_group(
         for k, i in zip(edges.pair.tolist(), edges.i, strict=True)
     }
     movable = np.array([v in group and v not in known for v in range(len(start.G))])
-    if not any(v in known for v in group):
-        movable[start.root] = False
     solution = polish(
         problem.observations,
-        Solution(split_similarity(start.G)[0], pairs),
+        Solution(split_similarity(start.G)[0], pairs, np.ones(len(start.G))),
         problem.rays,
         movable,
+        problem.focal_hold,
         not start.metric,
         start.polish_rounds,
     )
@@ -287,6 +288,7 @@ def _place_group(
         },
         log_scales=tuple(log_scales(np.stack(list(pairs.values()))).tolist()),
         groups=(tuple(group),),
+        focal_factor={v: float(solution.focal_factor[v]) for v in group},
     )
 
 
