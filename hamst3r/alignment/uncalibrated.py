@@ -28,6 +28,9 @@ F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 # A pair that agrees with the rest less than this share of the best pair is left out.
 MIN_RELATIVE_AGREEMENT = 0.1
+# Images do not overlap where even the surest tenth of the second view has less than this share of
+# the confidence that is usual.
+SUREST, MIN_SURENESS = 0.9, 0.05
 MIN_BASELINE = 1e-3
 # Agreement, relative to the last frame set's, from which on the earlier poses are a start.
 STILL_AGREEING = 0.9
@@ -94,8 +97,8 @@ def place_uncalibrated(problem: Problem) -> Placement:
     count = len(observations.grids)
     canonical = _canonical(observations, problem.rays)
     edges, unfit = _edges(problem, canonical)
-    notes = [f"{problem.pair_name(i, j)} rejected: its pointmaps do not fit" for i, j in unfit]
-    scores = [PairScore(i, j, 0.0, False) for i, j in unfit]
+    notes = [f"{problem.pair_name(i, j)} rejected: {reason}" for i, j, reason in unfit]
+    scores = [PairScore(i, j, 0.0, False) for i, j, _ in unfit]
     parts: list[Placement] = []
     waiting = [(g, edges.select(np.isin(edges.i, g))) for g in components(range(count), edges)]
     while waiting:
@@ -185,13 +188,14 @@ def _resected(looks: Sequence[Look], view: int, rays: Sequence[F64]) -> tuple[F6
     return np.where(z > 0, z, 0), np.where(z > 0, look.w, 0)
 
 
-def _edges(problem: Problem, canonical: Canonical) -> tuple[Edges, list[tuple[int, int]]]:
-    """The pairs whose pointmaps fit each other, and (i, j) of those that do not."""
+def _edges(problem: Problem, canonical: Canonical) -> tuple[Edges, list[tuple[int, int, str]]]:
+    """The pairs whose pointmaps fit each other; (i, j) and what is wrong of those that do not."""
     observations = problem.observations
     pair = np.array([k for k, p in enumerate(observations.pairs) if p.i != p.j], int)
     i, j = (np.array([getattr(observations.pairs[k], end) for k in pair], int) for end in "ij")
+    overlap = _overlap(observations, pair, j)
     usable = np.array([observations.pairs[k].second.usable for k in pair], bool)
-    usable &= np.isfinite(canonical.unit[pair]) & canonical.known[j]
+    usable &= overlap & np.isfinite(canonical.unit[pair]) & canonical.known[j]
     tried, i_tried, j_tried = pair[usable], i[usable], j[usable]
     directions = np.stack([r.T for r in problem.rays]).astype(np.float32)
     q = observations.X[2 * tried + 1] * canonical.unit[tried, None, None].astype(np.float32)
@@ -199,8 +203,32 @@ def _edges(problem: Problem, canonical: Canonical) -> tuple[Edges, list[tuple[in
     w = np.sqrt(observations.w[2 * tried + 1] * canonical.weight[j_tried])
     w *= canonical.depth[j_tried] > 0
     edges, good = make_edges(tried, i_tried, j_tried, q, p, w)
-    rejected = ~np.isin(pair, tried[good])
-    return edges.select(good), list(zip(i[rejected].tolist(), j[rejected].tolist(), strict=True))
+    unfit = [
+        (a, b, "its pointmaps do not fit" if overlaps else "its images do not overlap")
+        for k, a, b, overlaps in zip(
+            pair.tolist(), i.tolist(), j.tolist(), overlap.tolist(), strict=True
+        )
+        if k not in tried[good]
+    ]
+    return edges.select(good), unfit
+
+
+def _overlap(
+    observations: Observations, pair: NDArray[np.intp], j: NDArray[np.intp]
+) -> NDArray[np.bool_]:
+    """(E,) whether the network is anywhere sure of where the second views are.
+
+    What confidence means differs by network: it is compared with that of views in their own axes.
+    """
+    usual = {
+        v: float(np.median([np.median(look.w) for look in own])) if own else 0.0
+        for v, own in ((v, observations.own_looks(v)) for v in set(j.tolist()))
+    }
+    surest = np.quantile(observations.w[2 * pair + 1], SUREST, axis=1, method="nearest")
+    overlaps: NDArray[np.bool_] = surest >= MIN_SURENESS * np.array([usual[v] for v in j.tolist()])
+    # Of a view that never comes first, the pair's first view has to tell.
+    first = np.median(observations.w[2 * pair], axis=1)
+    return overlaps & (surest >= MIN_SURENESS * first)
 
 
 def _place_alone(problem: Problem, canonical: Canonical, view: int) -> Placement:
