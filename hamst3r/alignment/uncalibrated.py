@@ -29,8 +29,8 @@ F64 = NDArray[np.float64]
 # A pair that agrees with the rest less than this share of the best pair is left out.
 MIN_RELATIVE_AGREEMENT = 0.1
 # Images do not overlap where even the surest tenth of the second view has less than this share of
-# the confidence that is usual.
-SUREST, MIN_SURENESS = 0.9, 0.05
+# the confidence that another pair has there.
+SUREST, MIN_SURENESS = 0.9, 0.02
 MIN_BASELINE = 1e-3
 # Agreement, relative to the last frame set's, from which on the earlier poses are a start.
 STILL_AGREEING = 0.9
@@ -193,7 +193,7 @@ def _edges(problem: Problem, canonical: Canonical) -> tuple[Edges, list[tuple[in
     observations = problem.observations
     pair = np.array([k for k, p in enumerate(observations.pairs) if p.i != p.j], int)
     i, j = (np.array([getattr(observations.pairs[k], end) for k in pair], int) for end in "ij")
-    overlap = _overlap(observations, pair, j)
+    overlap = _overlap(observations, pair)
     usable = np.array([observations.pairs[k].second.usable for k in pair], bool)
     usable &= overlap & np.isfinite(canonical.unit[pair]) & canonical.known[j]
     tried, i_tried, j_tried = pair[usable], i[usable], j[usable]
@@ -213,22 +213,15 @@ def _edges(problem: Problem, canonical: Canonical) -> tuple[Edges, list[tuple[in
     return edges.select(good), unfit
 
 
-def _overlap(
-    observations: Observations, pair: NDArray[np.intp], j: NDArray[np.intp]
-) -> NDArray[np.bool_]:
-    """(E,) whether the network is anywhere sure of where the second views are.
+def _overlap(observations: Observations, pair: NDArray[np.intp]) -> NDArray[np.bool_]:
+    """(E,) whether the network is anywhere as sure of the second view as it is in other pairs.
 
-    What confidence means differs by network: it is compared with that of views in their own axes.
+    What confidence means differs by network, and some are never sure of second views: pairs can
+    only be compared with each other, and a lone pair with nothing.
     """
-    usual = {
-        v: float(np.median([np.median(look.w) for look in own])) if own else 0.0
-        for v, own in ((v, observations.own_looks(v)) for v in set(j.tolist()))
-    }
     surest = np.quantile(observations.w[2 * pair + 1], SUREST, axis=1, method="nearest")
-    overlaps: NDArray[np.bool_] = surest >= MIN_SURENESS * np.array([usual[v] for v in j.tolist()])
-    # Of a view that never comes first, the pair's first view has to tell.
-    first = np.median(observations.w[2 * pair], axis=1)
-    return overlaps & (surest >= MIN_SURENESS * first)
+    overlaps: NDArray[np.bool_] = surest >= MIN_SURENESS * surest.max(initial=0)
+    return overlaps
 
 
 def _place_alone(problem: Problem, canonical: Canonical, view: int) -> Placement:
