@@ -44,8 +44,8 @@ class AlignerConfig:
         clean: Take the confidence from points that float before another view's surface.
     """
 
-    samples: int = 400
-    polish_rounds: int = 5
+    samples: int = 300
+    polish_rounds: int = 6
     window: int = 30
     default_focal: float = 0.9
     network_scale_std: float = 0.3

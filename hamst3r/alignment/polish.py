@@ -23,7 +23,7 @@ from hamst3r.geometry import invert, make_T
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 # Relative errors below this count by their square: it is how far neighbouring pixels err alike.
-FLOOR = np.float32(0.03)
+FLOOR = np.float32(0.06)
 NEAREST = np.float32(1e-3)
 
 
