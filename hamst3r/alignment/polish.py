@@ -109,6 +109,7 @@ class _Looks:
         self.X, self.w = observations.X[at], np.log1p(observations.w[at])
         self.rays = np.stack([r.T for r in rays]).astype(np.float32)
         self._own = np.where(own[order], 1, 0.25).astype(np.float32)[:, None]
+        self._J = np.zeros((len(at), 7, 2, self.w.shape[1]), np.float32)
         self._seen, self._first = np.unique(self.view, return_index=True)
 
     def _per_view(self, values: NDArray) -> NDArray:
@@ -168,24 +169,27 @@ class _Looks:
         z = np.maximum(depth[self.view], np.float32(1e-6))
         beyond = x[:, 2] / z - 1
         distance = np.sqrt(across * across + down * down + beyond * beyond)
-        w = self.w * front / np.maximum(distance, FLOOR)
-        # Derivatives by translation, rotation and log focal; the residuals' two rows side by side.
-        J = np.zeros((len(x), 7, 2, x.shape[-1]), np.float32)
-        J[:, 0, 0] = J[:, 1, 1] = inverse
-        np.multiply(-a, inverse, out=J[:, 2, 0])
-        np.multiply(-b, inverse, out=J[:, 2, 1])
-        np.multiply(a, b, out=J[:, 4, 1])
+        root = np.sqrt(self.w * front / np.maximum(distance, FLOOR))
+        # Derivatives by translation, rotation and log focal, times the weights' roots; the two
+        # residuals side by side. What is not written here stays zero.
+        J = self._J
+        np.multiply(inverse, root, out=J[:, 0, 0])
+        J[:, 1, 1] = J[:, 0, 0]
+        np.multiply(a, root, out=J[:, 5, 1])
+        np.multiply(b, root, out=J[:, 6, 1])
+        J[:, 6, 0] = J[:, 5, 1]
+        np.negative(J[:, 6, 1], out=J[:, 5, 0])
+        np.multiply(a, J[:, 6, 1], out=J[:, 4, 1])
         np.negative(J[:, 4, 1], out=J[:, 3, 0])
-        J[:, 3, 1] = -1 - b * b
-        J[:, 4, 0] = 1 + a * a
-        np.negative(b, out=J[:, 5, 0])
-        J[:, 5, 1] = J[:, 6, 0] = a
-        J[:, 6, 1] = b
-        weighted = (J * w[:, None, None]).reshape(len(x), 7, -1)
-        residual = np.concatenate([across, down], 1)[..., None]
-        H = weighted @ J.reshape(weighted.shape).transpose(0, 2, 1)
-        H = self._per_view(H.astype(float))
-        g = self._per_view((weighted @ residual)[..., 0].astype(float))
+        np.multiply(J[:, 5, 1], -inverse, out=J[:, 2, 0])
+        np.multiply(J[:, 6, 1], -inverse, out=J[:, 2, 1])
+        np.add(root, a * J[:, 5, 1], out=J[:, 4, 0])
+        np.add(root, b * J[:, 6, 1], out=J[:, 3, 1])
+        np.negative(J[:, 3, 1], out=J[:, 3, 1])
+        flat = J.reshape(len(x), 7, -1)
+        residual = np.concatenate([across * root, down * root], 1)[..., None]
+        H = self._per_view((flat @ flat.transpose(0, 2, 1)).astype(float))
+        g = self._per_view((flat @ residual)[..., 0].astype(float))
         hold = np.where(np.isfinite(focal_hold), focal_hold, 0) * H[:, 6, 6]
         g[:, 6] += hold * log_focal
         H[:, 6, 6] += hold
