@@ -214,7 +214,10 @@ def _solve_scales(
         np.array([item.value for item in baselines]), 1 / np.array([e.std for e in baselines])
     )
     solved = least_squares(
-        lambda x: A @ x - b, np.full(pairs, start), jac=lambda x: A, loss="soft_l1"
+        lambda x: A @ x - b,
+        np.full(pairs, start),
+        jac=lambda x: A.copy(),  # scipy 1.15 scales it in place
+        loss="soft_l1",
     )
     log_scales = solved.x
     misfits = np.array([(log_scales[e.pairs[0][0]] - e.value) / e.std for e in baselines])
