@@ -61,7 +61,7 @@ KNOWN: dict[str, KnownWeights] = {
             "Apache-2.0 (ours, trained on our own synthetic data)",
             ("pointmaps", "descriptors", "humans"),
             21,
-            sha256="80c4850e30cc5a52d5baee13df0db8ca6af7e866d6fcebe9ddb7a595a8c2a333",
+            sha256="c9d396a9e49dbe296e64dbdc2e2ff64a7cebfb145222c83ce11de150d09e59a4",
         ),
         _naver("dune_vitbase_paper", "dune", "dune_vitbase14_448_paper.pth", 420, "encoder"),
         _naver("dune_vitbase", "dune", "dune_vitbase14_448.pth", 420, "encoder"),
