@@ -16,6 +16,7 @@ COMMANDS = {
     "weights": "list, describe, fetch and verify checkpoints",
     "parity": "compare our network with recorded outputs of a public one",
     "train": "train the compact network, or go on with a run",
+    "align": "align saved predictions of pairs of images, for finding faults",
     "eval": "measure what weights reach on generated scenes or on a recording",
 }
 
