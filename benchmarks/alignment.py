@@ -5,8 +5,8 @@ The peer is our own re-implementation of the published algorithm of DUSt3R's glo
 similarity per pair, minimising confidence-weighted distances (log confidence) of all pointmaps in
 the world with Adam, learning rate 0.01 with cosine decay, 300 iterations, all ordered pairs. It
 starts from our pose graph's result, for free, so the comparison is of optimisers, and in the peer's
-favour. Predictions are those of the tests' synthetic rooms; the default seeds took no part in the
-choice of any constant.
+favour. Predictions are those of the tests' synthetic rooms; constants were chosen on other seeds
+than the default ones.
 
 Both run on one thread, and times are that thread's CPU seconds, so that other processes disturb
 little; ours are the median of runs before, between and after the peer's iterations. "Warm" is the

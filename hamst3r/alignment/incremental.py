@@ -153,6 +153,8 @@ class Aligner:
             )
             placement, std, source = self._place(observations, rays, known, hold, frames.cameras)
             for view, factor in placement.focal_factor.items():
+                if not plausible_focal(K[view][0, 0] * factor, images[view].grid[1]):
+                    continue
                 K[view] = K[view] @ np.diag([factor, factor, 1])
                 if np.isfinite(hold[view]):
                     self._focals[frames.cameras[view]].correct(factor)
