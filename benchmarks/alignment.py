@@ -196,7 +196,7 @@ def figures(cameras: int, scenes: list[Scene]) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(30, 38)))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[*range(30, 38), *range(100, 108)])
     parser.add_argument("--cameras", type=int, nargs="+", default=[4, 8])
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     arguments = parser.parse_args()
