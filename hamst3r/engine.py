@@ -110,7 +110,7 @@ class PairEngine:
             raise ValueError(f"batch must be at least 1, got {batch}")
         self.device = _choose_device(device)
         if precision == "auto":
-            precision = "bf16" if _multiplies_bf16(self.device) else "fp32"
+            precision = "bf16" if multiplies_bf16(self.device) else "fp32"
         self.precision = precision
         self.batch = batch or (CUDA_BATCH if self.device.type == "cuda" else CPU_BATCH)
         self.sha256 = sha256
@@ -308,7 +308,8 @@ def _choose_device(device: str) -> torch.device:
     return chosen
 
 
-def _multiplies_bf16(device: torch.device) -> bool:
+def multiplies_bf16(device: torch.device) -> bool:
+    """Whether a device has units for bfloat16; without, it is slower than float32."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported()
     capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}

@@ -23,6 +23,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from hamst3r.engine import multiplies_bf16
 from hamst3r.network.checkpoint import save_checkpoint
 from hamst3r.network.hamst3r import HAMSt3R
 from hamst3r.training.dataset import PairBatch, SceneStore
@@ -101,6 +102,7 @@ class Trainer:
         self.spent = 0.0
         self.notes: dict[str, str] = {}
         self.weights = LossWeights()
+        self._bf16 = multiplies_bf16(device)
 
     @property
     def progress(self) -> float:
@@ -124,7 +126,7 @@ class Trainer:
             group["lr"] = rate
         batch = to_device(batch, self.device)
         rng = np.random.default_rng([config.seed, self.step, 1])
-        with torch.autocast(self.device.type, dtype=torch.bfloat16):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16):
             output = self.model(batch.images_i, batch.images_j)
         loss, parts = total_loss(output, batch.target, self.weights, rng)
         self.optimiser.zero_grad(set_to_none=True)
