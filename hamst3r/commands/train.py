@@ -13,8 +13,8 @@ import torch
 
 from hamst3r.network.checkpoint import load_checkpoint
 from hamst3r.network.hamst3r import HAMSt3R
-from hamst3r.training.dataset import SceneStore
 from hamst3r.training.loader import rendering
+from hamst3r.training.store import SceneStore
 from hamst3r.training.train import NETWORK, STATE, TrainConfig, Trainer, train
 
 
@@ -29,7 +29,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--start", type=Path, help="weights to start from")
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
     parser.add_argument("--stop-after", type=float, default=math.inf, help="seconds of this call")
-    parser.add_argument("--workers", type=int, default=0, help="processes that make batches")
+    parser.add_argument("--memory", type=float, default=2, help="GiB of scenes kept on the device")
     parser.add_argument("--render", type=int, default=0, help="processes that render more scenes")
     parser.add_argument("--render-from", type=int, default=1000, help="their first seed")
     parser.add_argument("--keep", type=int, default=20_000, help="most rendered scenes to keep")
@@ -45,13 +45,16 @@ def run(options: argparse.Namespace) -> int:
         seconds=options.seconds,
         batch=options.batch,
         learning_rate=options.rate,
+        memory=int(options.memory * 2**30),
         seed=options.seed,
     )
-    if options.device == "cuda" and "LOCAL_RANK" in os.environ:
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    device = torch.device(options.device)
+    if device.type == "cuda":
+        device = torch.device("cuda", device.index or int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(device)
     torch.manual_seed(options.seed)
     network = load_checkpoint(options.start).network if options.start else HAMSt3R()
-    trainer = Trainer(network, config, torch.device(options.device))
+    trainer = Trainer(network, config, device)
     if options.resume:
         if not (options.out / STATE).is_file():
             raise ValueError(f"{options.out}: no run to resume ({STATE} is not there)")
@@ -63,9 +66,7 @@ def run(options: argparse.Namespace) -> int:
                 rendering(options.scenes, options.render_from, options.render, options.keep)
             )
             store.wait(options.wait_for)
-        losses = train(
-            trainer, store, options.out, _notes(options), options.workers, options.stop_after
-        )
+        losses = train(trainer, store, options.out, _notes(options), options.stop_after)
     print(" ".join(f"{name}={value:.4g}" for name, value in losses.items()))
     print(f"{options.out / NETWORK}: {trainer.step} steps, {trainer.pairs} pairs")
     return 0

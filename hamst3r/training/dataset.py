@@ -1,107 +1,28 @@
-"""From rendered scenes to batches of image pairs with their truth.
+"""From rendered scenes to batches of image pairs with their truth, made on the device that trains.
 
-Scenes are rendered once into a folder (``SceneStore``) and read many times under random crops,
-zooms, mirrorings and camera effects, because on a CPU a rendered image costs as much as a training
-step. The store may grow while training reads it.
+Every pair is cut out of its scene anew: a random crop and zoom, mirrored or not, a little lens
+distortion, and what a camera does to a picture (``synthetic/sensor.py``). Labels are exact whatever
+the cut: each pixel of the output grid is followed back to the pixel of the source that it shows.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import cv2
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hamst3r.synthetic.generator import SceneGenerator, SyntheticScene
-from hamst3r.synthetic.sensor import expose
+from hamst3r.synthetic.sensor import photograph
 from hamst3r.training.losses import PairTarget, ViewTarget
+from hamst3r.training.store import SceneBank, StoredScene
 
 Size = tuple[int, int]  # width, height
-
-
-@dataclass(frozen=True, eq=False)
-class StoredView:
-    """One rendered view as it lies on the disk; densepose is quantised to 8 bits."""
-
-    rgb: NDArray[np.uint8]
-    depth: NDArray[np.float16]
-    instances: NDArray[np.uint8]
-    densepose: NDArray[np.uint8]
-    body: NDArray[np.bool_]
-    K: NDArray[np.float64]
-    T_world_cam: NDArray[np.float64]
-
-
-class SceneStore:
-    """A folder of rendered scenes, one uncompressed ``.npz`` each, named by seed."""
-
-    def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
-
-    def paths(self) -> list[Path]:
-        """Complete scenes, sorted by name."""
-        return sorted(self.folder.glob("scene_*.npz"))
-
-    def wait(self, count: int) -> None:
-        """Until there are ``count`` scenes: somebody else is rendering."""
-        while len(self.paths()) < count:
-            time.sleep(0.2)
-
-    def write(self, seed: int, scene: SyntheticScene) -> None:
-        """Add a scene; a reader never sees half of it."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        views = scene.views
-        densepose = np.stack([view.densepose for view in views])
-        arrays = {
-            "rgb": np.stack([view.rgb for view in views]),
-            "depth": np.stack([view.depth for view in views]).astype(np.float16),
-            "instances": np.stack([view.instances for view in views]).astype(np.uint8),
-            "densepose": np.nan_to_num(densepose * 255).round().astype(np.uint8),
-            "body": np.isfinite(densepose).all(-1),
-            "K": np.stack([view.K for view in views]),
-            "T_world_cam": np.stack([view.T_world_cam for view in views]),
-        }
-        partial = self.folder / f"partial_{seed:08d}.npz"
-        np.savez(partial, **arrays)  # type: ignore[arg-type]
-        partial.rename(self._path(seed))
-
-    def has(self, seed: int) -> bool:
-        """Whether a scene is there."""
-        return self._path(seed).exists()
-
-    def delete(self, seed: int) -> None:
-        """Remove a scene; who reads it at this moment gets it whole."""
-        self._path(seed).unlink()
-
-    def _path(self, seed: int) -> Path:
-        return self.folder / f"scene_{seed:08d}.npz"
-
-    def read(self, path: Path) -> list[StoredView]:
-        """Views of one scene."""
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in file.files}
-        names = list(StoredView.__dataclass_fields__)
-        return [
-            StoredView(**{name: arrays[name][v] for name in names})
-            for v in range(len(arrays["rgb"]))
-        ]
-
-
-def render_scenes(store: SceneStore, seeds: range, generator: SceneGenerator) -> Iterator[int]:
-    """Render the seeds that the store lacks, a third of them portrait; yields each seed done."""
-    for seed in seeds:
-        if store.has(seed):
-            continue
-        size = (168, 224) if seed % 3 == 0 else (224, 168)
-        store.write(seed, generator.sample(seed, size=size, views=4))
-        yield seed
+MATCHES = 192  # most correspondences of a pair
+DEPTH_TOLERANCE = 0.03  # of two views' depths at one surface point
 
 
 @dataclass(frozen=True)
@@ -113,228 +34,296 @@ class PairBatch:
     target: PairTarget
 
 
-@dataclass(frozen=True, eq=False)
-class _Sample:
-    """One view after augmentation: image at network size, labels on the output grid."""
-
-    image: NDArray[np.float32]
-    depth: NDArray[np.float32]
-    instances: NDArray[np.int64]
-    densepose: NDArray[np.float32]
-    body: NDArray[np.bool_]
-    K: NDArray[np.float64]  # of the output grid
-    T_world_cam: NDArray[np.float64]
-
-
 class PairSampler:
-    """Draws batches from a store; all of its randomness is the given generator's.
+    """Draws batches; all of their randomness is the given generator's.
 
     Args:
-        store: Scenes to draw from; looked at again every ``refresh`` batches.
-        sizes: Network input sizes (width, height) to choose from, one per batch.
+        bank: Scenes to draw from. sizes: Network input sizes to choose from, one per batch.
         stride: Input pixels per output pixel.
-        augment: Random crops, mirroring and camera effects; off for evaluation.
-        paths: The store's scenes, if they are known.
+        augment: Random crops, mirroring, distortion and camera effects.
     """
 
     def __init__(
         self,
-        store: SceneStore,
+        bank: SceneBank,
         sizes: tuple[Size, ...],
         stride: int,
         rng: np.random.Generator,
         augment: bool = True,
-        refresh: int = 100,
-        paths: list[Path] | None = None,
     ) -> None:
-        self.store, self.sizes, self.stride = store, sizes, stride
-        self.augment, self.refresh = augment, refresh
+        self.bank, self.sizes, self.stride, self.augment = bank, sizes, stride, augment
         self._rng = rng
-        self._known = paths
-        self._paths: list[Path] = []
-        self._batches = 0
 
     def batch(self, pairs: int, pairs_per_scene: int = 2, overlap: float = 0.0) -> PairBatch:
         """A batch of ``pairs`` pairs, ``pairs_per_scene`` of them from each drawn scene.
 
-        The first pairs of a scene share no view: the same image twice teaches little more.
-
         Args:
             overlap: Share of the scenes whose pairs are those that see most of the same.
+
+        Raises:
+            FileNotFoundError: There are no scenes.
         """
-        if self._batches % self.refresh == 0:
-            self._paths = self.store.paths() if self._known is None else self._known
-            if not self._paths:
-                raise FileNotFoundError(
-                    f"{self.store.folder}: no scenes; render some with "
-                    "'python -m hamst3r.training.render'"
-                )
-        self._batches += 1
         rng = self._rng
+        if not self.bank.paths:
+            self.bank.refresh()
         size = self.sizes[int(rng.integers(len(self.sizes)))]
-        samples: list[tuple[_Sample, _Sample]] = []
-        while len(samples) < pairs:
-            try:
-                views = self.store.read(self._paths[int(rng.integers(len(self._paths)))])
-            except FileNotFoundError:  # deleted since the store was looked at
-                self._paths = self.store.paths()
-                continue
-            landscape = views[0].rgb.shape[1] > views[0].rgb.shape[0]
-            if landscape != (size[0] > size[1]) and rng.random() < 0.8:
-                continue  # Cutting a portrait out of a landscape wastes most of it: do it rarely.
-            mirror = self.augment and rng.random() < 0.5
-            ready = [self._view(view, size, mirror) for view in views]
-            order = rng.permutation(len(ready)).tolist()
-            disjoint = list(zip(order[::2], order[1::2], strict=False))
-            others = [(a, b) for a in order for b in order if a != b and (a, b) not in disjoint]
-            rng.shuffle(others)
-            chosen = disjoint + others
-            if overlap and rng.random() < overlap:
-                seen = {edge: _overlap(ready[edge[0]], ready[edge[1]]) for edge in chosen}
-                chosen.sort(key=lambda edge: -seen[edge])
-            for a, b in chosen[: min(pairs_per_scene, pairs - len(samples))]:
-                samples.append((ready[a], ready[b]))
-        return _collate(samples, rng)
+        chosen: list[tuple[StoredScene, int, int]] = []
+        while len(chosen) < pairs:
+            lacking = -(-(pairs - len(chosen)) // pairs_per_scene)
+            for scene in self._draw(lacking, size[0] > size[1]):
+                edges = _edges(scene, rng, overlap)[: min(pairs_per_scene, pairs - len(chosen))]
+                chosen += [(scene, *edge) for edge in edges]
+        i, j = self._cut(chosen, size)
+        target = PairTarget(_truth(i, i), _truth(j, i), _correspondences(i, j, rng))
+        return PairBatch(self._photograph(i), self._photograph(j), target)
 
-    def _view(self, view: StoredView, size: Size, mirror: bool) -> _Sample:
-        rng = self._rng
-        height, width = view.depth.shape
-        scale = max(size[0] / width, size[1] / height)
+    def _draw(self, count: int, landscape: bool) -> list[StoredScene]:
+        """Scenes, most of them of the wanted orientation.
+
+        Cutting a portrait out of a landscape wastes most of it: that is done rarely.
+        """
+        rng, paths = self._rng, self.bank.paths
+        wanted: list[Path] = []
+        known = self.bank.landscape
+        picks = rng.integers(len(paths), size=count)
+        allowed = rng.random(count) < 0.2
+        for pick, either in zip(picks.tolist(), allowed.tolist(), strict=True):
+            if either or known(paths[pick]) in (None, landscape):
+                wanted.append(paths[pick])
+        scenes = self.bank.get(wanted)
+        if any(scene is None for scene in scenes):
+            self.bank.refresh()
+        tolerated = {paths[pick] for pick, either in zip(picks, allowed, strict=True) if either}
+        return [
+            scene
+            for path, scene in zip(wanted, scenes, strict=True)
+            if scene is not None and (scene.landscape == landscape or path in tolerated)
+        ]
+
+    def _cut(self, chosen: list[tuple[StoredScene, int, int]], size: Size) -> tuple[Cut, Cut]:
+        """Both sides of the pairs; a pair's views are mirrored together."""
+        mirror = self._rng.random(len(chosen)) < (0.5 if self.augment else 0.0)
+        sides = ([(scene, edge[k]) for scene, *edge in chosen] for k in range(2))
+        rng = self._rng if self.augment else None
+        i, j = (Cut.draw(views, mirror, size, self.stride, rng) for views in sides)
+        return i, j
+
+    def _photograph(self, cut: Cut) -> Tensor:
+        images = cut.images()
         if self.augment:
-            scale *= rng.uniform(1.0, 1.35)
-        # Crop window in source pixels, from the corner of its first pixel.
-        window = np.array([size[0] / scale, size[1] / scale])
-        slack = np.array([width, height]) - window
-        corner = slack * (rng.random(2) if self.augment else 0.5)
-        to_source = np.array(
-            [
-                [1 / scale, 0, corner[0] + 0.5 / scale - 0.5],
-                [0, 1 / scale, corner[1] + 0.5 / scale - 0.5],
-            ]
-        )
-        rgb: NDArray[Any] = view.rgb
-        if scale < 0.99:  # Warping alone would alias.
-            rgb = cv2.GaussianBlur(rgb, (0, 0), 0.4 / scale)
-        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-        rgb = cv2.warpAffine(rgb, to_source, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
-        if self.augment:
-            rgb = expose(rgb.astype(np.uint8, copy=False), rng)
-        step = self.stride
-        grid_w, grid_h = size[0] // step, size[1] // step
-        centre = (step - 1) / 2  # Output pixel 0 lies between the first ``step`` input pixels.
-        columns = (np.arange(grid_w) * step + centre) / scale + to_source[0, 2]
-        rows = (np.arange(grid_h) * step + centre) / scale + to_source[1, 2]
-        index = np.ix_(
-            np.clip(rows.round().astype(int), 0, height - 1),
-            np.clip(columns.round().astype(int), 0, width - 1),
-        )
-        to_grid = np.array(
-            [
-                [scale / step, 0, -(to_source[0, 2] * scale + centre) / step],
-                [0, scale / step, -(to_source[1, 2] * scale + centre) / step],
-                [0, 0, 1],
-            ]
-        )
-        K = to_grid @ view.K
-        depth = view.depth[index].astype(np.float32)
-        instances = view.instances[index].astype(np.int64)
-        densepose = view.densepose[index].astype(np.float32) / 255
-        body = view.body[index]
-        T_world_cam = view.T_world_cam
-        if mirror:
-            rgb, depth, instances = rgb[:, ::-1], depth[:, ::-1], instances[:, ::-1]
-            densepose, body = densepose[:, ::-1].copy(), body[:, ::-1]
-            # The mirrored person's left is the right: the template is symmetric in x.
-            densepose[..., 0] = 1 - densepose[..., 0]
-            flip = np.diag([-1.0, 1, 1, 1])
-            T_world_cam = flip @ T_world_cam @ flip
-            K = K.copy()
-            K[0, 2] = grid_w - 1 - K[0, 2]
-        image = rgb.astype(np.float32).transpose(2, 0, 1) / 127.5 - 1
-        return _Sample(image, depth, instances, densepose.astype(np.float32), body, K, T_world_cam)
+            images = photograph(images, self._rng)
+        return images * 2 - 1
 
 
-def _collate(samples: list[tuple[_Sample, _Sample]], rng: np.random.Generator) -> PairBatch:
-    def stack(arrays: list[np.ndarray]) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(np.stack(arrays)))
+class Cut:
+    """One view of each pair of a batch, and how it is cut out of its source image.
 
-    targets, matches = [], []
-    points = [_pointmaps(a, b) for a, b in samples]
-    for side in range(2):
-        views = [pair[side] for pair in samples]
-        targets.append(
-            ViewTarget(
-                points=stack([maps[side] for maps in points]),
-                valid=stack([view.depth > 0 for view in views]),
-                instances=stack([view.instances for view in views]),
-                densepose=stack([view.densepose for view in views]),
-                body=stack([view.body for view in views]),
+    A pixel p of the network's image shows the source's pixel that :meth:`source` gives: mirrored,
+    scaled, shifted, then freed of the distortion x = x_d (1 + k |x_d|^2) of the pretended lens.
+
+    Attributes:
+        views: Scene and index. mirror: (B,) bool. scale: (B,) output over source pixels.
+        corner: (B, 2) source pixels. bend: (B,) k. focal, centre: (B, 2) of the sources, pixels.
+    """
+
+    @classmethod
+    def draw(
+        cls,
+        views: list[tuple[StoredScene, int]],
+        mirror: NDArray[np.bool_],
+        size: Size,
+        stride: int,
+        rng: np.random.Generator | None,
+    ) -> Cut:
+        """Random cuts, or the largest centred ones without ``rng``."""
+        sources = np.array([scene.depth.shape[:0:-1] for scene, _ in views], float)
+        K = np.stack([scene.K[v] for scene, v in views])
+        focal, centre = K[:, [0, 1], [0, 1]], K[:, :2, 2]
+        place, zoom, bend = np.full((len(views), 2), 0.5), np.ones(len(views)), np.zeros(len(views))
+        reach = np.ones(len(views))
+        if rng is not None:
+            place, zoom = rng.random(place.shape), rng.uniform(1.0, 1.35, len(views))
+            most = np.where(rng.random(len(views)) < 0.4, rng.uniform(-0.06, 0.06, len(views)), 0)
+            bend = most / ((sources / 2 / focal) ** 2).sum(1)  # ``most`` is its effect in a corner
+            reach = 1 + np.maximum(most, 0)  # Nothing outside the source is to be seen.
+        scale = (np.array(size) * reach[:, None] / sources).max(1) * zoom
+        window = np.array(size) / scale[:, None]
+        free = sources / reach[:, None] - window
+        corner = (sources - sources / reach[:, None]) / 2 + free * place
+        return cls(views, mirror, size, stride, scale, corner, bend, focal, centre)
+
+    def __init__(
+        self,
+        views: list[tuple[StoredScene, int]],
+        mirror: NDArray[np.bool_],
+        size: Size,
+        stride: int,
+        scale: NDArray,
+        corner: NDArray,
+        bend: NDArray,
+        focal: NDArray,
+        centre: NDArray,
+    ) -> None:
+        self.views, self.size, self.stride = views, size, stride
+        device = views[0][0].rgb.device
+
+        def column(values: NDArray) -> Tensor:
+            return torch.as_tensor(np.asarray(values, np.float32), device=device)
+
+        self.mirror = torch.as_tensor(mirror, device=device)
+        self.scale, self.corner, self.bend = column(scale), column(corner), column(bend)
+        self.focal, self.centre = column(focal), column(centre)
+        self.pose = np.stack([scene.T_world_cam[v] for scene, v in views])
+        self.grid = (size[1] // stride, size[0] // stride)
+        centres = [torch.arange(n, device=device) * stride + (stride - 1) / 2 for n in self.grid]
+        rows, columns = torch.meshgrid(*centres, indexing="ij")
+        source = self.source(torch.stack([columns, rows], -1).expand(len(views), -1, -1, -1))
+        at = source.round().long()
+        self.depth = self._pick([scene.depth[v] for scene, v in views], at)[:, 0].float()
+        self.labels = self._pick([scene.labels[v] for scene, v in views], at)
+        rays = (source - self.centre[:, None, None]) / self.focal[:, None, None]
+        # (B, gh, gw, 3) metres in the source's own camera: not mirrored.
+        self.points = torch.cat([rays, torch.ones_like(rays[..., :1])], -1) * self.depth[..., None]
+
+    def source(self, pixels: Tensor) -> Tensor:
+        """Source pixels (B, ..., 2) of pixels (B, ..., 2) of the network's images."""
+        shape = (len(pixels), *[1] * (pixels.dim() - 2))
+        x = torch.where(self.mirror.view(shape), self.size[0] - 1 - pixels[..., 0], pixels[..., 0])
+        scale, corner = self.scale.view(*shape, 1), self.corner.view(*shape, 2)
+        distorted = (torch.stack([x, pixels[..., 1]], -1) + 0.5) / scale - 0.5 + corner
+        focal, centre = self.focal.view(*shape, 2), self.centre.view(*shape, 2)
+        x_d = (distorted - centre) / focal
+        bend = self.bend.view(*shape, 1) * x_d.square().sum(-1, keepdim=True)
+        return x_d * (1 + bend) * focal + centre
+
+    def pixels(self, source: Tensor) -> Tensor:
+        """The inverse of :meth:`source` for (B, M, 2)."""
+        x = (source - self.centre[:, None]) / self.focal[:, None]
+        x_d = x
+        for _ in range(4):
+            x_d = x / (1 + self.bend[:, None, None] * x_d.square().sum(-1, keepdim=True))
+        distorted = x_d * self.focal[:, None] + self.centre[:, None]
+        out = (distorted - self.corner[:, None] + 0.5) * self.scale[:, None, None] - 0.5
+        u = torch.where(self.mirror[:, None], self.size[0] - 1 - out[..., 0], out[..., 0])
+        return torch.stack([u, out[..., 1]], -1)
+
+    def images(self) -> Tensor:
+        """(B, 3, H, W) in [0, 1]; each pixel is the mean of four samples, which do not alias."""
+        device = self.depth.device
+        axes = [torch.arange(n, device=device, dtype=torch.float32) for n in self.size[::-1]]
+        rows, columns = torch.meshgrid(*axes, indexing="ij")
+        middle = self.source(torch.stack([columns, rows], -1).expand(len(self.views), -1, -1, -1))
+        quarter = (0.25 / self.scale)[:, None, None, None]
+        sides = torch.tensor([(-1, -1), (-1, 1), (1, -1), (1, 1)], device=device)
+        total = self._sample(middle + quarter * sides[0])
+        for side in sides[1:]:
+            total += self._sample(middle + quarter * side)
+        return total / (4 * 255)
+
+    def _sample(self, source: Tensor) -> Tensor:
+        """The sources' colours (B, 3, H, W), bilinear, at pixels (B, H, W, 2)."""
+        out = torch.empty(len(source), 3, *source.shape[1:3], device=source.device)
+        for index, rgb in _by_shape([scene.rgb[v] for scene, v in self.views]):
+            size = torch.tensor(rgb.shape[:1:-1], device=source.device)
+            place = (source[index] + 0.5) * 2 / size - 1
+            out[index] = F.grid_sample(
+                rgb.float(), place, padding_mode="border", align_corners=False
             )
-        )
-    for b, (view_i, view_j) in enumerate(samples):
-        rows = _correspondences(view_i, view_j, points[b][0], rng)
-        matches.append(np.column_stack([np.full(len(rows), b), rows]))
-    return PairBatch(
-        images_i=stack([pair[0].image for pair in samples]),
-        images_j=stack([pair[1].image for pair in samples]),
-        target=PairTarget(targets[0], targets[1], torch.from_numpy(np.concatenate(matches))),
+        return out
+
+    def _pick(self, maps: list[Tensor], at: Tensor) -> Tensor:
+        """(B, C, gh, gw): values of maps (C, H, W) or (H, W) at pixels (B, gh, gw, 2)."""
+        channels = maps[0].shape[0] if maps[0].dim() == 3 else 1
+        out = torch.empty(len(maps), channels, *self.grid, dtype=maps[0].dtype, device=at.device)
+        for index, stacked in _by_shape(maps):
+            height, width = stacked.shape[-2:]
+            x, y = at[index, ..., 0].clamp(0, width - 1), at[index, ..., 1].clamp(0, height - 1)
+            flat = (y * width + x).flatten(1)[:, None].expand(-1, channels, -1)
+            picked = stacked.reshape(len(stacked), channels, -1).gather(2, flat)
+            out[index] = picked.unflatten(2, self.grid)
+        return out
+
+
+def _by_shape(maps: list[Tensor]) -> list[tuple[Tensor, Tensor]]:
+    """Which of the maps are of one shape, and those stacked."""
+    shapes: dict[torch.Size, list[int]] = {}
+    for k, one in enumerate(maps):
+        shapes.setdefault(one.shape, []).append(k)
+    return [
+        (torch.tensor(index, device=maps[0].device), torch.stack([maps[k] for k in index]))
+        for index in shapes.values()
+    ]
+
+
+def _edges(scene: StoredScene, rng: np.random.Generator, overlap: float) -> list[tuple[int, int]]:
+    """Ordered pairs of a scene's views, best first.
+
+    The first ones share no view: the same image twice teaches little more.
+    """
+    order = rng.permutation(len(scene.K)).tolist()
+    disjoint = list(zip(order[::2], order[1::2], strict=False))
+    others = [(a, b) for a in order for b in order if a != b and (a, b) not in disjoint]
+    rng.shuffle(others)
+    edges = disjoint + others
+    if overlap and rng.random() < overlap:
+        edges.sort(key=lambda edge: -scene.overlap[edge])
+    return edges
+
+
+def _between(a: Cut, b: Cut) -> Tensor:
+    """(B, 4, 4) T_a_b of the sources' cameras."""
+    T_a_b = np.linalg.inv(a.pose) @ b.pose
+    return torch.as_tensor(T_a_b.astype(np.float32), device=a.depth.device)
+
+
+def _truth(view: Cut, first: Cut) -> ViewTarget:
+    """Labels of one side, its points in the axes of the first side's (mirrored) cameras."""
+    points = view.points
+    if view is not first:
+        T = _between(first, view)
+        points = (points.flatten(1, 2) @ T[:, :3, :3].mT + T[:, None, :3, 3]).view(points.shape)
+    flip = torch.where(view.mirror, -1.0, 1.0)[:, None, None, None]
+    points = torch.cat([points[..., :1] * flip, points[..., 1:]], -1)
+    densepose = view.labels[:, 1:4].float() / 255
+    # The mirrored person's left is the right: the template is symmetric in x.
+    x = torch.where(view.mirror[:, None, None], 1 - densepose[:, 0], densepose[:, 0])
+    densepose = torch.stack([x, densepose[:, 1], densepose[:, 2]], -1)
+    return ViewTarget(
+        points=points,
+        valid=view.depth > 0,
+        instances=view.labels[:, 0].long(),
+        densepose=densepose,
+        body=view.labels[:, 4] > 0,
     )
 
 
-def _overlap(i: _Sample, j: _Sample, step: int = 8) -> float:
-    """Share of some pixels of i whose points j sees."""
-    points = _unproject(i)[::step, ::step][i.depth[::step, ::step] > 0]
-    if len(points) == 0:
-        return 0.0
-    T_j_i = np.linalg.inv(j.T_world_cam) @ i.T_world_cam
-    points = points @ T_j_i[:3, :3].T + T_j_i[:3, 3]
-    front = points[points[:, 2] > 0.05]
-    pixels = front @ j.K.T
-    pixels = (pixels[:, :2] / pixels[:, 2:]).round()
-    inside = ((pixels >= 0) & (pixels < [j.depth.shape[1], j.depth.shape[0]])).all(1)
-    columns, rows = pixels[inside].astype(int).T
-    same = np.abs(j.depth[rows, columns] - front[inside, 2]) < 0.05 * front[inside, 2]
-    return float(same.sum() / len(points))
-
-
-def _pointmaps(i: _Sample, j: _Sample) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Both views' points, (gh, gw, 3), in the axes of camera i."""
-    T_i_j = np.linalg.inv(i.T_world_cam) @ j.T_world_cam
-    points_j = _unproject(j) @ T_i_j[:3, :3].T + T_i_j[:3, 3]
-    return _unproject(i).astype(np.float32), points_j.astype(np.float32)
-
-
-def _unproject(view: _Sample) -> NDArray[np.float64]:
-    height, width = view.depth.shape
-    rows, columns = np.mgrid[0:height, 0:width]
-    pixels = np.stack([columns, rows, np.ones_like(rows)], -1)
-    return (pixels @ np.linalg.inv(view.K).T) * view.depth[..., None]
-
-
-def _correspondences(
-    i: _Sample,
-    j: _Sample,
-    points_i: NDArray[np.float32],
-    rng: np.random.Generator,
-    count: int = 192,
-) -> NDArray[np.int64]:
-    """(M, 2) flat pixels of i and j that show the same surface point, M <= count."""
-    flat = np.flatnonzero(i.depth > 0)
-    if len(flat) == 0:
-        return np.zeros((0, 2), np.int64)
-    flat = rng.choice(flat, min(len(flat), 3 * count), replace=False)
-    T_j_i = np.linalg.inv(j.T_world_cam) @ i.T_world_cam
-    points = points_i.reshape(-1, 3)[flat] @ T_j_i[:3, :3].T + T_j_i[:3, 3]
-    front = points[:, 2] > 0.05
-    flat, points = flat[front], points[front]
-    pixels = points @ j.K.T
-    pixels = (pixels[:, :2] / pixels[:, 2:]).round()
-    height, width = j.depth.shape
-    inside = ((pixels >= 0) & (pixels < [width, height])).all(1)
-    flat, points, pixels = flat[inside], points[inside], pixels[inside].astype(int)
-    seen = j.depth[pixels[:, 1], pixels[:, 0]]
-    same = np.abs(seen - points[:, 2]) < 0.03 * points[:, 2]
-    rows = np.column_stack([flat, pixels[:, 1] * width + pixels[:, 0]])[same]
-    # Two pixels of i in one pixel of j would be each other's negatives.
-    _, first = np.unique(rows[:, 1], return_index=True)
-    return rows[np.sort(first)][:count]
+def _correspondences(i: Cut, j: Cut, rng: np.random.Generator) -> Tensor:
+    """(B, MATCHES, 2) flat pixels of i and j that show the same surface point; -1 where none."""
+    device, count = i.depth.device, len(i.depth)
+    rows, columns = j.grid
+    generator = torch.Generator(device=device).manual_seed(int(rng.integers(1 << 62)))
+    # Distinct pixels: those with the largest random numbers.
+    chance = torch.rand(count, i.depth[0].numel(), device=device, generator=generator)
+    chance = torch.where(i.depth.flatten(1) > 0, chance, -1.0)
+    chance, flat = chance.topk(min(3 * MATCHES, chance.shape[1]), dim=1)
+    points = i.points.flatten(1, 2).gather(1, flat[..., None].expand(-1, -1, 3))
+    T = _between(j, i)
+    points = points @ T[:, :3, :3].mT + T[:, None, :3, 3]
+    z = points[..., 2]
+    front = z.clamp_min(1e-6)[..., None]
+    source = points[..., :2] / front * j.focal[:, None] + j.centre[:, None]
+    cell = ((j.pixels(source) - (j.stride - 1) / 2) / j.stride).round()
+    u, v = cell.unbind(-1)
+    good = (chance >= 0) & (z > 0.05) & (u >= 0) & (u < columns) & (v >= 0) & (v < rows)
+    target = torch.where(good, v * columns + u, 0.0).long()
+    seen = j.depth.flatten(1).gather(1, target)
+    good &= (seen - z).abs() < DEPTH_TOLERANCE * front[..., 0]
+    # Two pixels of i in one pixel of j would be each other's negatives: the first one stays.
+    rank = torch.arange(flat.shape[1], device=device).expand_as(flat)
+    first = torch.full((count, rows * columns), flat.shape[1], device=device)
+    first.scatter_reduce_(1, target, torch.where(good, rank, flat.shape[1]), "amin")
+    good &= first.gather(1, target) == rank
+    order = torch.where(good, rank, rank + flat.shape[1]).argsort(1)[:, :MATCHES]
+    pair = torch.stack([flat, target], -1)
+    pair = torch.where(good[..., None], pair, -1)
+    return pair.gather(1, order[..., None].expand(-1, -1, 2))

@@ -1,20 +1,23 @@
-"""Batches made by worker processes, in an order that depends on the seed alone."""
+"""Batches made while the last one is learned, in an order that depends on the seed alone."""
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from torch.utils.data import DataLoader, Dataset
 
-from hamst3r.training.dataset import PairBatch, PairSampler, SceneStore, Size
+from hamst3r.training.dataset import PairBatch, PairSampler, Size
+from hamst3r.training.store import SceneBank
 
-REFRESH = 100  # batches after which a worker looks for new scenes
+REFRESH = 50  # steps after which new scenes are looked for
 
 
 @dataclass(frozen=True)
@@ -31,34 +34,32 @@ class Stage:
     overlap: float
 
 
-class Batches(Dataset[PairBatch]):
-    """The batch of every step: item ``step`` is always the same for the same store and seed."""
+class Batches:
+    """The batch of every step: number ``step`` is always the same for the same scenes and seed."""
 
-    def __init__(self, store: SceneStore, stage: Stage, pairs: int, stride: int, seed: int) -> None:
-        self.store, self.stage, self.pairs, self.stride = store, stage, pairs, stride
+    def __init__(self, bank: SceneBank, stage: Stage, pairs: int, stride: int, seed: int) -> None:
+        self.bank, self.stage, self.pairs, self.stride = bank, stage, pairs, stride
         self.seed = seed
-        self._paths: list[Path] = []
-        self._made = 0
 
     def __getitem__(self, step: int) -> PairBatch:
-        if self._made % REFRESH == 0:
-            self._paths = self.store.paths()
-        self._made += 1
+        if step % REFRESH == 0:
+            self.bank.refresh()
         rng = np.random.default_rng([self.seed, step])
-        sampler = PairSampler(self.store, self.stage.sizes, self.stride, rng, paths=self._paths)
+        sampler = PairSampler(self.bank, self.stage.sizes, self.stride, rng)
         return sampler.batch(self.pairs, overlap=self.stage.overlap)
 
 
-def batches(data: Batches, start: int, workers: int) -> Iterator[PairBatch]:
-    """From step ``start`` on, without end; ``workers`` processes make them, 0 = none."""
-    loader = DataLoader(
-        data,
-        batch_size=None,
-        sampler=range(start, 1 << 40),
-        num_workers=workers,
-        prefetch_factor=4 if workers else None,
-    )
-    return iter(loader)
+def batches(data: Batches, start: int, ahead: int = 2) -> Generator[PairBatch]:
+    """From step ``start`` on, without end; a thread makes ``ahead`` of them while one is used."""
+    with ThreadPoolExecutor(1) as maker:
+        pending = deque(maker.submit(data.__getitem__, start + k) for k in range(ahead))
+        try:
+            for step in itertools.count(start + ahead):
+                yield pending.popleft().result()
+                pending.append(maker.submit(data.__getitem__, step))
+        finally:
+            for batch in pending:
+                batch.cancel()
 
 
 @contextmanager

@@ -24,6 +24,8 @@ from torch import Tensor
 from hamst3r.network.hamst3r import PairOutput, ViewOutput
 from hamst3r.network.heads import InstanceOutput
 
+FEWEST_MATCHES = 8  # of a pair whose descriptors are compared
+
 
 @dataclass(frozen=True)
 class LossWeights:
@@ -66,7 +68,8 @@ class PairTarget:
 
     Attributes:
         i, j: The views.
-        matches: (M, 3) int64 rows (pair, flat pixel of i, flat pixel of j): the same scene point.
+        matches: (B, M, 2) int64 flat pixels of i and of j that show the same scene point; -1 in
+            the rows that a pair does not need.
     """
 
     i: ViewTarget
@@ -76,8 +79,8 @@ class PairTarget:
 
 def total_loss(
     output: PairOutput, target: PairTarget, weights: LossWeights, rng: np.random.Generator
-) -> tuple[Tensor, dict[str, float]]:
-    """The training loss, and its parts (plus a few errors in plain units) for the log."""
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The training loss, and its parts for the log."""
     parts: dict[str, Tensor] = {
         "points": _points(output.i, target.i, weights) + _points(output.j, target.j, weights),
         "match": _match(output.i, output.j, target.matches, weights),
@@ -91,7 +94,7 @@ def total_loss(
         + weights.densepose * parts["densepose"]
         + weights.body * parts["body"]
     )
-    return loss, {name: float(value.detach()) for name, value in parts.items()}
+    return loss, {name: value.detach() for name, value in parts.items()}
 
 
 def trained(value: Tensor | None) -> Tensor:
@@ -108,46 +111,44 @@ def log_warp(points: Tensor) -> Tensor:
 
 
 def _points(view: ViewOutput, target: ViewTarget, weights: LossWeights) -> Tensor:
-    valid = target.valid
-    if not valid.any():
-        return view.points.sum() * 0
-    error = (log_warp(view.points[valid]) - log_warp(target.points[valid])).norm(dim=-1)
-    confidence = view.confidence[valid]
-    return (error * confidence - weights.confidence_alpha * confidence.log()).mean()
+    error = (log_warp(view.points) - log_warp(target.points)).norm(dim=-1)
+    each = error * view.confidence - weights.confidence_alpha * view.confidence.log()
+    return _mean(each, target.valid)
+
+
+def _mean(values: Tensor, where: Tensor) -> Tensor:
+    """Mean of the values at ``where`` holds, 0 if nowhere; no device is waited for."""
+    return torch.where(where, values, 0.0).sum() / where.sum().clamp_min(1)
 
 
 def _match(i: ViewOutput, j: ViewOutput, matches: Tensor, weights: LossWeights) -> Tensor:
     """InfoNCE in both directions, negatives from the same pair."""
-    pairs = matches[:, 0].unique()
-    # Indexing a pair at a time would fill a gradient of the whole batch for every pair.
-    descriptors = [trained(view.descriptors).flatten(1, 2).unbind(0) for view in (i, j)]
-    confidences = [trained(view.descriptor_confidence).flatten(1).unbind(0) for view in (i, j)]
-    losses = []
-    for pair in pairs.tolist():
-        rows = matches[matches[:, 0] == pair]
-        if len(rows) < 8:
-            continue
-        a, b = (part[pair][rows[:, side + 1]] for side, part in enumerate(descriptors))
-        logits = a @ b.T / weights.match_temperature
-        truth = torch.arange(len(rows), device=logits.device)
-        nce = F.cross_entropy(logits, truth, reduction="none")
-        nce = 0.5 * (nce + F.cross_entropy(logits.T, truth, reduction="none"))
-        confidence = 0.5 * sum(
-            part[pair][rows[:, side + 1]] for side, part in enumerate(confidences)
-        )
-        losses.append((nce * confidence - weights.match_alpha * confidence.log()).mean())
-    return torch.stack(losses).mean() if losses else i.points.sum() * 0
+    there = matches[..., 0] >= 0
+    there &= there.sum(1, keepdim=True) >= FEWEST_MATCHES
+    descriptors, confidences = [], []
+    for view, pixels in zip((i, j), matches.clamp_min(0).unbind(-1), strict=True):
+        vectors = trained(view.descriptors).flatten(1, 2)
+        index = pixels[..., None].expand(-1, -1, vectors.shape[-1])
+        descriptors.append(vectors.gather(1, index))
+        confidences.append(trained(view.descriptor_confidence).flatten(1).gather(1, pixels))
+    logits = descriptors[0] @ descriptors[1].mT / weights.match_temperature
+    logits = logits.masked_fill(~(there[:, :, None] & there[:, None]), -1e4)
+    truth = torch.arange(logits.shape[1], device=logits.device).expand(len(logits), -1)
+    nce = F.cross_entropy(logits, truth, reduction="none")  # columns: j's rows choose in i
+    nce = 0.5 * (nce + F.cross_entropy(logits.mT, truth, reduction="none"))
+    confidence = 0.5 * (confidences[0] + confidences[1])
+    return _mean(nce * confidence - weights.match_alpha * confidence.log(), there)
 
 
 def _bodies(output: PairOutput, target: PairTarget) -> tuple[Tensor, Tensor]:
+    views, truths = (output.i, output.j), (target.i, target.j)
     squared, entropy = [], []
-    for view, truth in ((output.i, target.i), (output.j, target.j)):
-        body, densepose = truth.body, trained(view.densepose)
-        if body.any():
-            squared.append((densepose[body] - truth.densepose[body]).square().sum(-1))
+    for view, truth in zip(views, truths, strict=True):
+        squared.append((trained(view.densepose) - truth.densepose).square().sum(-1))
         logits = trained(view.body_logits)
-        entropy.append(F.binary_cross_entropy_with_logits(logits, body.float()))
-    error = torch.cat(squared).mean() if squared else output.i.points.sum() * 0
+        entropy.append(F.binary_cross_entropy_with_logits(logits, truth.body.float()))
+    bodies = torch.stack([truth.body.flatten() for truth in truths])
+    error = _mean(torch.stack([part.flatten() for part in squared]), bodies)
     return error, torch.stack(entropy).mean()
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from hamst3r.synthetic.generator import GeneratorConfig, SceneGenerator
-from hamst3r.training.dataset import SceneStore, render_scenes
+from hamst3r.training.store import SceneStore, render_scenes
 
 
 def main(arguments: list[str] | None = None) -> None:

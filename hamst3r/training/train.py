@@ -8,6 +8,7 @@ trains on batches of its own, and gradients are averaged (DistributedDataParalle
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import logging
 import math
@@ -20,16 +21,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from hamst3r.engine import multiplies_bf16
 from hamst3r.network.checkpoint import save_checkpoint
 from hamst3r.network.hamst3r import HAMSt3R
-from hamst3r.training.dataset import PairBatch, SceneStore
+from hamst3r.training.dataset import PairBatch
 from hamst3r.training.loader import Batches, Stage, batches
-from hamst3r.training.losses import LossWeights, PairTarget, ViewTarget, total_loss
+from hamst3r.training.losses import LossWeights, total_loss
 from hamst3r.training.state import pack, unpack
+from hamst3r.training.store import SceneBank, SceneStore
 
 LOG = logging.getLogger("hamst3r.training")
 COARSE = ((160, 128), (160, 112), (112, 160), (128, 160))
@@ -52,6 +54,7 @@ class TrainConfig:
         stages: The curriculum: three quarters of the resolution first, pairs that overlap first.
         average: Decay of the exponential moving average of the weights, which is what is published.
         save_every: Seconds between checkpoints.
+        memory: Bytes of scenes to keep where the network is; the rest is read when it is needed.
         patience: Steps in a row without a finite gradient after which the run gives up.
     """
 
@@ -65,6 +68,7 @@ class TrainConfig:
     clip: float = 1.0
     average: float = 0.998
     save_every: float = 300.0
+    memory: int = 2 << 30
     patience: int = 50
     seed: int = 0
     stages: tuple[Stage, ...] = (
@@ -97,7 +101,9 @@ class Trainer:
             {"params": decay, "weight_decay": config.weight_decay},
             {"params": plain, "weight_decay": 0.0},
         ]
-        self.optimiser = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98))
+        self.optimiser = torch.optim.AdamW(
+            groups, lr=config.learning_rate, betas=(0.9, 0.98), fused=device.type == "cuda"
+        )
         self.step = self.pairs = self.skipped = self._broken = 0
         self.spent = 0.0
         self.notes: dict[str, str] = {}
@@ -112,8 +118,10 @@ class Trainer:
             self.step / steps if steps > 0 else 0.0, self.spent / seconds if seconds > 0 else 0.0
         )
 
-    def train_step(self, batch: PairBatch, progress: float) -> dict[str, float]:
+    def train_step(self, batch: PairBatch, progress: float) -> dict[str, Tensor]:
         """One optimiser step at ``progress`` in [0, 1] of the run; returns the loss's parts.
+
+        They stay on the device: reading them would wait for it.
 
         Raises:
             TrainingError: Too many steps in a row without a finite gradient.
@@ -124,7 +132,6 @@ class Trainer:
         rate *= min(1.0, (self.step + 1) / config.warmup)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
-        batch = to_device(batch, self.device)
         rng = np.random.default_rng([config.seed, self.step, 1])
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16):
             output = self.model(batch.images_i, batch.images_j)
@@ -146,10 +153,9 @@ class Trainer:
         self.step += 1
         self.pairs += len(batch.images_i)
         decay = min(config.average, (1 + self.step) / (10 + self.step))
-        with torch.no_grad():
-            for name, value in self.network.state_dict().items():
-                self.average[name].lerp_(value, 1 - decay)
-        return {"loss": float(loss.detach()), "rate": rate, **parts}
+        now = self.network.state_dict()
+        torch._foreach_lerp_(list(self.average.values()), [now[n] for n in self.average], 1 - decay)
+        return {"loss": loss.detach(), "rate": torch.tensor(rate), **parts}
 
     def averaged(self) -> HAMSt3R:
         """A copy of the network with the averaged weights."""
@@ -187,23 +193,17 @@ def export(folder: Path) -> Path:
     return folder / NETWORK
 
 
-def to_device(batch: PairBatch, device: torch.device) -> PairBatch:
-    """The same batch on another device."""
-
-    def view(target: ViewTarget) -> ViewTarget:
-        return ViewTarget(**{name: getattr(target, name).to(device) for name in vars(target)})
-
-    target = batch.target
-    moved = PairTarget(view(target.i), view(target.j), target.matches.to(device))
-    return PairBatch(batch.images_i.to(device), batch.images_j.to(device), moved)
-
-
 class Table:
-    """Smoothed losses as a table (CSV), and on TensorBoard where that is installed."""
+    """Smoothed losses as a table (CSV), and on TensorBoard where that is installed.
+
+    Attributes:
+        latest: The last row.
+    """
 
     def __init__(self, folder: Path, every: int = 50) -> None:
         self.every = every
-        self.smooth: dict[str, float] = {}
+        self.latest: dict[str, float] = {}
+        self._smooth: dict[str, Tensor] = {}
         self._path = folder / TABLE
         try:
             from torch.utils.tensorboard import SummaryWriter
@@ -212,21 +212,27 @@ class Table:
         else:
             self._board = SummaryWriter(str(folder / "tensorboard"))
 
-    def add(self, step: int, values: dict[str, float]) -> None:
+    def add(self, step: int, values: dict[str, Tensor]) -> None:
         """Take one step's values; every now and then a row is written."""
         for name, value in values.items():
-            self.smooth[name] = 0.98 * self.smooth.get(name, value) + 0.02 * value
+            self._smooth[name] = torch.lerp(self._smooth.get(name, value), value, 0.02)
         if step % self.every:
             return
+        row = self.read()
         new = not self._path.exists()
         with self._path.open("a", newline="") as file:
-            writer = csv.DictWriter(file, ["step", *self.smooth])
+            writer = csv.DictWriter(file, ["step", *row])
             if new:
                 writer.writeheader()
-            writer.writerow({"step": step} | {k: f"{v:.5g}" for k, v in self.smooth.items()})
+            writer.writerow({"step": step} | {k: f"{v:.5g}" for k, v in row.items()})
         if self._board is not None:
-            for name, value in self.smooth.items():
-                self._board.add_scalar(name, value, step)
+            for name, number in row.items():
+                self._board.add_scalar(name, number, step)
+
+    def read(self) -> dict[str, float]:
+        """The smoothed values now; waits for the device."""
+        self.latest = {name: float(value) for name, value in self._smooth.items()}
+        return self.latest
 
 
 def train(
@@ -234,7 +240,6 @@ def train(
     store: SceneStore,
     folder: Path,
     notes: dict[str, str] | None = None,
-    workers: int = 0,
     stop_after: float = math.inf,
     clock: Callable[[], float] = time.monotonic,
 ) -> dict[str, float]:
@@ -251,29 +256,31 @@ def train(
     bar = tqdm(total=100, unit="%", desc="training", disable=rank > 0)
     bar.update(int(100 * trainer.progress))
     stride = trainer.network.config.output_stride
+    bank = SceneBank(store, trainer.device, config.memory)
     for stage in config.stages:
-        data = Batches(store, stage, config.batch, stride, config.seed * world + rank)
+        data = Batches(bank, stage, config.batch, stride, config.seed * world + rank)
         if trainer.progress >= stage.until:
             continue
-        for batch in batches(data, trainer.step, workers):
-            values = trainer.train_step(batch, trainer.progress)
-            trainer.spent = before + clock() - start
-            if rank == 0:
-                table.add(trainer.step, values)
-                bar.set_postfix(step=trainer.step, loss=f"{table.smooth['loss']:.3f}")
-                bar.update(min(100, int(100 * trainer.progress)) - bar.n)
-            stop = clock() - start > stop_after
-            if trainer.progress >= stage.until or stop:
-                break
-            if rank == 0 and clock() - saved > config.save_every:
-                trainer.save(folder, notes)
-                saved = clock()
+        with contextlib.closing(batches(data, trainer.step)) as stream:
+            for batch in stream:
+                values = trainer.train_step(batch, trainer.progress)
+                trainer.spent = before + clock() - start
+                if rank == 0:
+                    table.add(trainer.step, values)
+                    bar.set_postfix(step=trainer.step, loss=f"{table.latest.get('loss', 0):.3f}")
+                    bar.update(min(100, int(100 * trainer.progress)) - bar.n)
+                stop = clock() - start > stop_after
+                if trainer.progress >= stage.until or stop:
+                    break
+                if rank == 0 and clock() - saved > config.save_every:
+                    trainer.save(folder, notes)
+                    saved = clock()
         if clock() - start > stop_after:
             break
     bar.close()
     if rank == 0:
         trainer.save(folder, notes)
-    return table.smooth
+    return table.read()
 
 
 def _join(trainer: Trainer) -> tuple[int, int]:

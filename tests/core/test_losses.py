@@ -30,8 +30,8 @@ def target(batch: int = 2, height: int = 16, width: int = 24) -> PairTarget:
             )
         )
     flat = torch.randperm(height * width, generator=generator)[:40]
-    rows = [torch.stack([torch.full_like(flat, b), flat, flat.flip(0)], 1) for b in range(batch)]
-    return PairTarget(views[0], views[1], torch.cat(rows))
+    rows = torch.stack([flat, flat.flip(0)], 1).expand(batch, -1, -1)
+    return PairTarget(views[0], views[1], torch.cat([rows, torch.full((batch, 7, 2), -1)], 1))
 
 
 def perfect(truth: PairTarget, queries: int = 4) -> PairOutput:
@@ -102,7 +102,7 @@ def test_empty_truth_gives_a_finite_loss():
             )
             for view in (truth.i, truth.j)
         ),
-        truth.matches[:0],
+        torch.full_like(truth.matches, -1),
     )
     network = HAMSt3R(SMALL)
     output = network(torch.rand(2, 3, 32, 48), torch.rand(2, 3, 32, 48))

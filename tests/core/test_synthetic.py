@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
+import torch
 
 from hamst3r.people.body import anny24
 from hamst3r.synthetic.bodies import Figure, sample_betas
@@ -15,7 +17,7 @@ from hamst3r.synthetic.motion import MovingScene
 from hamst3r.synthetic.poses import KINDS, sample_pose
 from hamst3r.synthetic.preview import contact_sheet
 from hamst3r.synthetic.render import Renderer, SyntheticView
-from hamst3r.synthetic.sensor import expose
+from hamst3r.synthetic.sensor import compress, expose, photograph
 from hamst3r.synthetic.surfaces import Cast
 
 SIZE = (96, 72)
@@ -322,6 +324,32 @@ def test_sensor_keeps_the_picture_recognisable(scenes: list[SyntheticScene]) -> 
         assert image.shape == rgb.shape and image.dtype == np.uint8
         assert np.corrcoef(image.ravel(), rgb.ravel())[0, 1] > 0.6
     assert any((image != rgb).mean() > 0.5 for image in changed)
+
+
+@pytest.mark.parametrize("quality", [20, 50, 90])
+def test_compression_is_that_of_a_jpeg_file(quality: int) -> None:
+    """OpenCV's encoder and ours lose the same."""
+    rgb = np.random.default_rng(0).integers(0, 256, (6, 8, 3)).astype(np.uint8)
+    rgb = cv2.resize(rgb, (96, 72), interpolation=cv2.INTER_CUBIC)
+    rgb[20:40, 30:60] = (250, 20, 90)
+    flag = [cv2.IMWRITE_JPEG_QUALITY, quality]
+    packed = cv2.imencode(".jpg", np.ascontiguousarray(rgb[..., ::-1]), flag)[1]
+    theirs = cv2.imdecode(packed, cv2.IMREAD_COLOR)[..., ::-1].astype(float)
+    image = torch.from_numpy(rgb.copy()).permute(2, 0, 1)[None].float() / 255
+    ours = compress(image, torch.tensor([quality]))[0].permute(1, 2, 0).numpy() * 255
+    lost = np.abs(theirs - rgb).mean()
+    assert np.abs(ours - theirs).mean() < 0.4 * lost
+    assert abs(np.abs(ours - rgb).mean() - lost) < 0.1 * lost
+
+
+def test_photographs_of_a_batch_are_those_of_many_cameras() -> None:
+    grey = torch.full((8, 3, 40, 50), 0.4)  # neither a multiple of a block
+    images = photograph(grey, np.random.default_rng(0))
+    assert images.shape == grey.shape and ((images >= 0) & (images <= 1)).all()
+    brightness = images.mean((1, 2, 3))
+    assert brightness.std() > 0.02
+    again = photograph(grey, np.random.default_rng(0))
+    torch.testing.assert_close(images, again, rtol=0, atol=0)
 
 
 def test_contact_sheet_holds_every_view(scenes: list[SyntheticScene]) -> None:
