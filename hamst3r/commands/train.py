@@ -7,6 +7,7 @@ import contextlib
 import math
 import os
 import subprocess
+import time
 from pathlib import Path
 
 import torch
@@ -40,6 +41,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Train; the result is ``--out``/network.safetensors."""
+    end = time.monotonic() + options.stop_after
     config = TrainConfig(
         steps=options.steps,
         seconds=options.seconds,
@@ -66,7 +68,7 @@ def run(options: argparse.Namespace) -> int:
                 rendering(options.scenes, options.render_from, options.render, options.keep)
             )
             store.wait(options.wait_for)
-        losses = train(trainer, store, options.out, _notes(options), options.stop_after)
+        losses = train(trainer, store, options.out, _notes(options), end - time.monotonic())
     print(" ".join(f"{name}={value:.4g}" for name, value in losses.items()))
     print(f"{options.out / NETWORK}: {trainer.step} steps, {trainer.pairs} pairs")
     return 0
