@@ -8,19 +8,18 @@ the cut: each pixel of the output grid is followed back to the pixel of the sour
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
 from hamst3r.synthetic.sensor import photograph
 from hamst3r.training.losses import PairTarget, ViewTarget
 from hamst3r.training.store import SceneBank, StoredScene
+from hamst3r.training.window import Size, Window
 
-Size = tuple[int, int]  # width, height
+CROSSWISE = 0.2  # share of the draws that may cut portraits out of landscapes, or the reverse
 MATCHES = 192  # most correspondences of a pair
 DEPTH_TOLERANCE = 0.03  # of two views' depths at one surface point
 
@@ -82,31 +81,32 @@ class PairSampler:
 
         Cutting a portrait out of a landscape wastes most of it: that is done rarely.
         """
-        rng, paths = self._rng, self.bank.paths
-        wanted: list[Path] = []
-        known = self.bank.landscape
-        picks = rng.integers(len(paths), size=count)
-        allowed = rng.random(count) < 0.2
-        for pick, either in zip(picks.tolist(), allowed.tolist(), strict=True):
-            if either or known(paths[pick]) in (None, landscape):
-                wanted.append(paths[pick])
-        scenes = self.bank.get(wanted)
-        if any(scene is None for scene in scenes):
-            self.bank.refresh()
-        tolerated = {paths[pick] for pick, either in zip(picks, allowed, strict=True) if either}
+        rng, bank = self._rng, self.bank
+        picks = [bank.paths[k] for k in rng.integers(len(bank.paths), size=count)]
+        either = rng.random(count) < CROSSWISE
+        wanted = [
+            (path, bool(any_will_do))
+            for path, any_will_do in zip(picks, either, strict=True)
+            if any_will_do or bank.landscape(path) in (None, landscape)
+        ]
+        scenes = bank.get([path for path, _ in wanted])
+        if None in scenes:
+            bank.refresh()
         return [
             scene
-            for path, scene in zip(wanted, scenes, strict=True)
-            if scene is not None and (scene.landscape == landscape or path in tolerated)
+            for scene, (_, any_will_do) in zip(scenes, wanted, strict=True)
+            if scene is not None and (any_will_do or scene.landscape == landscape)
         ]
 
     def _cut(self, chosen: list[tuple[StoredScene, int, int]], size: Size) -> tuple[Cut, Cut]:
         """Both sides of the pairs; a pair's views are mirrored together."""
         mirror = self._rng.random(len(chosen)) < (0.5 if self.augment else 0.0)
-        sides = ([(scene, edge[k]) for scene, *edge in chosen] for k in range(2))
         rng = self._rng if self.augment else None
-        i, j = (Cut.draw(views, mirror, size, self.stride, rng) for views in sides)
-        return i, j
+        sides = []
+        for k in range(2):
+            views = [(scene, edge[k]) for scene, *edge in chosen]
+            sides.append(Cut(views, Window.draw(views, mirror, size, rng), self.stride))
+        return sides[0], sides[1]
 
     def _photograph(self, cut: Cut) -> Tensor:
         images = cut.images()
@@ -116,105 +116,39 @@ class PairSampler:
 
 
 class Cut:
-    """One view of each pair of a batch, and how it is cut out of its source image.
-
-    A pixel p of the network's image shows the source's pixel that :meth:`source` gives: mirrored,
-    scaled, shifted, then freed of the distortion x = x_d (1 + k |x_d|^2) of the pretended lens.
+    """One view of each pair of a batch, as its window shows it.
 
     Attributes:
-        views: Scene and index. mirror: (B,) bool. scale: (B,) output over source pixels.
-        corner: (B, 2) source pixels. bend: (B,) k. focal, centre: (B, 2) of the sources, pixels.
+        views: Scene and index. window: How images and labels are cut out of them.
+        pose: (B, 4, 4) T_world_cam of the sources. grid: Rows and columns of the output grid.
+        depth: (B, gh, gw) metres, 0 = none. labels: (B, 5, gh, gw) uint8, as stored.
+        points: (B, gh, gw, 3) metres in the source's own camera: not mirrored.
     """
 
-    @classmethod
-    def draw(
-        cls,
-        views: list[tuple[StoredScene, int]],
-        mirror: NDArray[np.bool_],
-        size: Size,
-        stride: int,
-        rng: np.random.Generator | None,
-    ) -> Cut:
-        """Random cuts, or the largest centred ones without ``rng``."""
-        sources = np.array([scene.depth.shape[:0:-1] for scene, _ in views], float)
-        K = np.stack([scene.K[v] for scene, v in views])
-        focal, centre = K[:, [0, 1], [0, 1]], K[:, :2, 2]
-        place, zoom, bend = np.full((len(views), 2), 0.5), np.ones(len(views)), np.zeros(len(views))
-        reach = np.ones(len(views))
-        if rng is not None:
-            place, zoom = rng.random(place.shape), rng.uniform(1.0, 1.35, len(views))
-            most = np.where(rng.random(len(views)) < 0.4, rng.uniform(-0.06, 0.06, len(views)), 0)
-            bend = most / ((sources / 2 / focal) ** 2).sum(1)  # ``most`` is its effect in a corner
-            reach = 1 + np.maximum(most, 0)  # Nothing outside the source is to be seen.
-        scale = (np.array(size) * reach[:, None] / sources).max(1) * zoom
-        window = np.array(size) / scale[:, None]
-        free = sources / reach[:, None] - window
-        corner = (sources - sources / reach[:, None]) / 2 + free * place
-        return cls(views, mirror, size, stride, scale, corner, bend, focal, centre)
-
-    def __init__(
-        self,
-        views: list[tuple[StoredScene, int]],
-        mirror: NDArray[np.bool_],
-        size: Size,
-        stride: int,
-        scale: NDArray,
-        corner: NDArray,
-        bend: NDArray,
-        focal: NDArray,
-        centre: NDArray,
-    ) -> None:
-        self.views, self.size, self.stride = views, size, stride
-        device = views[0][0].rgb.device
-
-        def column(values: NDArray) -> Tensor:
-            return torch.as_tensor(np.asarray(values, np.float32), device=device)
-
-        self.mirror = torch.as_tensor(mirror, device=device)
-        self.scale, self.corner, self.bend = column(scale), column(corner), column(bend)
-        self.focal, self.centre = column(focal), column(centre)
+    def __init__(self, views: list[tuple[StoredScene, int]], window: Window, stride: int) -> None:
+        self.views, self.window, self.stride = views, window, stride
         self.pose = np.stack([scene.T_world_cam[v] for scene, v in views])
-        self.grid = (size[1] // stride, size[0] // stride)
-        centres = [torch.arange(n, device=device) * stride + (stride - 1) / 2 for n in self.grid]
-        rows, columns = torch.meshgrid(*centres, indexing="ij")
-        source = self.source(torch.stack([columns, rows], -1).expand(len(views), -1, -1, -1))
+        width, height = window.size
+        self.grid = (height // stride, width // stride)
+        middle = (stride - 1) / 2  # Output pixel 0 lies between the first ``stride`` input pixels.
+        source = window.source(window.pixels(self.grid) * stride + middle)
         at = source.round().long()
         self.depth = self._pick([scene.depth[v] for scene, v in views], at)[:, 0].float()
         self.labels = self._pick([scene.labels[v] for scene, v in views], at)
-        rays = (source - self.centre[:, None, None]) / self.focal[:, None, None]
-        # (B, gh, gw, 3) metres in the source's own camera: not mirrored.
-        self.points = torch.cat([rays, torch.ones_like(rays[..., :1])], -1) * self.depth[..., None]
+        self.points = window.rays(source) * self.depth[..., None]
 
-    def source(self, pixels: Tensor) -> Tensor:
-        """Source pixels (B, ..., 2) of pixels (B, ..., 2) of the network's images."""
-        shape = (len(pixels), *[1] * (pixels.dim() - 2))
-        x = torch.where(self.mirror.view(shape), self.size[0] - 1 - pixels[..., 0], pixels[..., 0])
-        scale, corner = self.scale.view(*shape, 1), self.corner.view(*shape, 2)
-        distorted = (torch.stack([x, pixels[..., 1]], -1) + 0.5) / scale - 0.5 + corner
-        focal, centre = self.focal.view(*shape, 2), self.centre.view(*shape, 2)
-        x_d = (distorted - centre) / focal
-        bend = self.bend.view(*shape, 1) * x_d.square().sum(-1, keepdim=True)
-        return x_d * (1 + bend) * focal + centre
-
-    def pixels(self, source: Tensor) -> Tensor:
-        """The inverse of :meth:`source` for (B, M, 2)."""
-        x = (source - self.centre[:, None]) / self.focal[:, None]
-        x_d = x
-        for _ in range(4):
-            x_d = x / (1 + self.bend[:, None, None] * x_d.square().sum(-1, keepdim=True))
-        distorted = x_d * self.focal[:, None] + self.centre[:, None]
-        out = (distorted - self.corner[:, None] + 0.5) * self.scale[:, None, None] - 0.5
-        u = torch.where(self.mirror[:, None], self.size[0] - 1 - out[..., 0], out[..., 0])
-        return torch.stack([u, out[..., 1]], -1)
+    def cells(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """Nearest cells (B, M) of points (B, M, 3) in the source's camera: column and row."""
+        pixels = self.window.project(points)
+        cells = ((pixels - (self.stride - 1) / 2) / self.stride).round()
+        return cells[..., 0], cells[..., 1]
 
     def images(self) -> Tensor:
         """(B, 3, H, W) in [0, 1]; each pixel is the mean of four samples, which do not alias."""
-        device = self.depth.device
-        axes = [torch.arange(n, device=device, dtype=torch.float32) for n in self.size[::-1]]
-        rows, columns = torch.meshgrid(*axes, indexing="ij")
-        middle = self.source(torch.stack([columns, rows], -1).expand(len(self.views), -1, -1, -1))
-        quarter = (0.25 / self.scale)[:, None, None, None]
-        sides = torch.tensor([(-1, -1), (-1, 1), (1, -1), (1, 1)], device=device)
+        window = self.window
+        middle = window.source(window.pixels(window.size[::-1]))
+        quarter = (0.25 / window.scale)[:, None, None, None]
+        sides = torch.tensor([(-1, -1), (-1, 1), (1, -1), (1, 1)], device=middle.device)
         total = self._sample(middle + quarter * sides[0])
         for side in sides[1:]:
             total += self._sample(middle + quarter * side)
@@ -282,11 +216,11 @@ def _truth(view: Cut, first: Cut) -> ViewTarget:
     if view is not first:
         T = _between(first, view)
         points = (points.flatten(1, 2) @ T[:, :3, :3].mT + T[:, None, :3, 3]).view(points.shape)
-    flip = torch.where(view.mirror, -1.0, 1.0)[:, None, None, None]
+    flip = torch.where(view.window.mirror, -1.0, 1.0)[:, None, None, None]
     points = torch.cat([points[..., :1] * flip, points[..., 1:]], -1)
     densepose = view.labels[:, 1:4].float() / 255
     # The mirrored person's left is the right: the template is symmetric in x.
-    x = torch.where(view.mirror[:, None, None], 1 - densepose[:, 0], densepose[:, 0])
+    x = torch.where(view.window.mirror[:, None, None], 1 - densepose[:, 0], densepose[:, 0])
     densepose = torch.stack([x, densepose[:, 1], densepose[:, 2]], -1)
     return ViewTarget(
         points=points,
@@ -310,14 +244,11 @@ def _correspondences(i: Cut, j: Cut, rng: np.random.Generator) -> Tensor:
     T = _between(j, i)
     points = points @ T[:, :3, :3].mT + T[:, None, :3, 3]
     z = points[..., 2]
-    front = z.clamp_min(1e-6)[..., None]
-    source = points[..., :2] / front * j.focal[:, None] + j.centre[:, None]
-    cell = ((j.pixels(source) - (j.stride - 1) / 2) / j.stride).round()
-    u, v = cell.unbind(-1)
+    u, v = j.cells(points)
     good = (chance >= 0) & (z > 0.05) & (u >= 0) & (u < columns) & (v >= 0) & (v < rows)
     target = torch.where(good, v * columns + u, 0.0).long()
     seen = j.depth.flatten(1).gather(1, target)
-    good &= (seen - z).abs() < DEPTH_TOLERANCE * front[..., 0]
+    good &= (seen - z).abs() < DEPTH_TOLERANCE * z
     # Two pixels of i in one pixel of j would be each other's negatives: the first one stays.
     rank = torch.arange(flat.shape[1], device=device).expand_as(flat)
     first = torch.full((count, rows * columns), flat.shape[1], device=device)

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from hamst3r.training.dataset import PairBatch, PairSampler, Size
+from hamst3r.training.dataset import PairBatch, PairSampler
 from hamst3r.training.store import SceneBank
+from hamst3r.training.window import Size
 
 REFRESH = 50  # steps after which new scenes are looked for
 

@@ -18,6 +18,7 @@ from hamst3r.training.losses import ViewTarget
 from hamst3r.training.state import pack_signed, pack_squares, unpack_signed, unpack_squares
 from hamst3r.training.store import SceneBank, SceneStore, overlap_of, render_scenes
 from hamst3r.training.train import Table, TrainConfig, Trainer, TrainingError, train
+from hamst3r.training.window import Window
 
 SIZES = ((112, 80), (80, 112))
 
@@ -85,17 +86,18 @@ def test_matches_are_distinct_pixels_on_both_sides(store):
         assert len(rows[:, 0].unique()) == len(rows[:, 1].unique()) == len(rows)
 
 
-def test_cuts_and_their_inverse_agree(store):
+def test_windows_and_their_inverse_agree(store):
     """A pixel followed to its source and back, through crop, mirror and distortion."""
     scenes = bank(store)
     scenes.refresh()
     views = [(scene, v) for scene in scenes.get(scenes.paths) if scene for v in range(4)]
     mirror = np.arange(len(views)) % 2 == 0
-    cut = Cut.draw(views, mirror, (112, 80), 2, np.random.default_rng(0))
-    assert (cut.bend != 0).any() and (cut.bend == 0).any()
+    window = Window.draw(views, mirror, (112, 80), np.random.default_rng(0))
+    assert (window.bend != 0).any() and (window.bend == 0).any()
     corners = torch.tensor([[0.0, 0.0], [111.0, 79.0], [40.0, 30.0]]).expand(len(views), -1, -1)
-    source = cut.source(corners)
-    torch.testing.assert_close(cut.pixels(source), corners, rtol=0, atol=0.02)
+    source = window.source(corners)
+    points = window.rays(source[:, None])[:, 0] * 3.0
+    torch.testing.assert_close(window.project(points), corners, rtol=0, atol=0.02)
     for (scene, _), pixels in zip(views, source, strict=True):
         height, width = scene.depth.shape[1:]
         assert (pixels > -1).all() and (pixels < torch.tensor([width, height])).all()
@@ -106,7 +108,8 @@ def test_uncut_images_are_the_rendered_ones(store):
     scenes = bank(store)
     scenes.refresh()
     scene = next(scene for scene in scenes.get(scenes.paths) if scene and scene.landscape)
-    cut = Cut.draw([(scene, 2)], np.zeros(1, bool), (224, 168), 2, None)
+    views = [(scene, 2)]
+    cut = Cut(views, Window.draw(views, np.zeros(1, bool), (224, 168), None), 2)
     plain = scene.rgb[2].float() / 255
     assert (cut.images()[0] - plain).abs().median() < 0.01
     points = torch.from_numpy(np.linalg.inv(scene.K[2])).float() @ torch.tensor([112.5, 84.5, 1.0])

@@ -1,0 +1,104 @@
+"""Where the pixels of an augmented image come from: crop, zoom, mirror and lens distortion.
+
+Everything that needs to know goes through :class:`Window`, in one direction or the other, so that
+labels, rays and correspondences follow the image exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hamst3r.training.store import StoredScene
+
+Size = tuple[int, int]  # width, height
+ZOOM = 1.35  # at most, beyond what fills the image
+BENT, MOST_BENT = 0.4, 0.06  # share of the views with distortion, and most of it in a corner
+
+
+@dataclass(frozen=True, eq=False)
+class Window:
+    """How B images of one size are cut out of their sources.
+
+    A pixel shows the source's pixel that :meth:`source` gives: mirrored, scaled, shifted, then
+    freed of the distortion x = x_d (1 + k |x_d|^2) that the pretended lens has.
+
+    Attributes:
+        size: Of the images.
+        mirror: (B,) bool. scale: (B,) image over source pixels. corner: (B, 2) source pixels.
+        bend: (B,) k. focal, centre: (B, 2) of the sources, pixels.
+    """
+
+    size: Size
+    mirror: Tensor
+    scale: Tensor
+    corner: Tensor
+    bend: Tensor
+    focal: Tensor
+    centre: Tensor
+
+    @staticmethod
+    def draw(
+        views: Sequence[tuple[StoredScene, int]],
+        mirror: NDArray[np.bool_],
+        size: Size,
+        rng: np.random.Generator | None,
+    ) -> Window:
+        """Random windows on views, or the largest ones in the middle without ``rng``."""
+        count = len(views)
+        sources = np.array([scene.depth.shape[:0:-1] for scene, _ in views], float)
+        K = np.stack([scene.K[v] for scene, v in views])
+        focal, centre = K[:, [0, 1], [0, 1]], K[:, :2, 2]
+        place, zoom, most = np.full((count, 2), 0.5), np.ones(count), np.zeros(count)
+        if rng is not None:
+            place, zoom = rng.random((count, 2)), rng.uniform(1.0, ZOOM, count)
+            most = rng.uniform(-MOST_BENT, MOST_BENT, count) * (rng.random(count) < BENT)
+        bend = most / ((sources / 2 / focal) ** 2).sum(1)
+        inner = sources / (1 + np.maximum(most, 0))[:, None]  # Beyond, there is no source.
+        scale = (np.array(size) / inner).max(1) * zoom
+        corner = (sources - inner) / 2 + (inner - np.array(size) / scale[:, None]) * place
+        device = views[0][0].rgb.device
+        columns = (
+            torch.as_tensor(np.asarray(values, np.float32), device=device)
+            for values in (scale, corner, bend, focal, centre)
+        )
+        return Window(size, torch.as_tensor(mirror, device=device), *columns)
+
+    def pixels(self, shape: tuple[int, int]) -> Tensor:
+        """(B, rows, columns, 2) column and row of every cell of a grid."""
+        axes = [torch.arange(n, device=self.scale.device, dtype=torch.float32) for n in shape]
+        rows, columns = torch.meshgrid(*axes, indexing="ij")
+        return torch.stack([columns, rows], -1).expand(len(self.scale), -1, -1, -1)
+
+    def source(self, pixels: Tensor) -> Tensor:
+        """Source pixels (B, ..., 2) of pixels (B, ..., 2)."""
+        shape = (len(pixels), *[1] * (pixels.dim() - 2))
+        focal, centre = self.focal.view(*shape, 2), self.centre.view(*shape, 2)
+        distorted = (self._mirrored(pixels) + 0.5) / self.scale.view(*shape, 1) - 0.5
+        x_d = (distorted + self.corner.view(*shape, 2) - centre) / focal
+        bend = self.bend.view(*shape, 1) * x_d.square().sum(-1, keepdim=True)
+        return x_d * (1 + bend) * focal + centre
+
+    def rays(self, source: Tensor) -> Tensor:
+        """(B, gh, gw, 3) with z = 1 of source pixels (B, gh, gw, 2)."""
+        x = (source - self.centre[:, None, None]) / self.focal[:, None, None]
+        return torch.cat([x, torch.ones_like(x[..., :1])], -1)
+
+    def project(self, points: Tensor) -> Tensor:
+        """Pixels (B, M, 2) that show points (B, M, 3) in the source's camera, in front of it."""
+        x = points[..., :2] / points[..., 2:].clamp_min(1e-6)
+        x_d = x
+        for _ in range(4):
+            x_d = x / (1 + self.bend[:, None, None] * x_d.square().sum(-1, keepdim=True))
+        distorted = x_d * self.focal[:, None] + self.centre[:, None] - self.corner[:, None]
+        return self._mirrored((distorted + 0.5) * self.scale[:, None, None] - 0.5)
+
+    def _mirrored(self, pixels: Tensor) -> Tensor:
+        mirror = self.mirror.view(len(pixels), *[1] * (pixels.dim() - 2))
+        x = torch.where(mirror, self.size[0] - 1 - pixels[..., 0], pixels[..., 0])
+        return torch.stack([x, pixels[..., 1]], -1)
