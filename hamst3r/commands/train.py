@@ -63,14 +63,16 @@ def run(options: argparse.Namespace) -> int:
         trainer.resume(options.out)
     store = SceneStore(options.scenes)
     with contextlib.ExitStack() as stack:
-        if options.render and int(os.environ.get("RANK", "0")) == 0:
+        first = int(os.environ.get("RANK", "0")) == 0
+        if options.render and first:
             stack.enter_context(
                 rendering(options.scenes, options.render_from, options.render, options.keep)
             )
             store.wait(options.wait_for)
         losses = train(trainer, store, options.out, _notes(options), end - time.monotonic())
-    print(" ".join(f"{name}={value:.4g}" for name, value in losses.items()))
-    print(f"{options.out / NETWORK}: {trainer.step} steps, {trainer.pairs} pairs")
+    if first:
+        print(" ".join(f"{name}={value:.4g}" for name, value in losses.items()))
+        print(f"{options.out / NETWORK}: {trainer.step} steps, {trainer.pairs} pairs")
     return 0
 
 

@@ -86,7 +86,8 @@ class Trainer:
     """Network, its moving average and the optimiser; one file holds all of it.
 
     Attributes:
-        step: Steps taken. pairs: Pairs seen. spent: Seconds trained, over all calls.
+        world: Processes that train together; each has a Trainer.
+        step: Steps taken. pairs: Pairs seen by all of them. spent: Seconds trained, over all calls.
         notes: As last saved.
     """
 
@@ -105,6 +106,7 @@ class Trainer:
             groups, lr=config.learning_rate, betas=(0.9, 0.98), fused=device.type == "cuda"
         )
         self.step = self.pairs = self.skipped = self._broken = 0
+        self.world = 1
         self.spent = 0.0
         self.notes: dict[str, str] = {}
         self.weights = LossWeights()
@@ -151,7 +153,7 @@ class Trainer:
                     f"{self.step}; lower the learning rate and resume the last checkpoint"
                 )
         self.step += 1
-        self.pairs += len(batch.images_i)
+        self.pairs += len(batch.images_i) * self.world
         decay = min(config.average, (1 + self.step) / (10 + self.step))
         now = self.network.state_dict()
         torch._foreach_lerp_(list(self.average.values()), [now[n] for n in self.average], 1 - decay)
@@ -163,17 +165,22 @@ class Trainer:
         network.load_state_dict(self.average)
         return network.eval()
 
-    def save(self, folder: Path, notes: dict[str, str]) -> None:
-        """Write the averaged network, and the state that resumes this run and goes on from it."""
+    def save(self, folder: Path | None, notes: dict[str, str]) -> None:
+        """Write the averaged network, and the state that resumes this run and goes on from it.
+
+        Args:
+            folder: None: write nothing, but go on from rounded values as the process that writes.
+        """
         counted = {"steps": str(self.step), "pairs_seen": str(self.pairs)}
         counted["seconds"] = str(round(self.spent))
         self.notes = notes | counted
-        save_checkpoint(self.averaged(), folder / NETWORK, self.notes)
         state = pack(self.network.state_dict(), self.average, self.optimiser)
-        counters = {"step": self.step, "pairs": self.pairs, "spent": self.spent}
-        partial = folder / "state.partial"
-        torch.save({**state, **counters, "notes": self.notes}, partial)
-        partial.replace(folder / STATE)
+        if folder is not None:
+            save_checkpoint(self.averaged(), folder / NETWORK, self.notes)
+            counters = {"step": self.step, "pairs": self.pairs, "spent": self.spent}
+            partial = folder / "state.partial"
+            torch.save({**state, **counters, "notes": self.notes}, partial)
+            partial.replace(folder / STATE)
         unpack(state, self.network, self.average, self.optimiser)
 
     def resume(self, folder: Path) -> None:
@@ -248,50 +255,56 @@ def train(
     Checkpoints go into ``folder``; the run can be resumed from there.
     """
     config, notes = trainer.config, notes or {}
-    rank, world = _join(trainer)
+    rank = _join(trainer)
     folder.mkdir(parents=True, exist_ok=True)
     table = Table(folder)
-    start = saved = clock()
-    before = trainer.spent
+    target = folder if rank == 0 else None
+    start = saved = _agreed(clock(), trainer)
+    stop_after = _agreed(stop_after, trainer)
+    before, stop = trainer.spent, False
     bar = tqdm(total=100, unit="%", desc="training", disable=rank > 0)
     bar.update(int(100 * trainer.progress))
     stride = trainer.network.config.output_stride
     bank = SceneBank(store, trainer.device, config.memory)
     for stage in config.stages:
-        data = Batches(bank, stage, config.batch, stride, config.seed * world + rank)
-        if trainer.progress >= stage.until:
+        if trainer.progress >= stage.until or stop:
             continue
+        data = Batches(bank, stage, config.batch, stride, config.seed * trainer.world + rank)
         with contextlib.closing(batches(data, trainer.step)) as stream:
             for batch in stream:
                 values = trainer.train_step(batch, trainer.progress)
-                trainer.spent = before + clock() - start
+                now = _agreed(clock(), trainer)
+                trainer.spent = before + now - start
                 if rank == 0:
                     table.add(trainer.step, values)
                     bar.set_postfix(step=trainer.step, loss=f"{table.latest.get('loss', 0):.3f}")
                     bar.update(min(100, int(100 * trainer.progress)) - bar.n)
-                stop = clock() - start > stop_after
+                stop = now - start > stop_after
                 if trainer.progress >= stage.until or stop:
                     break
-                if rank == 0 and clock() - saved > config.save_every:
-                    trainer.save(folder, notes)
-                    saved = clock()
-        if clock() - start > stop_after:
-            break
+                if now - saved > config.save_every:
+                    trainer.save(target, notes)
+                    saved = now
     bar.close()
-    if rank == 0:
-        trainer.save(folder, notes)
+    trainer.save(target, notes)
     return table.read()
 
 
-def _join(trainer: Trainer) -> tuple[int, int]:
-    """Rank and number of processes; joins those that ``torchrun`` started."""
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    if world == 1:
-        return 0, 1
+def _agreed(seconds: float, trainer: Trainer) -> float:
+    """The first process's value: all of them have to stop and save after the same step."""
+    if trainer.world == 1:
+        return seconds
+    of_first = torch.tensor(seconds, dtype=torch.float64, device=trainer.device)
+    torch.distributed.broadcast(of_first, 0)
+    return float(of_first)
+
+
+def _join(trainer: Trainer) -> int:
+    """Rank of this process; joins the others that ``torchrun`` started."""
+    trainer.world = int(os.environ.get("WORLD_SIZE", "1"))
+    if trainer.world == 1:
+        return 0
     if not torch.distributed.is_initialized():
         torch.distributed.init_process_group("nccl" if trainer.device.type == "cuda" else "gloo")
-    # Not every batch has people, so that not every head has a gradient in each step.
-    trainer.model = nn.parallel.DistributedDataParallel(
-        trainer.network, find_unused_parameters=True
-    )
-    return torch.distributed.get_rank(), world
+    trainer.model = nn.parallel.DistributedDataParallel(trainer.network)
+    return torch.distributed.get_rank()

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -188,7 +193,7 @@ def start(**changes) -> Trainer:
 
 
 class Clock:
-    """Counts its readings: three a step."""
+    """Counts its readings: one a step."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -200,7 +205,7 @@ class Clock:
 
 def test_a_run_can_be_stopped_and_resumed(store, tmp_path):
     first, second = start(), start()
-    train(first, store, tmp_path, stop_after=9.0, clock=Clock())
+    train(first, store, tmp_path, stop_after=3.0, clock=Clock())
     assert 0 < first.step < 8
     second.resume(tmp_path)
     assert (second.step, second.pairs, second.spent) == (first.step, first.pairs, first.spent)
@@ -298,6 +303,23 @@ def test_the_command_trains_and_resumes(store, tmp_path, capsys, monkeypatch):
         cli.main([*arguments[:3], "--out", str(tmp_path / "new"), "--resume", "--steps", "1"]) == 1
     )
     assert "no run to resume" in capsys.readouterr().err
+
+
+def test_two_processes_train_one_network(store, tmp_path):
+    """As torchrun starts them, on real processes: one run, one result, all pairs counted."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc-per-node", "2", "-m", "hamst3r.cli", "train", "--device", "cpu"]
+    command += ["--scenes", str(store.folder), "--out", str(tmp_path), "--steps", "2"]
+    done = subprocess.run(
+        [*command, "--batch", "1"],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("2 steps, 4 pairs") == 1
+    assert load_checkpoint(tmp_path / "network.safetensors").notes["pairs_seen"] == "4"
 
 
 def test_a_step_with_infinite_gradients_changes_nothing(store):
