@@ -50,17 +50,22 @@ def photograph(images: Tensor, rng: np.random.Generator, strength: float = 1.0) 
     def some(share: float) -> NDArray[np.bool_]:
         return np.asarray(rng.random(count) < share * strength)
 
-    # Light: exposure, white balance, vignette, then the camera's tone curve.
+    # Light: exposure, white balance, vignette, mixed light; then the camera's tone curve.
     gain = rng.normal(0, 0.35 * strength, (count, 1)) + rng.normal(0, 0.08 * strength, (count, 3))
     y, x = (torch.linspace(-1, 1, n, device=device) for n in (height, width))
     corner = (x.square()[None] + y.square()[:, None]) / 2
     vignette = column(rng.uniform(0, 0.4, count) * rng.random(count) * strength)
     light = (images**2.2).mul_(column(np.exp(gain), 3)).mul_(1 - vignette * corner)
+    # Lamps of several colours, or mains flicker under a rolling shutter.
+    wave = column(rng.normal(0, 0.08, (count, 3)) * some(0.2)[:, None], 3)
+    phase = column(rng.uniform(0.3, 4, count)) * y[:, None] + column(rng.uniform(0, 6.3, count))
+    light.mul_(1 + wave * phase.sin())
     image = light.clamp_(0, 1).pow_(column(1 / rng.uniform(1.9, 2.6, count)))
-    # Colour: saturation, then contrast about a middle grey.
-    contrast, saturation = (column(np.exp(rng.normal(0, 0.12 * strength, count))) for _ in range(2))
+    # Colour: saturation (none in infrared), then contrast about a middle grey.
+    contrast, saturation = np.exp(rng.normal(0, 0.12 * strength, (2, count)))
     grey = image.mean(1, keepdim=True)
-    image = torch.lerp(grey, image, saturation).sub_(0.45).mul_(contrast).add_(0.45)
+    image = torch.lerp(grey, image, column(np.where(some(0.04), 0.0, saturation)))
+    image.sub_(0.45).mul_(column(contrast)).add_(0.45)
     # Optics: out of focus, moved, sharpened. One small kernel each.
     blur = torch.where(
         column(some(0.5)) > 0, _gaussians(rng.uniform(0.3, 1.1, count), device), _point(device)
@@ -73,6 +78,8 @@ def photograph(images: Tensor, rng: np.random.Generator, strength: float = 1.0) 
     kernel = (kernel / kernel.sum((2, 3), keepdim=True)).repeat_interleave(3, 0)
     padded = F.pad(image.reshape(1, 3 * count, height, width), [REACH] * 4, mode="replicate")
     image = F.conv2d(padded, kernel, groups=3 * count).view(images.shape)
+    stretched = torch.as_tensor(np.flatnonzero(some(0.12)), device=device)
+    image[stretched] = _stretched(image[stretched], rng)
     # Noise, then eight bits and compression.
     generator = torch.Generator(device=device).manual_seed(int(rng.integers(1 << 62)))
     noise = torch.randn(image.shape, device=device, generator=generator)
@@ -82,6 +89,16 @@ def photograph(images: Tensor, rng: np.random.Generator, strength: float = 1.0) 
     quality = rng.integers(35, 96, count)[packed.cpu().numpy()]
     image[packed] = compress(image[packed], torch.as_tensor(quality, device=device))
     return image
+
+
+def _stretched(images: Tensor, rng: np.random.Generator) -> Tensor:
+    """Images (B, 3, H, W) that had fewer pixels before."""
+    size = images.shape[2:]
+    fewer = [max(8, int(n * rng.uniform(0.4, 0.9))) for n in size]
+    mode = str(rng.choice(["bilinear", "nearest", "bicubic"]))
+    if len(images) == 0:
+        return images
+    return F.interpolate(F.adaptive_avg_pool2d(images, fewer), size, mode=mode)
 
 
 def compress(images: Tensor, quality: Tensor) -> Tensor:
