@@ -9,8 +9,10 @@ from collections.abc import Callable
 
 import numpy as np
 
+from hamst3r.synthetic.clutter import floor_clutter, things
+from hamst3r.synthetic.humanlike import HUMANLIKE, mannequin, standee, statue
 from hamst3r.synthetic.materials import MaterialMaker
-from hamst3r.synthetic.meshes import MeshBuilder
+from hamst3r.synthetic.meshes import MeshBuilder, upright
 
 Size = tuple[float, float, float]
 Builder = Callable[[MeshBuilder, MaterialMaker, np.random.Generator, Size], None]
@@ -29,37 +31,7 @@ def table(b: MeshBuilder, m: MaterialMaker, rng: np.random.Generator, size: Size
             b.box(
                 (x * (w / 2 - 0.05), y * (d / 2 - 0.05), h / 2 - 0.02), (0.05, 0.05, h - 0.04), leg
             )
-    _things(b, m, rng, (w, d), h, int(rng.integers(0, 6)))
-
-
-def _things(
-    b: MeshBuilder,
-    m: MaterialMaker,
-    rng: np.random.Generator,
-    area: tuple[float, float],
-    z: float,
-    n: int,
-) -> None:
-    """Cups, boxes, screens, balls on a plate at height ``z``."""
-    for _ in range(n):
-        x, y = rng.uniform(-0.38, 0.38, 2) * area
-        kind = rng.integers(4)
-        if kind == 0:
-            bw, bd, bh = (float(v) for v in rng.uniform(0.06, 0.3, 3))
-            b.box((x, y, z + bh / 2), (bw, bd, bh), m.draw())
-        elif kind == 1:
-            r = rng.uniform(0.03, 0.09)
-            b.cylinder((x, y, z), r, rng.uniform(0.08, 0.35), m.draw(), r * rng.uniform(0.4, 1.2))
-        elif kind == 2:
-            w, h = rng.uniform(0.3, 0.6), rng.uniform(0.2, 0.4)
-            b.box((x, y, z + h / 2 + 0.06), (w, 0.03, h), m.plain(np.full(3, 0.02)))
-            face = m.draw(("text", "poster", "noise"), (1.0, 1.0), glow=0.5)
-            corner = np.array([[-w, -0.04, -h], [w, -0.04, -h], [w, -0.04, h], [-w, -0.04, h]]) / 2
-            b.picture(corner * [0.94, 1, 0.9] + [x, y, z + h / 2 + 0.06], face)
-            b.box((x, y, z + 0.03), (0.1, 0.12, 0.06), m.plain(np.full(3, 0.03)))
-        else:
-            r = rng.uniform(0.06, 0.22)
-            b.blob((x, y, z + r / 2), (r, r, r), m.draw(), rng.choice([0.0, 0.3]))
+    things(b, m, rng, (w, d), h, int(rng.integers(0, 6)))
 
 
 def chair(b: MeshBuilder, m: MaterialMaker, rng: np.random.Generator, size: Size) -> None:
@@ -126,7 +98,7 @@ def cabinet(b: MeshBuilder, m: MaterialMaker, rng: np.random.Generator, size: Si
             b.box((x, -d / 2 - 0.008, z), (w / cols * 0.92, 0.016, h / rows * 0.92), front)
             b.blob((x + w / cols * 0.35, -d / 2 - 0.03, z), (0.035, 0.035, 0.035), knob, segments=8)
     if h < 1.3:
-        _things(b, m, rng, (w, d), h, int(rng.integers(0, 5)))
+        things(b, m, rng, (w, d), h, int(rng.integers(0, 5)))
 
 
 def column(b: MeshBuilder, m: MaterialMaker, rng: np.random.Generator, size: Size) -> None:
@@ -209,14 +181,101 @@ def frame(b: MeshBuilder, m: MaterialMaker, rng: np.random.Generator, size: Size
             b.box((0, 0, z), (w, d, 0.02), bar)
 
 
-def mannequin(b: MeshBuilder, m: MaterialMaker, rng: np.random.Generator, size: Size) -> None:
-    """A dressmaker's dummy or statue: person-like, and not a person."""
+def desk_set(b: MeshBuilder, m: MaterialMaker, rng: np.random.Generator, size: Size) -> None:
+    """A table with chairs pushed to it."""
     w, d, h = size
-    stone = m.draw(("plain", "noise", "weave", "streaks"), contrast=0.4)
-    b.cylinder((0, 0, 0), w / 2, 0.06, stone)
-    b.cylinder((0, 0, 0), 0.03, h * 0.5, stone, segments=8)
-    b.blob((0, 0, h * 0.62), (w * 0.75, d * 0.5, h * 0.4), stone, 0.1)
-    b.blob((0, 0, h * 0.92), (w * 0.32, d * 0.36, h * 0.15), stone)
+    depth = d - 0.7
+    with b.within((0, 0.35, 0)):
+        table(b, m, rng, (w, depth, h))
+    for x in np.arange(-w / 2 + 0.35, w / 2 - 0.2, rng.uniform(0.55, 1.0)):
+        if rng.random() < 0.8:
+            yaw = np.pi + rng.normal(0, 0.2)
+            with b.within((x, -d / 2 + 0.32, 0), yaw):
+                chair(b, m, rng, (0.42, 0.42, float(rng.uniform(0.8, 1.0))))
+
+
+def bench(b: MeshBuilder, m: MaterialMaker, rng: np.random.Generator, size: Size) -> None:
+    """A plain bench of slats."""
+    w, d, h = size
+    wood, leg = m.draw(WOOD), m.draw(("plain",), value=(0.01, 0.4))
+    for y in np.linspace(-d / 2 + 0.06, d / 2 - 0.06, 3):
+        b.box((0, y, h - 0.02), (w, 0.1, 0.04), wood)
+    for x in (-1, 1):
+        b.box((x * (w / 2 - 0.15), 0, h / 2 - 0.02), (0.06, d - 0.05, h - 0.04), leg)
+
+
+def bed(b: MeshBuilder, m: MaterialMaker, rng: np.random.Generator, size: Size) -> None:
+    """A bed or couch with blanket and pillow."""
+    w, d, h = size
+    b.box((0, 0, h * 0.3), (w, d, h * 0.6), m.draw(WOOD))
+    b.box((0, 0, h * 0.75), (w - 0.06, d - 0.06, h * 0.5), m.draw(CLOTH, (0.2, 1.5)))
+    b.box((-0.2 * w, 0, h * 1.02), (w * 0.6, d - 0.02, 0.06), m.draw(CLOTH, (0.2, 1.5)))
+    pillow = m.draw(CLOTH, (0.2, 0.8), contrast=0.4)
+    b.blob((w / 2 - 0.3, 0, h + 0.08), (0.4, d * 0.6, 0.2), pillow, 0.1)
+
+
+def platform(b: MeshBuilder, m: MaterialMaker, rng: np.random.Generator, size: Size) -> None:
+    """A stage, treadmill, pallet or mat: low and wide."""
+    w, d, h = size
+    top = m.draw(("plain", "weave", "planks", "noise", "tiles"), contrast=0.5, value=(0.01, 0.7))
+    b.box((0, 0, h / 2), (w, d, h), top)
+    for y in (-0.42, -0.2, 0.2, 0.42)[: int(rng.integers(0, 5))]:
+        b.box((0, y * d, h), (w * 0.95, 0.03, 0.02), m.draw(("plain",), value=(0.01, 0.5)))
+
+
+def tripod(b: MeshBuilder, m: MaterialMaker, rng: np.random.Generator, size: Size) -> None:
+    """A tripod with a camera or lamp; a fan of three legs."""
+    w, _, h = size
+    leg = m.draw(("plain",), value=(0.01, 0.3))
+    top = np.array([0, 0, h - 0.2])
+    for angle in np.arange(3) * 2.1 + rng.random():
+        foot = np.array([np.cos(angle), np.sin(angle), 0.0]) * w * 0.45
+        b.bar(foot, top, 0.012, leg)
+    b.box((0, 0, h - 0.1), (0.12, 0.2, 0.14), m.draw(("plain",), value=(0.01, 0.2)))
+    b.cylinder((0, -0.1, h - 0.13), 0.04, 0.06, m.plain(np.full(3, 0.02), gloss=0.4), segments=10)
+
+
+def robot(b: MeshBuilder, m: MaterialMaker, rng: np.random.Generator, size: Size) -> None:
+    """A mobile robot: a base on wheels, a mast, an arm of two links."""
+    w, d, h = size
+    shell, dark = m.draw(("plain", "stripes")), m.plain(np.full(3, 0.03))
+    b.cylinder((0, 0, 0.05), w / 2, 0.25, shell)
+    for x in (-0.35, 0.35):
+        b.bar(np.array([x * w - 0.03, 0, 0.09]), np.array([x * w + 0.03, 0, 0.09]), 0.09, dark, 12)
+    b.box((0, 0, 0.3 + (h - 0.3) / 2), (w * 0.35, d * 0.3, h - 0.3), shell)
+    elbow = np.array([rng.uniform(-0.3, 0.3) * w, -0.35 * d, h * 0.7])
+    b.bar(np.array([0, 0, h * 0.85]), elbow, 0.05, dark, 8)
+    b.bar(elbow, elbow + np.array([0, -0.1 * d, -0.3 * h]), 0.04, shell, 8)
+    b.blob((0, -0.05, h - 0.06), (0.22, 0.16, 0.14), dark, segments=10)
+
+
+def cart(b: MeshBuilder, m: MaterialMaker, rng: np.random.Generator, size: Size) -> None:
+    """A trolley with two or three shelves, loaded."""
+    w, d, h = size
+    bar, plate = m.draw(("plain",), value=(0.02, 0.6)), m.draw(("plain", "gratings", *WOOD))
+    for x in (-1, 1):
+        for y in (-1, 1):
+            foot = np.array([x * (w / 2 - 0.03), y * (d / 2 - 0.03), 0.0])
+            b.bar(foot, foot + np.array([0, 0, h]), 0.018, bar)
+    for z in np.linspace(0.15, h - 0.1, int(rng.integers(2, 4))):
+        b.box((0, 0, z), (w, d, 0.03), plate)
+        things(b, m, rng, (w, d), z + 0.015, int(rng.integers(0, 4)))
+
+
+def screen_wall(b: MeshBuilder, m: MaterialMaker, rng: np.random.Generator, size: Size) -> None:
+    """A partition, pin board or roll-up banner; people are pictured on some."""
+    w, d, h = size
+    frame = m.draw(("plain",))
+    b.box((0, 0.02, h / 2 + 0.03), (w, 0.03, h - 0.06), m.draw(("weave", "plain", "noise")))
+    show = m.portrait("tall") if rng.random() < 0.4 else m.draw(("text", "poster"), (1.0, 1.0))
+    b.picture(upright(-0.48 * w, 0.48 * w, 0.1 * h, 0.96 * h, 0.0), show)
+    for x in (-1, 1):
+        b.box((x * (w / 2 - 0.03), 0, 0.02), (0.05, d, 0.04), frame)
+
+
+def clutter(b: MeshBuilder, m: MaterialMaker, rng: np.random.Generator, size: Size) -> None:
+    """Small things on the floor."""
+    floor_clutter(b, m, rng, size)
 
 
 _RANGES: dict[Builder, tuple[tuple[float, float], ...]] = {
@@ -232,10 +291,26 @@ _RANGES: dict[Builder, tuple[tuple[float, float], ...]] = {
     lamp: ((0.3, 0.5), (0.3, 0.5), (1.2, 1.9)),
     heap: ((0.3, 0.8), (0.3, 0.8), (0.25, 0.7)),
     frame: ((0.5, 2.0), (0.3, 0.9), (0.7, 2.2)),
-    mannequin: ((0.3, 0.45), (0.3, 0.45), (1.2, 1.8)),
+    desk_set: ((1.0, 2.4), (1.3, 1.7), (0.68, 0.78)),
+    bench: ((0.9, 2.0), (0.3, 0.45), (0.4, 0.5)),
+    bed: ((1.9, 2.1), (0.9, 1.8), (0.4, 0.6)),
+    platform: ((0.8, 3.0), (0.8, 2.0), (0.03, 0.4)),
+    tripod: ((0.5, 0.9), (0.5, 0.9), (1.0, 2.0)),
+    robot: ((0.4, 0.7), (0.6, 0.8), (0.5, 1.6)),
+    cart: ((0.5, 1.0), (0.4, 0.6), (0.7, 1.1)),
+    screen_wall: ((0.7, 1.6), (0.35, 0.5), (1.4, 2.1)),
+    clutter: ((0.4, 0.9), (0.4, 0.9), (0.25, 0.5)),
+    **HUMANLIKE,
 }
-FURNITURE: tuple[Builder, ...] = (*_RANGES, table, chair, chair, shelf, cabinet, crates, crates)
-OUTDOOR: tuple[Builder, ...] = (column, crates, plant, bin_or_cone, heap, frame, mannequin, table)
+_FEW = (column, frame, plant, bin_or_cone, lamp, heap, tripod, robot, bed, platform, screen_wall)
+_MANY = (table, chair, shelf, sofa, cabinet, crates, desk_set, bench, cart, clutter)
+INDOOR: tuple[Builder, ...] = (*_FEW, *_MANY, *_MANY, chair, table, *HUMANLIKE)
+HALL: tuple[Builder, ...] = (*INDOOR, crates, crates, frame, cart, platform, robot, column)
+CORRIDOR: tuple[Builder, ...] = (bench, plant, bin_or_cone, cabinet, chair, cart, clutter, statue)
+OUTDOOR: tuple[Builder, ...] = (
+    *(column, crates, plant, plant, bin_or_cone, heap, frame, table, bench, bench, cart, clutter),
+    *(statue, mannequin, standee, robot, platform, tripod),
+)
 
 
 def footprint_of(kind: Builder, rng: np.random.Generator) -> Size:

@@ -31,7 +31,7 @@ class GeneratorConfig:
     """
 
     outdoor: float = 0.15
-    empty: float = 0.25
+    empty: float = 0.3
     max_people: int = 4
     half: tuple[float, float] = (1.5, 5.0)
     sensor: float = 1.0

@@ -9,7 +9,7 @@ from embreex.mesh_construction import TriangleMesh
 from numpy.typing import NDArray
 
 from hamst3r.synthetic.textures import texture_bank
-from hamst3r.synthetic.worlds import Light, Sky
+from hamst3r.synthetic.world import Light, Sky
 
 F32 = NDArray[np.float32]
 PATTERN = 4  # shadow samples alternate over blocks of 4 x 4 pixels and are averaged over them

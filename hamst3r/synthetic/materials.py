@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hamst3r.synthetic.textures import texture_bank
+from hamst3r.synthetic.textures import TextureBank, texture_bank
 
 F32 = NDArray[np.float32]
 
@@ -22,6 +22,9 @@ class MaterialTable:
         palette: (M, 3, 3) linear RGB at pattern values 0, 0.5 and 1.
         grain: (M,) strength of fine noise. gloss: (M,) strength of highlights.
         glow: (M,) share of the colour that shines by itself (windows, screens, lamps).
+        photo: (M,) image of ``photos`` that replaces pattern and palette, -1 = none; the
+            palette's middle colour tints it.
+        photos: Colour images, three planes each in a row; None if no material has one.
     """
 
     pattern: NDArray[np.int32]
@@ -30,6 +33,8 @@ class MaterialTable:
     grain: F32
     gloss: F32
     glow: F32
+    photo: NDArray[np.int32]
+    photos: TextureBank | None = None
 
     def albedo(self, row: NDArray[np.int32], uv: F32, footprint: F32) -> F32:
         """Linear RGB (N, 3) of materials ``row`` (N,) at uv (N, 2) metres.
@@ -54,21 +59,38 @@ class MaterialTable:
         colours = self.palette[row]
         colour = colours[:, 0] + (colours[:, 1] - colours[:, 0]) * low
         colour += (colours[:, 2] - colours[:, 1]) * high
+        pictured = np.flatnonzero(self.photo[row] >= 0) if self.photos is not None else ()
+        if self.photos is not None and len(pictured):
+            here, size = row[pictured], tile[pictured]
+            for plane in range(3):
+                colour[pictured, plane] = colours[pictured, 1, plane] * self.photos.sample(
+                    3 * self.photo[here] + plane,
+                    uv[pictured, 0] / size,
+                    uv[pictured, 1] / size,
+                    footprint[pictured] / size,
+                )
         return colour * (1 + (fine - 0.5) * self.grain[row])[:, None]
 
 
 class MaterialMaker:
-    """Draws materials; :meth:`table` returns all drawn so far."""
+    """Draws materials; :meth:`table` returns all drawn so far.
 
-    def __init__(self, rng: np.random.Generator) -> None:
+    Args:
+        photos: Pictures of people for :meth:`portrait`, three planes each, upright ones in
+            ``family["tall"]`` and others in ``family["wide"]``. None: posters are drawn instead.
+    """
+
+    def __init__(self, rng: np.random.Generator, photos: TextureBank | None = None) -> None:
         self._rng = rng
         self._rows: list[tuple] = []
+        self._photos = photos
 
     def table(self) -> MaterialTable:
         """All materials drawn so far."""
         columns = [np.array(column) for column in zip(*self._rows, strict=True)]
-        pattern, rest = columns[0].astype(np.int32), [c.astype(np.float32) for c in columns[1:]]
-        return MaterialTable(pattern, *rest)
+        tile, palette, grain, gloss, glow = (c.astype(np.float32) for c in columns[1:-1])
+        pattern, photo = (columns[k].astype(np.int32) for k in (0, -1))
+        return MaterialTable(pattern, tile, palette, grain, gloss, glow, photo, self._photos)
 
     def draw(
         self,
@@ -92,14 +114,26 @@ class MaterialMaker:
         gloss = float(rng.choice([0.0, 0.05, 0.35], p=[0.5, 0.3, 0.2]) * rng.random())
         grain = float(rng.uniform(0, 0.5) ** 1.5)
         colours = self.palette(contrast, value)
-        self._rows.append((pattern, size, colours, grain, gloss, glow))
+        self._rows.append((pattern, size, colours, grain, gloss, glow, -1))
         return len(self._rows) - 1
 
     def plain(self, colour: NDArray, glow: float = 0.0, gloss: float = 0.05) -> int:
         """A nearly plain material of the given linear colour; returns its row."""
         pattern = int(self._rng.choice(texture_bank().family["plain"]))
         colours = np.asarray(colour)[None] * np.array([[0.8], [1.0], [1.15]])
-        self._rows.append((pattern, 1.5, colours, 0.1, gloss, glow))
+        self._rows.append((pattern, 1.5, colours, 0.1, gloss, glow, -1))
+        return len(self._rows) - 1
+
+    def portrait(self, shape: str, glow: float = 0.0) -> int:
+        """A picture of people, ``tall`` or ``wide``, for :meth:`MeshBuilder.picture`; its row."""
+        if self._photos is None:
+            return self.draw(("poster",), (1.0, 1.0), 1.3)
+        rng = self._rng
+        index = int(rng.choice(self._photos.family[shape]))
+        tint = np.exp(rng.normal(0, 0.25, 3)) if rng.random() < 0.4 else np.ones(3)
+        colours = np.tile(np.clip(tint * rng.uniform(0.5, 1), 0, 1.3), (3, 1))
+        gloss = float(rng.choice([0.0, 0.2]))
+        self._rows.append((0, 1.0, colours, 0.0, gloss, glow, index))
         return len(self._rows) - 1
 
     def palette(self, contrast: float, value: tuple[float, float]) -> NDArray:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,6 +46,18 @@ _SIDES = (
     ((-1, -1, 1), (1, -1, 1), (1, 1, 1), (-1, 1, 1)),
     ((-1, 1, -1), (1, 1, -1), (1, -1, -1), (-1, -1, -1)),
 )
+_CORNERS = np.array(_SIDES, float)
+_NORMALS = np.cross(_CORNERS[:, 1] - _CORNERS[:, 0], _CORNERS[:, 3] - _CORNERS[:, 0]) / 4
+_AXES = np.array(
+    [[np.argmax(abs(c[1] - c[0])), np.argmax(abs(c[3] - c[0]))] for c in _CORNERS], np.int64
+)
+_UNIT = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
+_QUAD = np.array([[0, 1, 2], [0, 2, 3]])
+
+
+def upright(left: float, right: float, low: float, high: float, y: float) -> np.ndarray:
+    """Corners (4, 3) of a rectangle in the plane y that faces -y, for :meth:`MeshBuilder.quad`."""
+    return np.array([[left, y, low], [right, y, low], [right, y, high], [left, y, high]])
 
 
 class MeshBuilder:
@@ -61,16 +75,34 @@ class MeshBuilder:
         self._origin = np.asarray(origin, float)
         self._turn = yaw_matrix(yaw)
 
-    def _add(self, v: np.ndarray, n: np.ndarray, uv: np.ndarray, f: np.ndarray, mat: int) -> None:
-        v = v @ self._turn.T + self._origin
-        self._parts.append(
-            (v, n @ self._turn.T, uv, f + self._count, np.full(len(f), mat), self._surface(len(f)))
-        )
-        self._count += len(v)
+    @contextmanager
+    def within(self, origin: Sequence[float], yaw: float = 0.0) -> Iterator[None]:
+        """Primitives in the block are placed relative to the frame so far."""
+        before = self._origin, self._turn
+        self._origin = self._origin + self._turn @ np.asarray(origin, float)
+        self._turn = self._turn @ yaw_matrix(yaw)
+        try:
+            yield
+        finally:
+            self._origin, self._turn = before
 
-    def _surface(self, faces: int) -> np.ndarray:
-        self._surfaces += 1
-        return np.full(faces, self._surfaces)
+    def _add(
+        self,
+        v: np.ndarray,
+        n: np.ndarray,
+        uv: np.ndarray,
+        f: np.ndarray,
+        material: int | np.ndarray,
+        piece: np.ndarray | None = None,
+    ) -> None:
+        """``piece``: (F,) smooth piece of each face, counted from 0; default all one."""
+        v = v @ self._turn.T + self._origin
+        surface = np.zeros(len(f), int) if piece is None else piece
+        surface = surface + self._surfaces + 1
+        self._surfaces = int(surface.max(initial=self._surfaces))
+        rows = np.broadcast_to(material, len(f))
+        self._parts.append((v, n @ self._turn.T, uv, f + self._count, rows, surface))
+        self._count += len(v)
 
     def quad(self, corners: np.ndarray, material: int) -> None:
         """A parallelogram, corners (4, 3) counter-clockwise; texture starts at a random place."""
@@ -99,10 +131,58 @@ class MeshBuilder:
         sides: tuple[int, ...] = (0, 1, 2, 3, 4, 5),
     ) -> None:
         """An axis-aligned box of full ``size``; ``inward`` turns it inside out (a room)."""
-        half = np.asarray(size, float) / 2
-        for side in sides:
-            corners = np.array(_SIDES[side], float) * half + centre
-            self.quad(corners[::-1] if inward else corners, material)
+        half, n = np.asarray(size, float) / 2, len(sides)
+        chosen = list(sides)
+        corners = _CORNERS[chosen] * half + np.asarray(centre, float)  # (n, 4, 3)
+        normals, extent = _NORMALS[chosen], 2 * half[_AXES[chosen]]  # (n, 3), (n, 2)
+        uv = np.stack([_UNIT[:, 0] * extent[:, :1], _UNIT[:, 1] * extent[:, 1:]], -1)
+        uv = uv + self._rng.random((n, 1, 2)) * 7
+        if inward:
+            corners, normals = corners[:, ::-1], -normals
+        faces = (_QUAD[None] + 4 * np.arange(n)[:, None, None]).reshape(-1, 3)
+        pieces = np.repeat(np.arange(n), 2)
+        self._add(
+            corners.reshape(-1, 3),
+            np.repeat(normals, 4, 0),
+            uv.reshape(-1, 2),
+            faces,
+            material,
+            pieces,
+        )
+
+    def bar(
+        self, start: np.ndarray, end: np.ndarray, radius: float, material: int, segments: int = 6
+    ) -> None:
+        """A round bar between two points of the current frame: legs, cables, pipes, bones."""
+        start, end = np.asarray(start, float), np.asarray(end, float)
+        way = end - start
+        length = float(np.linalg.norm(way))
+        if length < 1e-6:
+            return
+        way /= length
+        side = np.cross(way, [0.0, 0.0, 1.0] if abs(way[2]) < 0.9 else [1.0, 0.0, 0.0])
+        side /= np.linalg.norm(side)
+        angle = np.linspace(0, 2 * np.pi, segments + 1)
+        ring = np.cos(angle)[:, None] * side + np.sin(angle)[:, None] * np.cross(way, side)
+        v = np.concatenate([ring * radius + start, ring * radius + end])
+        arc = np.tile(angle * radius, 2)
+        uv = np.stack([arc, np.repeat([0.0, length], segments + 1)], 1)
+        i, n = np.arange(segments), segments + 1
+        faces = np.concatenate(
+            [np.stack([i, i + 1, i + n + 1], 1), np.stack([i, i + n + 1, i + n], 1)]
+        )
+        self._add(v, np.tile(ring, (2, 1)), uv, faces, material)
+
+    def triangles(
+        self,
+        vertices: np.ndarray,
+        normals: np.ndarray,
+        uv: np.ndarray,
+        faces: np.ndarray,
+        material: int | np.ndarray,
+    ) -> None:
+        """A mesh of one smooth piece: (V, 3), (V, 3), (V, 2), (F, 3); one material or (F,)."""
+        self._add(vertices, normals, uv, faces, material)
 
     def cylinder(
         self,

@@ -6,22 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
+from hamst3r.people.body import NUM_JOINTS
+from hamst3r.synthetic.skeleton import aim
+
 F64 = NDArray[np.float64]
-NUM_JOINTS = 24
 KINDS = ("stand", "walk", "sit", "bend", "reach", "squat", "lie", "any")
 # y up (SMPL) to z up (world); a person then faces -y.
 UPRIGHT = Rotation.from_euler("x", np.pi / 2)
-
-
-def aim(rest: F64, target: F64) -> Rotation:
-    """The shortest rotation that turns direction ``rest`` (3,) to ``target`` (3,)."""
-    rest = rest / np.linalg.norm(rest)
-    target = target / np.linalg.norm(target)
-    axis = np.cross(rest, target)
-    sine, cosine = float(np.linalg.norm(axis)), float(rest @ target)
-    if sine < 1e-8:
-        return Rotation.identity() if cosine > 0 else Rotation.from_rotvec([0, np.pi, 0])
-    return Rotation.from_rotvec(axis / sine * np.arctan2(sine, cosine))
 
 
 def arm(side: float, direction: F64, twist: float, elbow: float) -> tuple[Rotation, Rotation]:

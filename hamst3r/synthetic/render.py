@@ -31,7 +31,7 @@ from hamst3r.synthetic.surfaces import (
     interpolate,
     oriented,
 )
-from hamst3r.synthetic.worlds import Light, World
+from hamst3r.synthetic.world import Light, World
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]

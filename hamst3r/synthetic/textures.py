@@ -185,6 +185,39 @@ def _facade(rng: np.random.Generator) -> F32:
     return np.where(window & ~bar, 0.3 * tone, 0.7 + 0.4 * (_noise(rng) - 0.5)).astype(np.float32)
 
 
+def _blinds(rng: np.random.Generator) -> F32:
+    """Slats with light between them, and the cords."""
+    n = int(rng.integers(12, 36))
+    slat = (_Y * n) % 1
+    tone = 0.55 + 0.3 * slat * rng.random() + 0.2 * (_noise(rng) - 0.5)
+    out = np.where(slat < rng.uniform(0.1, 0.5), 1.0, tone)
+    out[(abs(_X - 0.2) < 0.006) | (abs(_X - 0.8) < 0.006)] *= 0.6
+    return np.clip(out, 0, 1).astype(np.float32)
+
+
+def _drapes(rng: np.random.Generator) -> F32:
+    """Cloth that hangs in folds."""
+    wobble = 0.15 * (fractal_noise(rng, 2.2, 8.0) - 0.5)
+    n = int(rng.integers(5, 16))
+    return np.clip(0.5 + 0.45 * np.sin(2 * math.pi * n * (_X + wobble)), 0, 1).astype(np.float32)
+
+
+def _outside(rng: np.random.Generator) -> F32:
+    """What is behind a window: sky over trees and houses, out of focus."""
+    skyline = 0.35 + 0.4 * fractal_noise(rng, 1.6)[0]
+    low = skyline[None] < _Y
+    out = np.where(low, 0.5 * fractal_noise(rng, 1.3), 0.8 + 0.2 * _noise(rng))
+    return np.clip(cv2.GaussianBlur(out.astype(np.float32), (0, 0), 2.0), 0, 1)
+
+
+def _gratings(rng: np.random.Generator) -> F32:
+    """Perforated metal, mesh, louvres: dark holes in a light sheet."""
+    n, m = int(rng.integers(8, 28)), int(rng.integers(8, 28))
+    hole = rng.uniform(0.35, 0.8)
+    dark = ((_X * n) % 1 < hole) & ((_Y * m) % 1 < rng.uniform(0.4, 0.9))
+    return np.where(dark, 0.1, 0.7 + 0.3 * (_noise(rng) - 0.5)).astype(np.float32)
+
+
 FAMILIES: dict[str, Callable[[np.random.Generator], F32]] = {
     "noise": _noise,
     "streaks": _streaks,
@@ -202,25 +235,25 @@ FAMILIES: dict[str, Callable[[np.random.Generator], F32]] = {
     "text": _text,
     "poster": _poster,
     "facade": _facade,
+    "blinds": _blinds,
+    "drapes": _drapes,
+    "outside": _outside,
+    "gratings": _gratings,
 }
 
 
 class TextureBank:
-    """``copies`` patterns of every family, each with a chain of mip-maps.
+    """Square images with a chain of mip-maps; all repeat endlessly.
 
-    Attributes:
-        family: name -> indices of its patterns.
+    Args:
+        images: (N, S, S) float32 in [0, 1]; S is a power of two.
+        family: name -> indices of its images.
     """
 
-    def __init__(self, copies: int = 5, seed: int = 0) -> None:
-        rng = np.random.default_rng(seed)
-        self.family: dict[str, NDArray[np.int64]] = {}
-        images: list[F32] = []
-        for name, make in FAMILIES.items():
-            count = 3 * copies if name == "poster" else copies
-            self.family[name] = np.arange(len(images), len(images) + count)
-            images += [np.asarray(make(rng), np.float32) for _ in range(count)]
-        level: F32 = np.stack(images)
+    def __init__(self, images: F32, family: dict[str, NDArray[np.int64]] | None = None) -> None:
+        self.family = family or {}
+        self.size = images.shape[1]
+        level: F32 = np.asarray(images, np.float32)
         levels = [level]
         while level.shape[1] > 2:
             count, size = level.shape[:2]
@@ -233,14 +266,14 @@ class TextureBank:
         self._flat = np.concatenate([part.ravel() for part in levels])
 
     def sample(self, pattern: NDArray, u: F32, v: F32, footprint: F32) -> F32:
-        """Values (N,) in [0, 1] of ``pattern`` (N,) at tile coordinates u, v (N,).
+        """Values (N,) in [0, 1] of image ``pattern`` (N,) at tile coordinates u, v (N,).
 
         Args:
             footprint: (N,) tiles per image pixel; picks the mip-map, so that distance blurs.
         """
-        level = np.log2(np.maximum(footprint * SIZE, 1.0)) + 0.3
+        level = np.log2(np.maximum(footprint * self.size, 1.0)) + 0.3
         level = np.minimum(level.astype(np.int32), self._max_level)
-        size = np.int32(SIZE) >> level
+        size = np.int32(self.size) >> level
         base = self._start[level] + pattern.astype(np.int32) * size * size
         x, y = u * size - 0.5, v * size - 0.5
         x0, y0 = np.floor(x), np.floor(y)
@@ -256,6 +289,13 @@ class TextureBank:
 
 
 @lru_cache(maxsize=1)
-def texture_bank() -> TextureBank:
-    """The bank all scenes share (about a second to make, once per process)."""
-    return TextureBank()
+def texture_bank(copies: int = 5, seed: int = 0) -> TextureBank:
+    """The patterns all scenes share, ``copies`` of each family (a second's work per process)."""
+    rng = np.random.default_rng(seed)
+    family: dict[str, NDArray[np.int64]] = {}
+    images: list[F32] = []
+    for name, make in FAMILIES.items():
+        count = 3 * copies if name == "poster" else copies
+        family[name] = np.arange(len(images), len(images) + count)
+        images += [np.asarray(make(rng), np.float32) for _ in range(count)]
+    return TextureBank(np.stack(images), family)

@@ -2,61 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
-from hamst3r.synthetic.furniture import FURNITURE, OUTDOOR, footprint_of
-from hamst3r.synthetic.materials import MaterialMaker, MaterialTable, random_colour
-from hamst3r.synthetic.meshes import Mesh, MeshBuilder
+from hamst3r.synthetic.furniture import INDOOR, OUTDOOR, footprint_of
+from hamst3r.synthetic.materials import MaterialMaker, random_colour
+from hamst3r.synthetic.meshes import MeshBuilder, upright
+from hamst3r.synthetic.portraits import ASPECT, picture_bank
+from hamst3r.synthetic.world import Light, Sky, World
 
 F64 = NDArray[np.float64]
-
-
-@dataclass(frozen=True, eq=False)
-class Light:
-    """A lamp or the sun.
-
-    Attributes:
-        position: (3,) metres. colour: (3,) linear intensity. radius: Of the lamp, metres.
-        reach: Distance at which half of the light is left; inf for the sun.
-    """
-
-    position: F64
-    colour: F64
-    radius: float
-    reach: float
-
-
-@dataclass(frozen=True, eq=False)
-class Sky:
-    """Colours (3,) at the horizon and overhead, and the seed of its clouds."""
-
-    horizon: F64
-    zenith: F64
-    clouds: float
-
-
-@dataclass(frozen=True, eq=False)
-class World:
-    """A static place on the floor z = 0.
-
-    Attributes:
-        half: (2,) half extents of the accessible area around the origin, metres.
-        height: Of the ceiling; of nothing in particular outdoors.
-        obstacles: (K, 5) x, y, radius, bottom z, top z of upright cylinders around furniture.
-        ambient: (3,) light from everywhere. sky: None indoors.
-    """
-
-    mesh: Mesh
-    materials: MaterialTable
-    lights: tuple[Light, ...]
-    ambient: F64
-    sky: Sky | None
-    half: F64
-    height: float
-    obstacles: F64
 
 
 def free(
@@ -87,7 +42,7 @@ def sample_world(
         stools: (S, 3) x, y, z: seats of height z to put under people who sit.
         half: (2,) half extents in metres. clutter: Scales how much stands around.
     """
-    maker, builder = MaterialMaker(rng), MeshBuilder(rng)
+    maker, builder = MaterialMaker(rng, picture_bank()), MeshBuilder(rng)
     for x, y, z in stools:
         builder.place((x, y, 0.0), rng.uniform(0, np.pi))
         material = maker.draw()
@@ -104,7 +59,7 @@ def sample_world(
         sky = None
         _room(rng, builder, maker, half, height)
     obstacles: list[tuple[float, ...]] = []
-    kinds = OUTDOOR if outdoor else FURNITURE
+    kinds = OUTDOOR if outdoor else INDOOR
     area = float(4 * half[0] * half[1])
     for _ in range(rng.poisson(clutter * (4 + 0.25 * min(area, 80)))):
         kind = kinds[rng.integers(len(kinds))]
@@ -132,12 +87,7 @@ def sample_world(
         builder.place((float(xy[0]), float(xy[1]), 0.0), yaw)
         kind(builder, maker, rng, size)
         obstacles.append((*xy, radius, 0.0, size[2]))
-    table = np.array(obstacles, float).reshape(-1, 5)
-    seats = [(x, y, 0.27, 0.0, z) for x, y, z in stools]
-    table = np.concatenate([table, np.array(seats, float).reshape(-1, 5)])
-    return World(
-        builder.build(), maker.table(), lights, ambient, sky, np.asarray(half), height, table
-    )
+    return World(builder.build(), maker.table(), lights, ambient, sky, np.asarray(half), height)
 
 
 def _room(
@@ -214,7 +164,13 @@ def _wall_thing(
     elif kind == "picture":
         w, h = rng.uniform(0.25, 1.5), rng.uniform(0.25, 1.3)
         z = rng.uniform(0.9 + h / 2, 1.2 + h / 2)
-        face = maker.draw(("poster", "poster", "text", "blotches"), (1.0, 1.0), 1.3)
+        if rng.random() < 0.5:
+            shape = str(rng.choice(list(ASPECT)))
+            h = w / ASPECT[shape]
+            z = rng.uniform(0.9 + h / 2, 1.2 + h / 2)
+            face = maker.portrait(shape)
+        else:
+            face = maker.draw(("poster", "poster", "text", "blotches"), (1.0, 1.0), 1.3)
     else:
         w, h = rng.uniform(0.4, 2.0), rng.uniform(0.3, 1.5)
         z = rng.uniform(h / 2 + 0.1, max(h / 2 + 0.2, height - h / 2 - 0.1))
@@ -223,15 +179,7 @@ def _wall_thing(
         return
     x = rng.uniform(-length + w / 2, length - w / 2)
     builder.box((x, depth - 0.012, z), (w + 0.08, 0.025, h + 0.08), trim)
-    y = depth - 0.03
-    corners = np.array(
-        [
-            [x - w / 2, y, z - h / 2],
-            [x + w / 2, y, z - h / 2],
-            [x + w / 2, y, z + h / 2],
-            [x - w / 2, y, z + h / 2],
-        ]
-    )
+    corners = upright(x - w / 2, x + w / 2, z - h / 2, z + h / 2, depth - 0.03)
     builder.picture(corners, face)
 
 
