@@ -146,5 +146,11 @@ def _incidence(faces: bytes, count: int) -> sparse.csr_matrix:
 
 
 def sample_betas(rng: np.random.Generator) -> F64:
-    """Shape (10,): all ages from about three years."""
-    return np.clip(rng.normal(size=10), -2.5, 2.5)
+    """Shape (10,): three adults of 1.5 to 1.95 m to one child from about three years.
+
+    The first component is stature: 1.61 m at 0, 22 cm more for every 1 of it.
+    """
+    betas = np.clip(rng.normal(size=10), -2.5, 2.5)
+    tall = rng.uniform(1.06, 1.55) if rng.random() < 0.25 else rng.normal(1.7, 0.1)
+    betas[0] = np.clip((tall - 1.61) / 0.22, -2.5, 1.7)
+    return betas

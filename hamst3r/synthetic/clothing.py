@@ -14,10 +14,11 @@ from scipy.spatial import cKDTree
 
 from hamst3r.people.body import BodyModel
 from hamst3r.synthetic.materials import MaterialMaker, MaterialTable, random_colour
+from hamst3r.synthetic.trims import Trim, sample_trims
 
 F32 = NDArray[np.float32]
 BODY, SKIRT, HAIR, HAT, BAG = range(5)
-SKIN_ROW, TOP_ROW, BOTTOM_ROW, SHOE_ROW, HAIR_ROW, HAT_ROW, BAG_ROW = range(7)
+SKIN_ROW, TOP_ROW, BOTTOM_ROW, SHOE_ROW, HAIR_ROW, HAT_ROW, BAG_ROW, TRIM_ROW = range(8)
 # From very fair to very dark, linear RGB.
 SKIN = np.array([[0.78, 0.53, 0.42], [0.60, 0.36, 0.24], [0.36, 0.19, 0.11], [0.10, 0.05, 0.03]])
 HAIR_COLOURS = np.array(
@@ -36,12 +37,13 @@ class Outfit:
     """What one person wears and looks like; lengths are template metres.
 
     Attributes:
-        materials: Rows SKIN_ROW .. BAG_ROW.
+        materials: Rows SKIN_ROW .. TRIM_ROW, and one more of trims.
         sleeve: |x| where sleeves end. neckline: y of the neck opening. hem: y where the top ends.
         leg: y where trousers end. shoe: y where shoes end. gloves: Whether hands wear the top.
         hairline: y of the hair above the forehead. hair: Its length class 0 bald, 1 short, 2 long.
         skirt, hat, bag: Whether worn. open_front: A stripe of another colour down the chest.
         puff: Offsets of top, trousers and hair from the skin, metres.
+        trims: Buttons, prints, pockets. beard, glasses: Whether worn.
     """
 
     materials: MaterialTable
@@ -59,6 +61,9 @@ class Outfit:
     bag: bool
     open_front: float
     puff: tuple[float, float, float]
+    trims: tuple[Trim, ...] = ()
+    beard: bool = False
+    glasses: bool = False
 
     def regions(self, place: F32) -> NDArray[np.int32]:
         """Material rows (N,) of places (N, 3) on the template's skin."""
@@ -105,29 +110,45 @@ class Outfit:
         for kind, material in ((SKIRT, self._skirt_row), (HAIR, HAIR_ROW), (HAT, HAT_ROW)):
             row[part == kind] = material
         row[part == BAG] = BAG_ROW
+        for trim in self.trims:
+            row[(row == trim.on) & (part == BODY) & trim.covers(place)] = trim.row
+        if self.bag:  # its straps over the shoulders
+            strap = (abs(abs(place[:, 0]) - 0.085) < 0.018) & (place[:, 2] > -0.02)
+            strap &= (place[:, 1] > 0.14) & (part == BODY) & (row != SKIN_ROW) & (row != HAIR_ROW)
+            row[strap] = BAG_ROW
         x, y, z = place.T
         side = np.where(z < 0, 5.3, 0.0)
         uv = np.stack([x + 0.7 * z + side, y + 0.35 * abs(z) + 0.1 * side], 1)
         out = self.materials.albedo(row, uv, footprint)
         face = (part == BODY) & (row == SKIN_ROW) & (z > 0.09) & (y > 0.53) & (abs(x) < 0.09)
         if face.any():
-            out[face] = _paint_face(out[face], place[face], self.materials.palette[HAIR_ROW, 1])
+            out[face] = self._paint_face(out[face], place[face])
         return out
+
+    def _paint_face(self, colour: F32, place: F32) -> F32:
+        """Eyes, brows, lips, nostrils; at times a beard or glasses."""
+        x, y = abs(place[:, 0]), place[:, 1]
+        hair = self.materials.palette[HAIR_ROW, 1]
+        if self.beard:
+            low = (y < 0.6 + 0.35 * np.maximum(x - 0.03, 0)) & (place[:, 2] < 0.19)
+            colour = np.where(low[:, None], 0.5 * colour + 0.5 * hair, colour)
+        lips = (x < 0.024) & (abs(y - 0.572) < 0.009)
+        colour = np.where(lips[:, None], colour * np.array([0.85, 0.5, 0.5]), colour)
+        nostril = (abs(x - 0.008) < 0.004) & (abs(y - 0.597) < 0.004)
+        colour = np.where(nostril[:, None], colour * 0.45, colour)
+        eye = ((x - 0.031) / 0.015) ** 2 + ((y - 0.635) / 0.008) ** 2
+        colour = np.where((eye < 1)[:, None], 0.7, colour)
+        colour = np.where((eye < 0.3)[:, None], 0.02, colour)
+        if self.glasses:
+            rim = ((x - 0.033) / 0.026) ** 2 + ((y - 0.634) / 0.02) ** 2
+            worn = ((rim > 0.75) & (rim < 1.25)) | ((abs(y - 0.638) < 0.003) & (rim > 1))
+            colour = np.where(worn[:, None], 0.02, colour)
+        brows = (abs(x - 0.033) < 0.018) & (abs(y - 0.655) < 0.005)
+        return np.where(brows[:, None], hair * 0.8, colour).astype(np.float32)
 
     @property
     def _skirt_row(self) -> int:
         return TOP_ROW if self.coat else BOTTOM_ROW
-
-
-def _paint_face(colour: F32, place: F32, brow: F32) -> F32:
-    x, y = abs(place[:, 0]), place[:, 1]
-    lips = (x < 0.024) & (abs(y - 0.572) < 0.009)
-    eye = ((x - 0.031) / 0.015) ** 2 + ((y - 0.635) / 0.008) ** 2
-    brows = (abs(x - 0.033) < 0.018) & (abs(y - 0.655) < 0.005)
-    colour = np.where(lips[:, None], colour * np.array([0.85, 0.5, 0.5], np.float32), colour)
-    colour = np.where((eye < 1)[:, None], np.float32(0.7), colour)
-    colour = np.where((eye < 0.3)[:, None], np.float32(0.02), colour)
-    return np.where(brows[:, None], brow * 0.8, colour).astype(np.float32)
 
 
 def sample_outfit(rng: np.random.Generator) -> Outfit:
@@ -146,6 +167,8 @@ def sample_outfit(rng: np.random.Generator) -> Outfit:
     maker.plain(random_colour(rng) if rng.random() < 0.04 else colour, gloss=0.15)
     maker.draw(quiet + patterned, (0.1, 0.4))
     maker.draw(quiet, (0.1, 0.4))
+    for _ in range(2):
+        maker.draw(quiet + patterned, (0.05, 0.3), value=(0.01, 0.9))
     coat = bool(rng.random() < 0.15)
     skirt = float(rng.uniform(-0.75, -0.2)) if rng.random() < 0.18 else None
     if coat:
@@ -175,6 +198,9 @@ def sample_outfit(rng: np.random.Generator) -> Outfit:
             float(rng.uniform(0.002, 0.014)),
             0.003 if hat else float(rng.uniform(0.004, 0.025)),
         ),
+        trims=sample_trims(rng, TOP_ROW, BOTTOM_ROW, (TRIM_ROW, TRIM_ROW + 1)),
+        beard=bool(hair < 2 and rng.random() < 0.2),
+        glasses=bool(rng.random() < 0.2),
     )
 
 
@@ -204,7 +230,12 @@ def attachments(model: BodyModel, outfit: Outfit) -> list[tuple[int, NDArray, ND
         weights = np.zeros((len(v), 24))
         thigh = smooth(0.02 - v[:, 1], 0.0, 0.35)
         left = smooth(v[:, 0], -0.12, 0.12)
-        weights[:, 0], weights[:, 1], weights[:, 2] = 1 - thigh, thigh * left, thigh * (1 - left)
+        knee = smooth(-0.36 - v[:, 1], 0.0, 0.14)  # below, a skirt hangs as the shins do
+        thigh, shin = thigh * (1 - knee), thigh * knee
+        weights[:, 0] = 1 - thigh - shin
+        for column, share in ((1, thigh * left), (2, thigh * (1 - left)), (4, shin * left)):
+            weights[:, column] = share
+        weights[:, 5] = shin * (1 - left)
         out.append((SKIRT, v, f, weights))
     if outfit.hair == 2:
         t = np.linspace(0, 1, 7)

@@ -6,6 +6,7 @@ import numpy as np
 
 from hamst3r.synthetic.materials import MaterialMaker
 from hamst3r.synthetic.meshes import MeshBuilder, upright
+from hamst3r.synthetic.solids import Solid, Space
 
 DARK = (0.01, 0.12)
 
@@ -21,7 +22,7 @@ def things(
     """``n`` cups, boxes, screens, books, bottles, tools on a plate (width, depth) at height z."""
     kinds = (_box, _cup, _screen, _ball, _book, _bottle, _keyboard, _laptop, _cloth, _tool, _doll)
     for _ in range(n):
-        x, y = rng.uniform(-0.36, 0.36, 2) * area
+        x, y = rng.uniform(-1, 1, 2) * np.maximum(np.array(area) / 2 - 0.17, 0)
         with b.within((x, y, z), rng.normal(0, 0.5) + rng.choice([0, np.pi], p=[0.85, 0.15])):
             kinds[rng.integers(len(kinds))](b, m, rng)
 
@@ -38,16 +39,20 @@ def floor_clutter(
 
 
 def cable(
-    b: MeshBuilder, m: MaterialMaker, rng: np.random.Generator, start: np.ndarray, steps: int
+    b: MeshBuilder, m: MaterialMaker, rng: np.random.Generator, space: Space, steps: int
 ) -> None:
-    """A cable or hose that meanders over the floor from ``start`` (x, y)."""
+    """A cable or hose that meanders over the floor and ends where somebody stands."""
     radius = float(rng.choice([0.006, 0.01, 0.02]))
     vivid = rng.random() < 0.5
     row = m.draw(("plain",), value=(0.1, 0.6) if vivid else DARK)
-    at, angle = np.array([*start, radius]), rng.uniform(0, 6.3)
+    at = np.array([*rng.uniform(-0.6, 0.6, 2) * space.half, radius])
+    angle = rng.uniform(0, 6.3)
     for _ in range(steps):
         angle += rng.normal(0, 0.5)
         after = at + 0.22 * np.array([np.cos(angle), np.sin(angle), 0.0])
+        x, y, _ = (at + after) / 2
+        if not space.clear_of_people(Solid((x, y, 0.03), (0.22, 0.06, 0.06), angle)):
+            return
         b.bar(at, after, radius, row, 5)
         at = after
 
@@ -63,7 +68,7 @@ def _cup(b: MeshBuilder, m: MaterialMaker, rng: np.random.Generator) -> None:
 
 
 def _screen(b: MeshBuilder, m: MaterialMaker, rng: np.random.Generator) -> None:
-    w, h = rng.uniform(0.3, 0.7), rng.uniform(0.2, 0.42)
+    w, h = rng.uniform(0.3, 0.6), rng.uniform(0.2, 0.4)
     dark = m.plain(np.full(3, rng.choice([0.01, 0.03, 0.5])))
     b.box((0, 0, h / 2 + 0.1), (w, 0.03, h), dark)
     show = rng.random()

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 
 from hamst3r.synthetic.clutter import floor_clutter, things
-from hamst3r.synthetic.humanlike import HUMANLIKE, mannequin, standee, statue
+from hamst3r.synthetic.humanlike import HUMANLIKE
 from hamst3r.synthetic.materials import MaterialMaker
 from hamst3r.synthetic.meshes import MeshBuilder, upright
 
@@ -273,6 +273,12 @@ def screen_wall(b: MeshBuilder, m: MaterialMaker, rng: np.random.Generator, size
         b.box((x * (w / 2 - 0.03), 0, 0.02), (0.05, d, 0.04), frame)
 
 
+def partition(b: MeshBuilder, m: MaterialMaker, rng: np.random.Generator, size: Size) -> None:
+    """A piece of wall."""
+    kinds = ("plain", "plain", "noise", "bricks", "tiles", "planks", "stripes")
+    b.box((0, 0, size[2] / 2), size, m.draw(kinds, (0.5, 3.0), 0.5, (0.1, 0.85)))
+
+
 def clutter(b: MeshBuilder, m: MaterialMaker, rng: np.random.Generator, size: Size) -> None:
     """Small things on the floor."""
     floor_clutter(b, m, rng, size)
@@ -300,16 +306,18 @@ _RANGES: dict[Builder, tuple[tuple[float, float], ...]] = {
     cart: ((0.5, 1.0), (0.4, 0.6), (0.7, 1.1)),
     screen_wall: ((0.7, 1.6), (0.35, 0.5), (1.4, 2.1)),
     clutter: ((0.4, 0.9), (0.4, 0.9), (0.25, 0.5)),
+    partition: ((0.8, 2.2), (0.1, 0.16), (1.8, 3.0)),
     **HUMANLIKE,
 }
+TO_THE_CEILING: tuple[Builder, ...] = (column, partition)
 _FEW = (column, frame, plant, bin_or_cone, lamp, heap, tripod, robot, bed, platform, screen_wall)
 _MANY = (table, chair, shelf, sofa, cabinet, crates, desk_set, bench, cart, clutter)
-INDOOR: tuple[Builder, ...] = (*_FEW, *_MANY, *_MANY, chair, table, *HUMANLIKE)
-HALL: tuple[Builder, ...] = (*INDOOR, crates, crates, frame, cart, platform, robot, column)
-CORRIDOR: tuple[Builder, ...] = (bench, plant, bin_or_cone, cabinet, chair, cart, clutter, statue)
+INDOOR: tuple[Builder, ...] = (*_FEW, *_MANY, *_MANY, chair, table, partition)
+HALL: tuple[Builder, ...] = (*INDOOR, crates, crates, frame, cart, platform, robot, column, column)
+CORRIDOR: tuple[Builder, ...] = (bench, plant, bin_or_cone, cabinet, chair, cart, clutter, shelf)
 OUTDOOR: tuple[Builder, ...] = (
-    *(column, crates, plant, plant, bin_or_cone, heap, frame, table, bench, bench, cart, clutter),
-    *(statue, mannequin, standee, robot, platform, tripod),
+    *(crates, plant, plant, bin_or_cone, heap, frame, table, bench, bench, cart, clutter),
+    *(robot, platform, tripod, column),
 )
 
 

@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 from hamst3r.synthetic.bodies import Figure, PersonMesh, PersonState, sample_betas
 from hamst3r.synthetic.cameras import sample_cameras, small
 from hamst3r.synthetic.clothing import sample_outfit
-from hamst3r.synthetic.poses import sample_pose
+from hamst3r.synthetic.crowds import sample_crowd
 from hamst3r.synthetic.render import Renderer, SyntheticView
 from hamst3r.synthetic.sensor import expose
+from hamst3r.synthetic.solids import Space
 from hamst3r.synthetic.surfaces import Cast
-from hamst3r.synthetic.worlds import free, sample_world
+from hamst3r.synthetic.worlds import PLACES, sample_place, sample_world
 
 F64 = NDArray[np.float64]
 
@@ -24,19 +25,32 @@ class GeneratorConfig:
     """Shares and sizes of what is generated.
 
     Attributes:
-        outdoor: Share of scenes under the sky. empty: Share of scenes without people.
-        max_people: Most people in a scene. half: Range of half the room's sides, metres.
-        sensor: Strength of the sensor model, 0 off. clutter: Scales the furniture.
+        places: Shares of rooms, corridors, halls and yards. place: One of them only.
+        empty: Share of scenes without people. max_people: Most people in a scene.
+        difficulty: 0 (one or two people nearby, little else) to 1 (many, far, hidden, cluttered);
+            None draws it for every scene.
+        lookalikes: Scales the number of statues, dummies and the like (they are in every world).
+        clutter: Scales the furniture. sensor: Strength of the sensor model, 0 off.
         camera_style: One of ``cameras.STYLES``, or None for all.
     """
 
-    outdoor: float = 0.15
+    places: tuple[float, float, float, float] = (0.5, 0.12, 0.18, 0.2)
+    place: str | None = None
     empty: float = 0.3
-    max_people: int = 4
-    half: tuple[float, float] = (1.5, 5.0)
-    sensor: float = 1.0
+    max_people: int = 6
+    difficulty: float | None = None
+    lookalikes: float = 1.0
     clutter: float = 1.0
+    sensor: float = 1.0
     camera_style: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.place is not None and self.place not in PLACES:
+            raise ValueError(f"place must be one of {', '.join(PLACES)}; got {self.place!r}")
+        if self.difficulty is not None and not 0 <= self.difficulty <= 1:
+            raise ValueError(f"difficulty must be within 0 and 1, got {self.difficulty}")
+        if not 0 <= self.max_people <= 6:
+            raise ValueError(f"max_people must be within 0 and 6, got {self.max_people}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +60,8 @@ class SyntheticScene:
     Attributes:
         seed: What it came from. views: V of them, one size. people: Also those out of sight.
         meshes: The people's posed surfaces, in the order of ``people``.
-        metadata: style (cameras), outdoor, half (m), height (m).
+        metadata: place, style (of the cameras), difficulty, half (2,) and height (m), activities,
+            props (what people sit on, lie on and hold) and solids (what all furniture fills).
     """
 
     seed: int
@@ -79,24 +94,28 @@ class SceneGenerator:
             )
         rng = np.random.default_rng([seed, 0x5CE4E])
         config = self.config
-        low, high = np.log(config.half)
-        half = np.exp(rng.uniform(low, high, 2))
-        outdoor = bool(rng.random() < config.outdoor)
-        states, meshes = self._people(rng, half)
-        discs = np.array([_disc(mesh) for mesh in meshes], float).reshape(-1, 3)
-        stools = [_seat(s, m) for s, m in zip(states, meshes, strict=True) if s.kind == "sit"]
-        stool_table = np.array([s for s in stools if s is not None], float).reshape(-1, 3)
-        world = sample_world(rng, outdoor, discs, stool_table, half, config.clutter)
-        renderer, cast = Renderer(world), Cast(meshes)
-        targets = [np.array([0, 0, 1.0]), *(s.joints[[0, 15]].mean(0) for s in states)]
+        drawn = float(rng.random())
+        hard = drawn if config.difficulty is None else config.difficulty
+        place = sample_place(rng, config.place or str(rng.choice(PLACES, p=config.places)))
+        gather = rng.uniform(0.25, 1.0)
+        crowd = sample_crowd(
+            rng, place.half, place.height, self._count(rng, hard), lambda: _dressed(rng), gather
+        )
+        space = Space(place.half, crowd.points)
+        space.take(*crowd.solids)
+        stand_ins = config.lookalikes * (0.3 + hard) * (1.0 if crowd.states else 2.0)
+        clutter = config.clutter * (0.6 + 0.8 * hard)
+        world = sample_world(rng, place, space, crowd.props, clutter, stand_ins)
+        renderer, cast = Renderer(world), Cast(crowd.meshes)
+        targets = [np.array([0, 0, 1.0]), *(s.joints[[0, 15]].mean(0) for s in crowd.states)]
         if len(targets) > 1 and rng.random() < 0.85:
             targets = targets[1:]
         cameras, style = sample_cameras(
             rng,
             views,
             size,
-            half,
-            world.height if not outdoor else 3.0,
+            place.half,
+            3.0 if place.kind == "yard" else place.height,
             np.stack(targets),
             lambda camera: renderer.probe(small(camera), cast),
             config.camera_style,
@@ -106,61 +125,28 @@ class SceneGenerator:
             view = renderer.render(renderer.background(camera), cast)
             rgb = expose(view.rgb, rng, config.sensor)
             rendered.append(SyntheticView(**{**view.__dict__, "rgb": rgb}))
-        metadata = {"style": style, "outdoor": outdoor, "half": half, "height": world.height}
-        return SyntheticScene(seed, tuple(rendered), tuple(states), tuple(meshes), metadata)
+        metadata = {
+            "place": place.kind,
+            "style": style,
+            "difficulty": hard,
+            "half": place.half,
+            "height": place.height,
+            "activities": crowd.activities,
+            "props": crowd.props,
+            "solids": tuple(space.solids),
+        }
+        return SyntheticScene(seed, tuple(rendered), crowd.states, crowd.meshes, metadata)
 
-    def _people(
-        self, rng: np.random.Generator, half: F64
-    ) -> tuple[list[PersonState], list[PersonMesh]]:
-        """People on the floor who do not touch each other or the walls."""
-        count = 0
-        if rng.random() >= self.config.empty:
-            count = int(rng.integers(1, self.config.max_people + 1))
-        states: list[PersonState] = []
-        meshes: list[PersonMesh] = []
-        discs: list[tuple[float, float, float]] = []
-        gather = rng.uniform(0.3, 1.0)
-        for _ in range(count):
-            figure = Figure(sample_outfit(rng), sample_betas(rng))
-            rotations, kind = sample_pose(rng)
-            state, mesh = figure.stand_on_floor(rotations, np.zeros(2), len(states) + 1, kind)
-            x, y, radius = _disc(mesh)
-            for _ in range(30):
-                xy = rng.uniform(-half, half) * gather
-                if free(discs, xy, radius, half):
-                    state, mesh = moved(state, mesh, np.array([xy[0] - x, xy[1] - y, 0.0]))
-                    discs.append((*xy, radius))
-                    states.append(state)
-                    meshes.append(mesh)
-                    break
-        return states, meshes
+    def _count(self, rng: np.random.Generator, hard: float) -> int:
+        """How many people are wanted."""
+        most = self.config.max_people
+        empty = rng.random() < self.config.empty
+        if most == 0:
+            return 0
+        chances = np.exp(-np.arange(most) / (0.9 + 3.6 * hard))
+        count = 1 + int(rng.choice(most, p=chances / chances.sum()))
+        return 0 if empty else count
 
 
-def moved(state: PersonState, mesh: PersonMesh, by: F64) -> tuple[PersonState, PersonMesh]:
-    """The same person translated by (3,) metres."""
-    state = PersonState(
-        state.id,
-        state.betas,
-        state.rotations,
-        state.transl + by,
-        state.joints + by,
-        state.kind,
-    )
-    vertices = (mesh.vertices + by).astype(np.float32)
-    return state, PersonMesh(mesh.id, mesh.figure, vertices, mesh.normals)
-
-
-def _disc(mesh: PersonMesh) -> tuple[float, float, float]:
-    """Circle (x, y, radius) that holds all of a person seen from above."""
-    flat = mesh.vertices[:, :2].astype(float)
-    x, y = (flat.min(0) + flat.max(0)) / 2
-    return x, y, float(np.hypot(flat[:, 0] - x, flat[:, 1] - y).max())
-
-
-def _seat(state: PersonState, mesh: PersonMesh) -> tuple[float, float, float] | None:
-    """Where a stool goes under a sitting person (x, y, z of its top), None if too low for one."""
-    pelvis = state.joints[0]
-    body = mesh.vertices[: len(mesh.figure.model.v_template)]
-    under = body[np.hypot(body[:, 0] - pelvis[0], body[:, 1] - pelvis[1]) < 0.12, 2]
-    height = float(under.min()) if len(under) else 0.0
-    return (float(pelvis[0]), float(pelvis[1]), height) if height > 0.1 else None
+def _dressed(rng: np.random.Generator) -> Figure:
+    return Figure(sample_outfit(rng), sample_betas(rng))

@@ -139,7 +139,7 @@ def coat_stand(b: MeshBuilder, m: MaterialMaker, rng: np.random.Generator, size:
     keep = (abs(template[:, 0]) < rng.uniform(0.5, 0.62)) & (template[:, 1] < 0.46)
     keep &= template[:, 1] > rng.uniform(-0.35, 0.0)
     coat = template.copy()
-    arm = abs(coat[:, 0]) > 0.17
+    arm = (abs(coat[:, 0]) > 0.17) & (coat[:, 1] > 0.28)
     side = np.sign(coat[:, 0])
     along = abs(coat[:, 0]) - 0.17
     drop = coat[:, 1] - 0.42

@@ -107,13 +107,29 @@ class MaterialMaker:
             value: Range of the brightness (linear) of its middle colour.
             glow: Share of its colour that shines by itself.
         """
+        return self._add(families, tile, self.palette(contrast, value), glow)
+
+    def tinted(
+        self,
+        families: tuple[str, ...],
+        colour: NDArray,
+        tile: tuple[float, float] = (0.3, 2.5),
+        contrast: float = 0.5,
+        glow: float = 0.0,
+    ) -> int:
+        """As :meth:`draw`, in shades of a linear colour (3,)."""
+        shades = np.exp(self._rng.normal(0, 0.55 * contrast, (3, 1)))
+        return self._add(families, tile, np.clip(np.asarray(colour) * shades, 0.005, 0.95), glow)
+
+    def _add(
+        self, families: tuple[str, ...], tile: tuple[float, float], colours: NDArray, glow: float
+    ) -> int:
         rng, bank = self._rng, texture_bank()
         name = str(rng.choice(families or tuple(bank.family)))
         pattern = int(rng.choice(bank.family[name]))
         size = float(np.exp(rng.uniform(*np.log(tile))))
         gloss = float(rng.choice([0.0, 0.05, 0.35], p=[0.5, 0.3, 0.2]) * rng.random())
         grain = float(rng.uniform(0, 0.5) ** 1.5)
-        colours = self.palette(contrast, value)
         self._rows.append((pattern, size, colours, grain, gloss, glow, -1))
         return len(self._rows) - 1
 

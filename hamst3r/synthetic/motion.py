@@ -13,7 +13,9 @@ from hamst3r.synthetic.cameras import SyntheticCamera, intrinsics, look_at
 from hamst3r.synthetic.clothing import sample_outfit
 from hamst3r.synthetic.poses import UPRIGHT, gait
 from hamst3r.synthetic.render import Background, Renderer, SyntheticView
+from hamst3r.synthetic.solids import Space
 from hamst3r.synthetic.surfaces import Cast
+from hamst3r.synthetic.world import Place
 from hamst3r.synthetic.worlds import sample_world
 
 F64 = NDArray[np.float64]
@@ -107,7 +109,8 @@ class MovingScene:
         for camera in self.cameras:
             keep_free.append((*camera.T_world_cam[:2, 3], 0.5))
         blocked = np.array(keep_free, float).reshape(-1, 3)
-        world = sample_world(rng, False, blocked, np.zeros((0, 3)), self.half)
+        place = Place("room", self.half, float(rng.uniform(2.3, 3.6)))
+        world = sample_world(rng, place, Space(self.half, discs=blocked))
         self.renderer = Renderer(world)
         self._backgrounds: dict[int, Background] = {}
 

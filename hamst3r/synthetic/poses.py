@@ -77,8 +77,13 @@ def _arm_direction(rng: np.random.Generator, side: float, kind: str) -> tuple[F6
     return free / np.linalg.norm(free) + out * 0.7 + front * 0.4, rng.uniform(0, 2.0)
 
 
-def sample_pose(rng: np.random.Generator, kind: str | None = None) -> tuple[F64, str]:
-    """Rotations (24, 3, 3), the root's global in a z-up world with random heading, and the kind.
+def sample_pose(
+    rng: np.random.Generator, kind: str | None = None, heading: float | None = None
+) -> tuple[F64, str]:
+    """Rotations (24, 3, 3), the root's global in a z-up world, and the kind.
+
+    Args:
+        heading: Radians about z from facing -y; default any.
 
     Raises:
         ValueError: ``kind`` is not one of ``KINDS``.
@@ -90,6 +95,7 @@ def sample_pose(rng: np.random.Generator, kind: str | None = None) -> tuple[F64,
     euler = Rotation.from_euler
     turns = [Rotation.identity()] * NUM_JOINTS
     bend = rng.normal(0.06, 0.1) + (rng.uniform(0.3, 0.9) if kind == "bend" else 0.0)
+    bend *= 0.4 if kind == "lie" else 1.0
     twist, lean = rng.normal(0, 0.1), rng.normal(0, 0.05)
     for joint in (3, 6, 9):
         turns[joint] = euler("xyz", [bend / 3 * 1.3, twist, lean])
@@ -97,6 +103,7 @@ def sample_pose(rng: np.random.Generator, kind: str | None = None) -> tuple[F64,
     turns[15] = euler("xyz", rng.normal(0, [0.18, 0.3, 0.1]))
     step = gait(rng.uniform(0, 2 * np.pi), rng.uniform(0.6, 1.3)) if kind == "walk" else None
     hips = {"sit": (1.25, 1.65), "squat": (1.2, 2.0), "bend": (0.2, 0.9), "any": (-0.4, 1.4)}
+    drawn_up = rng.uniform(0, 1.1)
     both = rng.uniform(*hips.get(kind, (-0.05, 0.1)))
     for side, hip, knee, ankle, collar, shoulder, elbow, wrist in (
         (1.0, 1, 4, 7, 13, 16, 18, 20),
@@ -117,15 +124,16 @@ def sample_pose(rng: np.random.Generator, kind: str | None = None) -> tuple[F64,
             flex, bow = rng.uniform(-0.4, 1.4), rng.uniform(0.0, 1.7)
             spread = rng.uniform(0.0, 0.4)
         elif kind == "lie":
-            flex = rng.uniform(-0.1, 0.9) * (rng.random() < 0.5)
-            bow = flex * rng.uniform(1.0, 2.0)
+            flex = rng.uniform(0.0, 0.15) if drawn_up < 0.5 else drawn_up + rng.normal(0, 0.15)
+            bow = flex * rng.uniform(1.4, 2.0)
         turns[hip] = euler("xz", [-flex, side * spread]) * euler("y", rng.normal(0.05 * side, 0.12))
         turns[knee] = euler("x", bow)
         tilt = (flex - bow) * (0.9 if kind == "squat" else 0.1)
         turns[ankle] = euler("x", float(np.clip(tilt + rng.normal(0, 0.08), -0.5, 0.5)))
-    root = euler("z", rng.uniform(0, 2 * np.pi)) * UPRIGHT
-    if kind == "lie":
-        root = root * euler("x", rng.choice([-1, 1]) * np.pi / 2) * euler("y", rng.normal(0, 0.2))
+    root = euler("z", rng.uniform(0, 2 * np.pi) if heading is None else heading) * UPRIGHT
+    if kind == "lie":  # on the back more often than on the belly, at times on a side
+        side = rng.choice([0.0, np.pi / 2, np.pi, -np.pi / 2], p=[0.6, 0.1, 0.2, 0.1])
+        root = root * euler("x", -np.pi / 2) * euler("y", side + rng.normal(0, 0.2))
     elif kind == "bend":
         root = root * euler("x", 0.5 * both)
     elif kind == "squat":

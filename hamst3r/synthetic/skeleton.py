@@ -58,8 +58,13 @@ def reach(rest: F64, rotations: F64, side: int, target: F64, outward: float = 0.
     upper, lower = rest[elbow] - rest[shoulder], rest[wrist] - rest[elbow]
     a, b = np.linalg.norm(upper), np.linalg.norm(lower)
     distance = float(np.clip(np.linalg.norm(way), abs(a - b) + 0.02, a + b - 1e-3))
-    flexion = np.arccos(np.clip((distance**2 - a * a - b * b) / (2 * a * b), -1, 1))
-    bent = Rotation.from_euler("y", -side * min(float(flexion), 2.6))
+    # The length of upper + R_y(angle) lower is the distance: m cos + n sin of the angle = k.
+    m = upper[0] * lower[0] + upper[2] * lower[2]
+    n = upper[0] * lower[2] - upper[2] * lower[0]
+    k = (distance**2 - a * a - b * b) / 2 - upper[1] * lower[1]
+    half = np.arccos(np.clip(k / np.hypot(m, n), -1, 1))
+    flexion = half - side * np.arctan2(n, m)
+    bent = Rotation.from_euler("y", -side * float(np.clip(flexion, 0.0, 2.6)))
     straight = aim(upper + bent.apply(lower), way)
     axis = way / np.linalg.norm(way)
     # Of all elbows on the circle about shoulder and hand: low, and a little outward.

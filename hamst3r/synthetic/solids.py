@@ -63,14 +63,18 @@ class Space:
 
     Args:
         half: (2,) half extents of the place, metres. points: (N, 3), spaced by at most 4 cm.
+        discs: (D, 3) x, y, radius of places where nothing may stand.
     """
 
-    def __init__(self, half: F64, points: NDArray) -> None:
+    def __init__(
+        self, half: F64, points: NDArray | None = None, discs: NDArray | None = None
+    ) -> None:
         self.half = np.asarray(half, float)
-        self._points = np.asarray(points, np.float64).reshape(-1, 3)
+        self._points = np.zeros((0, 3)) if points is None else np.asarray(points, np.float64)
+        self._discs = np.zeros((0, 3)) if discs is None else np.asarray(discs, np.float64)
         self.solids: list[Solid] = []
 
-    def clear_of_people(self, solid: Solid, margin: float = 0.03) -> bool:
+    def clear_of_people(self, solid: Solid, margin: float = 0.06) -> bool:
         """Whether nobody touches the box."""
         return len(self._points) == 0 or not solid.inside(self._points, margin).any()
 
@@ -80,7 +84,16 @@ class Space:
             return False
         if any(solid.overlaps(other, apart) for other in self.solids):
             return False
-        return self.clear_of_people(solid)
+        if len(self._discs):
+            local = (self._discs[:, :2] - solid.centre[:2]) @ yaw_matrix(solid.yaw)[:2, :2]
+            beyond = np.maximum(abs(local) - np.array(solid.size[:2]) / 2, 0)
+            if (np.hypot(*beyond.T) < self._discs[:, 2]).any():
+                return False
+        x, y, z = solid.centre
+        w, d, h = solid.size
+        if solid.top < 1.3:  # things may stand on it
+            z, h = z + 0.2, h + 0.4
+        return self.clear_of_people(Solid((x, y, z), (w, d, h), solid.yaw))
 
     def take(self, *solids: Solid) -> None:
         """Nothing else may stand there."""

@@ -38,6 +38,21 @@ class Sky:
 
 
 @dataclass(frozen=True, eq=False)
+class Place:
+    """What kind of place it is, and how large.
+
+    Attributes:
+        kind: One of ``worlds.PLACES``.
+        half: (2,) half extents of the accessible area around the origin, metres.
+        height: Of the ceiling; of nothing in particular outdoors.
+    """
+
+    kind: str
+    half: F64
+    height: float
+
+
+@dataclass(frozen=True, eq=False)
 class World:
     """A static place on the floor z = 0.
 

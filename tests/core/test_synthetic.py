@@ -165,26 +165,6 @@ def test_points_of_an_instance_lie_around_that_person(scenes: list[SyntheticScen
                 assert (own > low - 1e-3).all() and (own < high + 1e-3).all()
 
 
-def test_people_stand_on_the_floor_inside_the_room_and_apart(scenes) -> None:
-    for scene in scenes:
-        half = scene.metadata["half"]
-        for mesh in scene.meshes:
-            assert abs(mesh.vertices[:, 2].min()) < 1e-5
-            assert (abs(mesh.vertices[:, :2]) < half).all()
-        for k, a in enumerate(scene.meshes):
-            for b in scene.meshes[:k]:
-                low = np.maximum(a.vertices.min(0), b.vertices.min(0))
-                high = np.minimum(a.vertices.max(0), b.vertices.max(0))
-                both = (high[:2] > low[:2]).all()
-                if both:  # boxes may overlap where the enclosing circles do not touch
-                    centres = [(m.vertices.min(0) + m.vertices.max(0))[:2] / 2 for m in (a, b)]
-                    reach = [
-                        np.linalg.norm(m.vertices[:, :2] - c, axis=1).max()
-                        for m, c in zip((a, b), centres, strict=True)
-                    ]
-                    assert np.linalg.norm(centres[0] - centres[1]) > sum(reach)
-
-
 def test_states_reproduce_the_joints_with_the_body_model(scenes) -> None:
     import torch
 
@@ -293,7 +273,7 @@ def test_stance_feet_hardly_slide(moving: MovingScene) -> None:
 
 def test_every_style_of_cameras_sees_something() -> None:
     for style in STYLES:
-        config = GeneratorConfig(camera_style=style, outdoor=0.0, empty=0.0)
+        config = GeneratorConfig(camera_style=style, place="room", empty=0.0)
         scene = SceneGenerator(config).sample(21, SIZE, views=3)
         assert scene.metadata["style"] == style
         for view in scene.views:
@@ -303,7 +283,7 @@ def test_every_style_of_cameras_sees_something() -> None:
 
 
 def test_the_sky_has_no_depth() -> None:
-    generator = SceneGenerator(GeneratorConfig(outdoor=1.0, empty=1.0))
+    generator = SceneGenerator(GeneratorConfig(place="yard", empty=1.0))
     views = [view for seed in range(3) for view in generator.sample(seed, SIZE, views=2).views]
     assert any((view.depth == 0).any() for view in views)
     assert all((view.depth > 0).any() for view in views)
@@ -312,6 +292,9 @@ def test_the_sky_has_no_depth() -> None:
 def test_bad_requests_are_refused() -> None:
     with pytest.raises(ValueError, match="at least 16 x 16"):
         SceneGenerator().sample(0, size=(8, 8))
+    for wrong in ({"place": "moon"}, {"difficulty": 2.0}, {"max_people": 9}):
+        with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be"):
+            GeneratorConfig(**wrong)
     with pytest.raises(ValueError, match="0 to 6"):
         MovingScene(0, people=7)
 
