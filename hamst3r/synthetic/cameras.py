@@ -74,6 +74,57 @@ def look_at(position: NDArray, target: NDArray, roll: float = 0.0) -> F64:
 
 
 STYLES = ("robot", "rig", "hand")
+LOW, HIGH = 0.2, 3.0  # metres above the floor
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """How the cameras of one scene stand.
+
+    Attributes:
+        style: One of ``STYLES``. distance: From the first camera to what it looks at, metres.
+        base_z: Height of the first. baseline: How far the others are, roughly, metres.
+        fov: Radians across the image; None: each its own. roll: Radians, and its spread.
+        apart: Whether views need not overlap.
+    """
+
+    style: str
+    distance: float
+    base_z: float
+    baseline: float
+    fov: float | None
+    roll: float
+    unsteady: float
+    apart: bool
+
+    def angle(self, rng: np.random.Generator) -> float:
+        """Field of view of one camera, radians."""
+        return self.fov if self.fov is not None else float(np.radians(rng.uniform(35, 110)))
+
+
+def _plan(
+    rng: np.random.Generator, style: str | None, height: float, reach: tuple[float, float]
+) -> _Plan:
+    style = style or str(rng.choice(STYLES, p=[0.4, 0.35, 0.25]))
+    u = rng.uniform
+    top = min(HIGH, height - 0.1)
+    if style == "robot":
+        base_z = u(LOW, 0.6) if rng.random() < 0.35 else u(0.5, min(2.0, top))
+        baseline = np.exp(u(np.log(0.05), np.log(1.0)))
+    elif style == "rig":
+        base_z, baseline = u(1.2, top), u(1.5, 6.0)
+    else:
+        base_z, baseline = u(1.0, 1.8), np.exp(u(np.log(0.1), np.log(3.0)))
+    return _Plan(
+        style=style,
+        distance=float(np.exp(u(*np.log(reach)))),
+        base_z=float(base_z),
+        baseline=float(baseline),
+        fov=float(np.radians(u(35, 110))) if rng.random() < 0.7 else None,
+        roll=float(rng.choice([0.0, np.pi / 2, -np.pi / 2], p=[0.9, 0.05, 0.05])),
+        unsteady=0.12 if style == "hand" else 0.03,
+        apart=bool(rng.random() < 0.1),
+    )
 
 
 def sample_cameras(
@@ -85,6 +136,7 @@ def sample_cameras(
     targets: F64,
     probe: Callable[[SyntheticCamera], F32 | None],
     style: str | None = None,
+    reach: tuple[float, float] = (1.0, 10.0),
 ) -> tuple[list[SyntheticCamera], str]:
     """Cameras of one of ``STYLES`` that see enough and mostly overlap.
 
@@ -93,63 +145,64 @@ def sample_cameras(
         targets: (T, 3) points worth looking at (people, middle of the room).
         probe: Gives the depths (h, w) of a small version of a camera, or None where it stands in
             something or sees too little. The small version is 1/8 of the size.
+        reach: Range of the distance to what is looked at, metres, as far as the place allows.
 
     Returns:
         Cameras and their style.
     """
-    style = style or str(rng.choice(STYLES, p=[0.4, 0.35, 0.25]))
+    plan = _plan(rng, style, height, reach)
     width, rows = size
-    fov = np.radians(rng.uniform(35, 110))
-    same = rng.random() < 0.7
-    rolled = rng.choice([0.0, np.pi / 2, -np.pi / 2], p=[0.9, 0.05, 0.05])
-    apart = rng.random() < 0.1  # a group in which some views need not overlap
     target = targets[rng.integers(len(targets))]
     limit = half - 0.12
-    base = rng.uniform(-limit, limit)
-    base_z = {
-        "robot": rng.uniform(0.3, 2.0),
-        "rig": rng.uniform(1.2, min(2.8, height - 0.1)),
-        "hand": rng.uniform(1.0, 1.8),
-    }[style]
-    baseline = {"robot": rng.uniform(0.08, 0.8), "rig": 3.0, "hand": rng.uniform(0.2, 2.0)}[style]
+    base = np.zeros(2)
     cameras: list[SyntheticCamera] = []
     seen: list[tuple[SyntheticCamera, F32]] = []
     for k in range(views):
         best: tuple[float, SyntheticCamera, F32] | None = None
         for attempt in range(24):
-            if style == "rig":
-                position = np.array([*rng.uniform(-limit, limit), base_z + rng.normal(0, 0.3)])
-            else:
-                if k == 0 and attempt % 4 == 0:
-                    base = rng.uniform(-limit, limit)
-                spread = 0.0 if k == 0 else baseline * (1 - attempt / 48)
-                xy = np.clip(base + rng.normal(0, 0.7, 2) * spread, -limit, limit)
-                position = np.array([*xy, base_z + rng.normal(0, 0.15) * spread])
-            position[2] = np.clip(position[2], 0.2, max(0.4, height - 0.08))
-            aim = targets[rng.integers(len(targets))] if apart else target
-            aim = aim + rng.normal(0, 0.35, 3)
+            if k == 0 and (attempt % 3 == 0 or plan.style == "rig"):
+                base = _around(rng, target, plan.distance * (1 - attempt / 40), limit)
+            spread = 0.0 if k == 0 else plan.baseline * (1 - attempt / 48)
+            away = rng.normal(0, 0.7, 2) * spread
+            if plan.style == "rig" and k:  # anywhere around, not one beside the other
+                away = rng.uniform(-0.6, 0.6, 2) * spread
+            position = np.array([*np.clip(base + away, -limit, limit), plan.base_z])
+            position[2] += rng.normal(0, 0.15) * min(spread, 2.0)
+            position[2] = np.clip(position[2], LOW, max(0.4, min(HIGH, height - 0.08)))
+            aim = targets[rng.integers(len(targets))] if plan.apart else target
+            aim = aim + rng.normal(0, 0.25, 3)
             if np.linalg.norm(aim[:2] - position[:2]) < 0.6:
                 continue
-            angle = fov if same else np.radians(rng.uniform(35, 110))
-            K = intrinsics(width, rows, angle)
-            roll = rolled + rng.normal(0, 0.12 if style == "hand" else 0.02)
-            camera = SyntheticCamera(f"cam{k}", width, rows, K, look_at(position, aim, roll))
+            K = intrinsics(width, rows, plan.angle(rng))
+            pose = look_at(position, aim, plan.roll + rng.normal(0, plan.unsteady))
+            camera = SyntheticCamera(f"cam{k}", width, rows, K, pose)
             depth = probe(camera)
             if depth is None:
                 continue
-            overlap = 1.0 if not seen or apart else max(_overlap(camera, *s) for s in seen)
+            overlap = 1.0 if not seen or plan.apart else max(_overlap(camera, *s) for s in seen)
             if best is None or overlap > best[0]:
                 best = (overlap, camera, depth)
             if overlap > 0.3 + 0.2 * rng.random():
                 break
         if best is None:  # nowhere free: stand as the view before, or in the middle
             pose = cameras[-1].T_world_cam if cameras else look_at(np.array([0, 0, 1.5]), target)
-            K = intrinsics(width, rows, fov)
+            K = intrinsics(width, rows, plan.angle(rng))
             cameras.append(SyntheticCamera(f"cam{k}", width, rows, K, pose))
             continue
         cameras.append(best[1])
         seen.append((best[1], best[2]))
-    return cameras, style
+        if k == 0:
+            base = best[1].T_world_cam[:2, 3]
+    return cameras, plan.style
+
+
+def _around(rng: np.random.Generator, target: F64, distance: float, limit: F64) -> F64:
+    """A place (2,) about ``distance`` from the target, of a few the one that is nearest to that."""
+    angle = rng.uniform(0, 2 * np.pi, 4)
+    ways = distance * np.stack([np.cos(angle), np.sin(angle)], 1)
+    places = np.clip(target[:2] + ways, -limit, limit)
+    gap = abs(np.linalg.norm(places - target[:2], axis=1) - distance)
+    return np.asarray(places[int(gap.argmin())])
 
 
 def small(camera: SyntheticCamera, step: int = 8) -> SyntheticCamera:

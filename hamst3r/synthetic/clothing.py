@@ -208,12 +208,17 @@ def _tube(ys: NDArray, rx: NDArray, rz: NDArray, zc: float, start: float, end: f
     """Rings of an elliptic tube from angle ``start`` to ``end`` (0 = front): points and faces."""
     n = 33
     angle = np.linspace(start, end, n)
+    closed = end - start > 2 * np.pi - 1e-6
+    if closed:  # the last column is the first: two of the same place could part
+        angle = angle[:-1]
     x = np.sin(angle)[None] * rx[:, None]
     z = zc + np.cos(angle)[None] * rz[:, None]
     y = np.broadcast_to(ys[:, None], x.shape)
     i, j = (a.ravel() for a in np.meshgrid(np.arange(len(ys) - 1), np.arange(n - 1), indexing="ij"))
-    a, b = i * n + j, (i + 1) * n + j
-    faces = np.concatenate([np.stack([a, b, b + 1], 1), np.stack([a, b + 1, a + 1], 1)])
+    columns = len(angle)
+    a, b = i * columns + j, (i + 1) * columns + j
+    right = (j + 1) % columns - j
+    faces = np.concatenate([np.stack([a, b, b + right], 1), np.stack([a, b + right, a + right], 1)])
     return np.stack([x, y, z], -1).reshape(-1, 3), faces
 
 

@@ -119,6 +119,7 @@ class SceneGenerator:
             np.stack(targets),
             lambda camera: renderer.probe(small(camera), cast),
             config.camera_style,
+            (1.0, 2.5 + 7.5 * hard),
         )
         rendered = []
         for camera in cameras:
