@@ -94,11 +94,11 @@ def photograph(images: Tensor, rng: np.random.Generator, strength: float = 1.0) 
 def _stretched(images: Tensor, rng: np.random.Generator) -> Tensor:
     """Images (B, 3, H, W) that had fewer pixels before."""
     size = images.shape[2:]
-    fewer = [max(8, int(n * rng.uniform(0.4, 0.9))) for n in size]
+    height, width = (max(8, int(n * rng.uniform(0.4, 0.9))) for n in size)
     mode = str(rng.choice(["bilinear", "nearest", "bicubic"]))
     if len(images) == 0:
         return images
-    return F.interpolate(F.adaptive_avg_pool2d(images, fewer), size, mode=mode)
+    return F.interpolate(F.adaptive_avg_pool2d(images, (height, width)), size, mode=mode)
 
 
 def compress(images: Tensor, quality: Tensor) -> Tensor:
