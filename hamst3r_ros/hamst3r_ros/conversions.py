@@ -11,36 +11,16 @@ from hamst3r_msgs.msg import Camera as CameraMessage
 from hamst3r_msgs.msg import CameraArray, Human, HumanArray
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
-from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField, RegionOfInterest
+from sensor_msgs.msg import CameraInfo, Image, RegionOfInterest
 from std_msgs.msg import ColorRGBA, Header
 from tf2_msgs.msg import TFMessage
 from visualization_msgs.msg import Marker, MarkerArray
 
 from hamst3r.people.body import JOINT_NAMES, PARENTS
-from hamst3r.scene import Camera, Person, PointCloud, Scene, TrackingState, View
+from hamst3r.scene import Camera, Person, Scene, TrackingState, View
 from hamst3r_ros.headers import byte_array, header, to_pose, to_quaternion, to_time, to_transform
 
 F32 = NDArray[np.float32]
-
-POINT = np.dtype(
-    [
-        ("x", "<f4"),
-        ("y", "<f4"),
-        ("z", "<f4"),
-        ("rgb", "<u4"),  # 0x00RRGGBB; declared FLOAT32, which is what viewers and PCL expect
-        ("label", "<u4"),
-        ("instance", "<u2"),
-        ("camera", "u1"),
-        ("confidence", "u1"),
-    ]
-)
-POINT_ON_BODY = np.dtype([*POINT.descr, ("u", "<f4"), ("v", "<f4"), ("w", "<f4")])
-_FIELD_TYPES = {
-    "<f4": PointField.FLOAT32,
-    "<u4": PointField.UINT32,
-    "<u2": PointField.UINT16,
-    "|u1": PointField.UINT8,
-}
 
 # SMPL's axes (x left, y up, z front) as columns of REP-155's (x front, y left, z up).
 SMPL_FROM_ROS = np.array([[0.0, 1, 0], [0, 0, 1], [1, 0, 0]])
@@ -60,45 +40,6 @@ PALETTE = np.array(
         [0.82, 0.96, 0.24],
     ]
 )
-
-
-def point_cloud(points: PointCloud, head: Header, body_coordinates: bool) -> PointCloud2:
-    """~/points: unorganised, no NaN among x y z. ``u v w`` are NaN off the body.
-
-    The byte ``confidence`` is 255 (1 - 1 / c) of the network's c >= 1: 0 unsure, 255 certain.
-    """
-    layout = POINT_ON_BODY if body_coordinates else POINT
-    records = np.empty(len(points), layout)
-    records["x"], records["y"], records["z"] = points.xyz.T
-    red, green, blue = points.rgb.T.astype(np.uint32)
-    records["rgb"] = (red << 16) | (green << 8) | blue
-    records["label"] = points.label
-    records["instance"] = points.instance
-    records["camera"] = points.camera
-    records["confidence"] = np.rint(255 * (1 - 1 / np.maximum(points.confidence, 1)))
-    if body_coordinates:
-        records["u"], records["v"], records["w"] = points.body.T
-    fields = [
-        PointField(
-            name=name,
-            offset=layout.fields[name][1],  # type: ignore[index]
-            datatype=PointField.FLOAT32 if name == "rgb" else _FIELD_TYPES[layout[name].str],
-            count=1,
-        )
-        for name in layout.names or ()
-    ]
-    message = PointCloud2(
-        header=head,
-        height=1,
-        width=len(points),
-        fields=fields,
-        is_bigendian=False,
-        point_step=layout.itemsize,
-        row_step=layout.itemsize * len(points),
-        is_dense=True,
-    )
-    message.data = byte_array(records)
-    return message
 
 
 def human_array(scene: Scene, head: Header, vertices: dict[int, F32]) -> HumanArray:
@@ -239,15 +180,22 @@ def instance_image(view: View, head: Header) -> Image:
     return _image(view.instances.astype("<u2", copy=False), "16UC1", head)
 
 
+def densepose_image(view: View, head: Header) -> Image:
+    """~/<camera>/densepose: rgb8 place on the body, 1 .. 255 for 0 .. 1 per axis; black off it."""
+    on_body = np.isfinite(view.densepose).all(-1, keepdims=True)
+    places = 1 + 254 * np.clip(np.where(on_body, view.densepose, 0), 0, 1)
+    return _image(np.where(on_body, np.rint(places), 0).astype(np.uint8), "rgb8", head)
+
+
 def _image(pixels: NDArray, encoding: str, head: Header) -> Image:
-    height, width = pixels.shape
+    height, width = pixels.shape[:2]
     message = Image(
         header=head,
         height=height,
         width=width,
         encoding=encoding,
         is_bigendian=0,
-        step=width * pixels.itemsize,
+        step=pixels.nbytes // height,
     )
     message.data = byte_array(pixels)
     return message

@@ -112,6 +112,7 @@ class Pipeline:
         if self._reset.is_set():
             self._reset.clear()
             self.reconstructor.reset()
+            self.publishers.forget()
         if self._changed:
             self._changed = False
             self.reconstructor.config = reconstructor_config(self._values)

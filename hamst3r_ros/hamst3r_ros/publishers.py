@@ -8,16 +8,18 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from hamst3r_msgs.msg import CameraArray, HumanArray
 from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
+from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from tf2_msgs.msg import TFMessage
 from visualization_msgs.msg import MarkerArray
 
 from hamst3r.people.body import BodyModel
 from hamst3r.scene import Scene
-from hamst3r_ros import conversions, qos
+from hamst3r_ros import clouds, conversions, qos
 from hamst3r_ros.bodies import CoarseBody
 from hamst3r_ros.headers import NANOSECONDS, header
 from hamst3r_ros.parameters import Values
+from hamst3r_ros.static_map import StaticMap
 
 # Markers outlive this many frame sets that do not come, within these seconds.
 MARKER_SETS, MARKER_SECONDS = 3.0, (0.5, 10.0)
@@ -43,6 +45,8 @@ class Publishers:
         self._clock = clock
         self._all: list[LifecyclePublisher] = []
         self._points = self._make(PointCloud2, "~/points")
+        self._obstacles = self._make(PointCloud2, "~/obstacles")
+        self._map = self._make(PointCloud2, "~/map", qos.latched())
         self._humans = self._make(HumanArray, "~/humans")
         self._markers = self._make(MarkerArray, "~/humans/markers")
         self._cameras = self._make(CameraArray, "~/cameras")
@@ -50,8 +54,10 @@ class Publishers:
         for name in cameras:
             base = f"~/{name.strip('~/')}"
             self._views[name] = {
+                "points": self._make(PointCloud2, f"{base}/points"),
                 "depth": self._make(Image, f"{base}/depth"),
                 "instances": self._make(Image, f"{base}/instances"),
+                "densepose": self._make(Image, f"{base}/densepose"),
                 "camera_info": self._make(CameraInfo, f"{base}/camera_info"),
             }
         self._tf: LifecyclePublisher | None = None
@@ -60,11 +66,14 @@ class Publishers:
             self._all.append(self._tf)
         self._shown: set[int] = set()
         self._last_stamp: int | None = None
-        self._last_cloud = float("-inf")
+        self._last_cloud = self._last_map = float("-inf")
+        self._static = StaticMap()
 
-    def _make(self, kind: type, topic: str) -> LifecyclePublisher:
+    def _make(
+        self, kind: type, topic: str, profile: QoSProfile | None = None
+    ) -> LifecyclePublisher:
         publisher = self._node.create_lifecycle_publisher(
-            kind, topic, qos.output(), qos_overriding_options=qos.overridable()
+            kind, topic, profile or qos.output(), qos_overriding_options=qos.overridable()
         )
         self._all.append(publisher)
         return publisher
@@ -79,6 +88,11 @@ class Publishers:
         """Whether anybody listens to anything."""
         return any(publisher.get_subscription_count() for publisher in self._all)
 
+    def forget(self) -> None:
+        """The world began anew; called by the thread of :meth:`publish`."""
+        self._static.clear()
+        self._last_map = float("-inf")
+
     def publish(self, scene: Scene, values: Values) -> None:
         """Send a scene; also when it is empty, so that viewers clear.
 
@@ -91,19 +105,22 @@ class Publishers:
             self._tf.publish(conversions.transforms(scene, world, values["tf.prefix"]))
         if _listened(self._cameras):
             self._cameras.publish(conversions.camera_array(scene, head))
-        if _listened(self._points) and self._cloud_due(values["points.rate"]):
+        self._publish_people(scene, head)
+        if _listened(self._obstacles):
+            voxel = values["obstacles.voxel"]
+            self._obstacles.publish(clouds.obstacle_cloud(scene.points, head, voxel))
+        now = self._clock()
+        if _listened(self._points) and _due(now, self._last_cloud, values["points.rate"]):
+            self._last_cloud = now
             choice = values["points.body_coordinates"]
             on = choice == "on" or (choice == "auto" and bool(scene.points.instance.any()))
-            self._points.publish(conversions.point_cloud(scene.points, head, on))
-        self._publish_people(scene, head)
+            self._points.publish(clouds.point_cloud(scene.points, head, on))
         self._publish_views(scene)
-
-    def _cloud_due(self, rate: float) -> bool:
-        now = self._clock()
-        if rate > 0 and now - self._last_cloud < 1 / rate:
-            return False
-        self._last_cloud = now
-        return True
+        mapping = values["map.always"] or _listened(self._map)
+        if mapping and _due(now, self._last_map, values["map.rate"]):
+            self._last_map = now
+            self._static.add(scene, values["map.voxel"], values["map.max_points"])
+            self._map.publish(clouds.map_cloud(*self._static.confirmed(), head))
 
     def _publish_people(self, scene: Scene, head) -> None:
         humans, markers = _listened(self._humans), _listened(self._markers)
@@ -121,16 +138,23 @@ class Publishers:
         self._last_stamp = scene.stamp
 
     def _publish_views(self, scene: Scene) -> None:
-        for camera, view in zip(scene.cameras, scene.views, strict=True):
+        for index, (camera, view) in enumerate(zip(scene.cameras, scene.views, strict=True)):
             topics = self._views[camera.name]
             head = conversions.camera_header(camera)
             for topic, convert in (
                 ("camera_info", conversions.grid_camera_info),
                 ("depth", conversions.depth_image),
                 ("instances", conversions.instance_image),
+                ("densepose", conversions.densepose_image),
             ):
                 if _listened(topics[topic]):
                     topics[topic].publish(convert(view, head))
+            if _listened(topics["points"]):
+                topics["points"].publish(clouds.view_cloud(view, index, head))
+
+
+def _due(now: float, last: float, rate: float) -> bool:
+    return rate <= 0 or now - last >= 1 / rate
 
 
 def _listened(publisher: LifecyclePublisher) -> bool:

@@ -26,6 +26,13 @@ def output() -> QoSProfile:
     )
 
 
+def latched() -> QoSProfile:
+    """Who comes late gets the last message at once. New each time: overriding changes it."""
+    return QoSProfile(
+        history=HistoryPolicy.KEEP_LAST, depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL
+    )
+
+
 def image_input(reliability: str) -> QoSProfile:
     """Newest only: an image that waited in a queue is an old image."""
     return QoSProfile(
@@ -40,7 +47,15 @@ def image_input(reliability: str) -> QoSProfile:
 
 
 def overridable() -> QoSOverridingOptions:
-    """Lets parameters ``qos_overrides.<topic>.publisher.{reliability,depth,history}`` decide."""
+    """Lets parameters ``qos_overrides.<topic>.{publisher,subscription}.<policy>`` decide.
+
+    Policies are reliability, durability, history and depth.
+    """
     return QoSOverridingOptions(
-        [QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH, QoSPolicyKind.RELIABILITY]
+        [
+            QoSPolicyKind.HISTORY,
+            QoSPolicyKind.DEPTH,
+            QoSPolicyKind.RELIABILITY,
+            QoSPolicyKind.DURABILITY,
+        ]
     )

@@ -10,6 +10,7 @@ import torch
 from bench import K, ring
 from hamst3r_msgs.msg import HumanArray
 from hamst3r_ros.bodies import CoarseBody
+from hamst3r_ros.demo_collector import read_points
 from hamst3r_ros.headers import from_transform, header, to_nanoseconds, to_pose
 from rclpy.serialization import deserialize_message, serialize_message
 from roma import rotvec_to_rotmat
@@ -29,7 +30,7 @@ from hamst3r.scene import (
     TrackingState,
     View,
 )
-from hamst3r_ros import conversions
+from hamst3r_ros import clouds, conversions
 
 STAMP = 1_750_000_000_123_456_789
 HEAD = header(STAMP, "w")
@@ -128,7 +129,7 @@ def sent(message):
 @pytest.mark.parametrize("body", [False, True])
 def test_every_field_of_a_point(count, body):
     points = cloud(count)
-    message = sent(conversions.point_cloud(points, HEAD, body))
+    message = sent(clouds.point_cloud(points, HEAD, body))
     assert (message.height, message.width, message.is_dense) == (1, count, True)
     assert message.point_step == (36 if body else 24)
     assert message.row_step == len(message.data) == message.point_step * count
@@ -282,6 +283,66 @@ def test_views():
     np.testing.assert_array_equal(info.k.reshape(3, 3), view.K)
     np.testing.assert_array_equal(info.p.reshape(3, 4)[:, :3], view.K)
     assert not np.any(info.d)
+
+
+def decoded(message) -> np.ndarray:
+    return read_points(message).reshape(message.height, message.width)
+
+
+def test_obstacles_are_the_points_of_people():
+    points = cloud(500)
+    points.xyz[:] = np.round(points.xyz, 1) + 0.01  # many in a cube
+    people = points.label == 1
+    everybody = decoded(sent(clouds.obstacle_cloud(points, HEAD, 0.0)))[0]
+    assert len(everybody) == people.sum() and set(everybody["label"]) == {1}
+    np.testing.assert_array_equal(everybody["x"], points.xyz[people, 0])
+    points.instance[:] = np.arange(500) % 2 + 1
+    thinned = decoded(sent(clouds.obstacle_cloud(points, HEAD, 0.5)))[0]
+    xyz = np.stack([thinned[a] for a in "xyz"], 1)
+    cubes = np.column_stack([np.floor(xyz / 0.5), thinned["instance"]])
+    assert 0 < len(thinned) < people.sum()
+    assert len(np.unique(cubes, axis=0)) == len(thinned)
+    # Nobody there: an empty cloud, so that planners clear.
+    nobody = sent(clouds.obstacle_cloud(cloud(0), HEAD, 0.05))
+    assert (nobody.width, len(nobody.data), len(nobody.fields)) == (0, 0, 8)
+
+
+def test_the_cloud_of_a_view_is_organised():
+    view = scene().views[1]
+    view.depth[2, 3] = 0
+    message = sent(clouds.view_cloud(view, 1, HEAD))
+    assert (message.height, message.width, message.is_dense) == (6, 8, False)
+    assert message.row_step == 8 * message.point_step
+    records = decoded(message)
+    assert np.isnan(records["x"][2, 3]) and np.isnan(records["z"][2, 3])
+    assert np.isnan(records["z"]).sum() == 1
+    point = np.array([records[a][4, 5] for a in "xyz"])
+    np.testing.assert_allclose((view.K @ point / point[2])[:2], [5, 4], atol=1e-4)
+    np.testing.assert_allclose(point[2], view.depth[4, 5])
+    np.testing.assert_array_equal(records["instance"], view.instances)
+    np.testing.assert_array_equal(records["label"], view.instances > 0)
+    assert set(records["camera"].ravel()) == {1}
+
+
+def test_the_map_has_places_and_colours():
+    xyz = random.normal(size=(9, 3)).astype(np.float32)
+    rgb = random.integers(0, 256, (9, 3), np.uint8)
+    message = sent(clouds.map_cloud(xyz, rgb, HEAD))
+    assert (message.point_step, [f.name for f in message.fields]) == (16, ["x", "y", "z", "rgb"])
+    records = decoded(message)[0]
+    np.testing.assert_array_equal(records["y"], xyz[:, 1])
+    np.testing.assert_array_equal(records["rgb"] & 255, rgb[:, 2])
+
+
+def test_places_on_the_body_as_colours():
+    view = scene().views[0]
+    view.densepose[:] = np.nan
+    view.densepose[1, 2] = [0.0, 0.5, 1.0]
+    message = sent(conversions.densepose_image(view, HEAD))
+    assert (message.encoding, message.width, message.height, message.step) == ("rgb8", 8, 6, 24)
+    pixels = np.frombuffer(message.data, np.uint8).reshape(6, 8, 3)
+    assert pixels[1, 2].tolist() == [1, 128, 255]
+    assert np.count_nonzero(pixels.any(-1)) == 1
 
 
 def test_markers_come_and_go():

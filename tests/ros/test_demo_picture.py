@@ -24,7 +24,7 @@ from std_msgs.msg import Header
 
 from hamst3r.scene import PointCloud
 from hamst3r.synthetic.motion import MovingScene
-from hamst3r_ros import conversions, demo
+from hamst3r_ros import clouds, demo
 
 RED, GREEN = np.uint8([[250, 10, 10]]), np.uint8([[10, 250, 10]])
 
@@ -194,7 +194,7 @@ def test_points_are_read_as_they_were_written(body_coordinates: bool) -> None:
         camera=rng.integers(0, 4, 50).astype(np.uint8),
         body=rng.random((50, 3)).astype(np.float32),
     )
-    records = read_points(conversions.point_cloud(cloud, Header(), body_coordinates))
+    records = read_points(clouds.point_cloud(cloud, Header(), body_coordinates))
     np.testing.assert_array_equal(records["z"], cloud.xyz[:, 2])
     np.testing.assert_array_equal(records["rgb"] >> 8 & 255, cloud.rgb[:, 1])
     np.testing.assert_array_equal(records["instance"], cloud.instance)

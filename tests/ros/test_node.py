@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from bench import FAILURE, STEP, SUCCESS, K, ring
+from bench import FAILURE, LATCHED, STEP, SUCCESS, K, ring
 from hamst3r_msgs.msg import CameraArray, HumanArray
 from hamst3r_msgs.srv import SaveScene
 from hamst3r_ros.headers import from_transform, to_nanoseconds
@@ -50,10 +50,17 @@ def test_every_output_of_a_rig_known_from_tf(bench):
     views = [
         it.listen(kind, f"/hamst3r/{name}/{topic}")
         for name in it.cameras
-        for kind, topic in ((Image, "depth"), (Image, "instances"), (CameraInfo, "camera_info"))
+        for kind, topic in (
+            (Image, "depth"),
+            (Image, "instances"),
+            (CameraInfo, "camera_info"),
+            (Image, "densepose"),
+            (PointCloud2, "points"),
+        )
     ]
+    obstacles = it.listen(PointCloud2, "/hamst3r/obstacles")
     it.activate()
-    outputs = [points, humans, markers, cameras, frames, *views]
+    outputs = [points, obstacles, humans, markers, cameras, frames, *views]
     it.until(lambda: all(outputs), it.shoot)
 
     assert_poses(frames[-1], known, "hamst3r_world")
@@ -68,6 +75,9 @@ def test_every_output_of_a_rig_known_from_tf(bench):
     assert (depth.encoding, instances.encoding) == ("32FC1", "16UC1")
     assert (info.width, info.height) == (depth.width, depth.height)
     assert depth.header.frame_id == "a_optical_frame"
+    organised = views[4][-1]
+    assert organised.header.frame_id == "a_optical_frame"
+    assert (organised.width, organised.height) == (depth.width, depth.height)
     it.until(lambda: it.value("inference", "frame_sets") not in ("", "0"))
     assert it.value("cameras", "a.state") == "active"
     assert it.value("world", "cameras_placed") == "2"
@@ -257,6 +267,23 @@ def test_pause_reset_and_save(bench, tmp_path):
     assert answer.success and "forgotten" in answer.message
     humans.clear()
     it.until(lambda: humans, it.shoot)
+
+
+def test_who_asks_late_gets_the_map_at_once_and_a_reset_starts_a_new_one(bench):
+    it = bench(("a", "b"), world__known_extrinsics="tf", map__rate=0.0, map__voxel=0.5)
+    it.put_up()
+    first = it.listen(PointCloud2, "/hamst3r/map", LATCHED)
+    it.activate()
+    it.until(lambda: first and first[-1].width, it.shoot)
+    assert [f.name for f in first[-1].fields] == ["x", "y", "z", "rgb"]
+    late = []
+    it.peer.create_subscription(PointCloud2, "/hamst3r/map", late.append, LATCHED)
+    it.until(lambda: late)  # and no image since
+    assert to_nanoseconds(late[0].header.stamp) == to_nanoseconds(first[-1].header.stamp)
+    assert call(it, Trigger, "reset").success
+    before = len(first)
+    it.until(lambda: len(first) > before, it.shoot)
+    assert first[before].width == 0  # seen once only
 
 
 def test_rests_while_nobody_listens(bench):

@@ -1,0 +1,124 @@
+"""Clouds as PointCloud2: the only place where their layout is written."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from sensor_msgs.msg import PointCloud2, PointField
+from std_msgs.msg import Header
+
+from hamst3r.geometry import unproject
+from hamst3r.scene import LABEL_HUMAN, LABEL_SCENE, PointCloud, View
+from hamst3r_ros.headers import byte_array
+
+POINT = np.dtype(
+    [
+        ("x", "<f4"),
+        ("y", "<f4"),
+        ("z", "<f4"),
+        ("rgb", "<u4"),  # 0x00RRGGBB; declared FLOAT32, which is what viewers and PCL expect
+        ("label", "<u4"),
+        ("instance", "<u2"),
+        ("camera", "u1"),
+        ("confidence", "u1"),
+    ]
+)
+MAP_POINT = np.dtype(POINT.descr[:4])
+POINT_ON_BODY = np.dtype([*POINT.descr, ("u", "<f4"), ("v", "<f4"), ("w", "<f4")])
+_FIELD_TYPES = {
+    "<f4": PointField.FLOAT32,
+    "<u4": PointField.UINT32,
+    "<u2": PointField.UINT16,
+    "|u1": PointField.UINT8,
+}
+
+
+def point_cloud(points: PointCloud, head: Header, body_coordinates: bool) -> PointCloud2:
+    """~/points: unorganised, no NaN among x y z. ``u v w`` are NaN off the body.
+
+    The byte ``confidence`` is 255 (1 - 1 / c) of the network's c >= 1: 0 unsure, 255 certain.
+    """
+    records = np.empty(len(points), POINT_ON_BODY if body_coordinates else POINT)
+    _fill(records, points.xyz, points.rgb, points.confidence)
+    records["label"] = points.label
+    records["instance"] = points.instance
+    records["camera"] = points.camera
+    if body_coordinates:
+        records["u"], records["v"], records["w"] = points.body.T
+    return _message(records[None], head, dense=True)
+
+
+def obstacle_cloud(points: PointCloud, head: Header, voxel: float) -> PointCloud2:
+    """~/obstacles: the points of people only, as :func:`point_cloud` has them.
+
+    Args:
+        voxel: Metres; one point of each person and cube of this side is kept, 0 keeps all.
+    """
+    chosen = np.flatnonzero(points.label == LABEL_HUMAN)
+    if voxel > 0 and len(chosen):
+        cubes = np.floor(points.xyz[chosen] / voxel).astype(np.int64)
+        keys = np.column_stack([cubes, points.instance[chosen]])
+        chosen = chosen[np.sort(np.unique(keys, axis=0, return_index=True)[1])]
+    people = PointCloud(**{name: column[chosen] for name, column in vars(points).items()})
+    return point_cloud(people, head, body_coordinates=False)
+
+
+def view_cloud(view: View, index: int, head: Header) -> PointCloud2:
+    """~/<camera>/points: organised like the depth image, in the camera's own optical frame.
+
+    Pixels without depth are NaN. ``index`` is the camera's, as in ~/points.
+    """
+    valid = view.depth > 0
+    records = np.empty(view.depth.shape, POINT)
+    xyz = np.where(valid[..., None], unproject(view.depth, view.K), np.nan)
+    _fill(records, xyz, view.rgb, view.confidence)
+    records["label"] = np.where(view.instances > 0, LABEL_HUMAN, LABEL_SCENE)
+    records["instance"] = view.instances
+    records["camera"] = index
+    return _message(records, head, dense=bool(valid.all()))
+
+
+def map_cloud(xyz: NDArray, rgb: NDArray, head: Header) -> PointCloud2:
+    """~/map: (N, 3) places of things and their (N, 3) uint8 colours."""
+    records = np.empty(len(xyz), MAP_POINT)
+    _place(records, xyz, rgb)
+    return _message(records[None], head, dense=True)
+
+
+def _fill(records: NDArray, xyz: NDArray, rgb: NDArray, confidence: NDArray) -> None:
+    _place(records, xyz, rgb)
+    records["confidence"] = np.rint(255 * (1 - 1 / np.maximum(confidence, 1)))
+
+
+def _place(records: NDArray, xyz: NDArray, rgb: NDArray) -> None:
+    for axis, name in enumerate("xyz"):
+        records[name] = xyz[..., axis]
+    red, green, blue = (rgb[..., channel].astype(np.uint32) for channel in range(3))
+    records["rgb"] = (red << 16) | (green << 8) | blue
+
+
+def _message(records: NDArray, head: Header, dense: bool) -> PointCloud2:
+    """A cloud of (H, W) records."""
+    height, width = records.shape
+    layout = records.dtype
+    fields = [
+        PointField(
+            name=name,
+            offset=layout.fields[name][1],  # type: ignore[index]
+            datatype=PointField.FLOAT32 if name == "rgb" else _FIELD_TYPES[layout[name].str],
+            count=1,
+        )
+        for name in layout.names or ()
+    ]
+    message = PointCloud2(
+        header=head,
+        height=height,
+        width=width,
+        fields=fields,
+        is_bigendian=False,
+        point_step=layout.itemsize,
+        row_step=layout.itemsize * width,
+        is_dense=dense,
+    )
+    message.data = byte_array(records)
+    return message

@@ -1,0 +1,126 @@
+"""The map keeps what stays, never people, and loses what turns out not to be there."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hamst3r_ros.static_map import StaticMap
+
+from hamst3r.geometry import transform, unproject
+from hamst3r.scene import Camera, PointCloud, ScaleSource, Scene, View
+
+K = np.array([[40.0, 0, 19.5], [0, 40, 14.5], [0, 0, 1]])
+H, W = 30, 40
+T = np.array([[0.0, 0, 1, 0], [-1, 0, 0, 0], [0, -1, 0, 1], [0, 0, 0, 1]])  # looks along world x
+
+
+def scene(depth: np.ndarray, person: np.ndarray | None = None, colour: int = 100) -> Scene:
+    """What one camera at (0, 0, 1) sees: its depth, and where a person is in the image."""
+    instances = np.zeros((H, W), np.uint16) if person is None else person.astype(np.uint16)
+    count = depth.size
+    points = PointCloud(
+        xyz=transform(T, unproject(depth, K)).reshape(-1, 3).astype(np.float32),
+        rgb=np.full((count, 3), colour, np.uint8),
+        confidence=np.full(count, 2, np.float32),
+        label=(instances.ravel() > 0).astype(np.uint8),
+        instance=instances.ravel(),
+        camera=np.zeros(count, np.uint8),
+        body=np.full((count, 3), np.nan, np.float32),
+    )
+    view = View(
+        "a",
+        K,
+        depth.astype(np.float32),
+        np.full((H, W), 2, np.float32),
+        np.full((H, W, 3), colour, np.uint8),
+        instances,
+        np.full((H, W, 3), np.nan, np.float32),
+    )
+    camera = Camera("a", "a_frame", 1, W, H, K, T, 1.0)
+    return Scene(1, (camera,), (view,), points, (), ScaleSource.CALIBRATION, 0.0)
+
+
+WALL = np.full((H, W), 4.0)
+PATCH = np.zeros((H, W), bool)
+PATCH[10:20, 15:25] = True
+IN_FRONT = np.where(PATCH, 2.0, 4.0)
+
+
+def near(xyz: np.ndarray) -> int:
+    return int((xyz[:, 0] < 3).sum())
+
+
+def test_a_wall_is_in_the_map_once_it_was_seen_twice():
+    it = StaticMap()
+    it.add(scene(WALL, colour=50), 0.2, 10000)
+    assert len(it.confirmed()[0]) == 0
+    it.add(scene(WALL, colour=150), 0.2, 10000)
+    xyz, rgb = it.confirmed()
+    assert len(xyz) and np.allclose(xyz[:, 0], 4, atol=1e-4)
+    # One point per cube, and as many as the wall (4.0 x 3.0 m) has.
+    assert len(np.unique(np.floor(xyz / 0.2), axis=0)) == len(xyz)
+    assert 15 * 20 <= len(xyz) <= 17 * 22
+    assert set(rgb.ravel()) == {100}
+
+
+def test_people_never_enter():
+    it = StaticMap()
+    for _ in range(5):
+        it.add(scene(IN_FRONT, PATCH), 0.1, 10000)
+    xyz, _ = it.confirmed()
+    assert len(xyz) and near(xyz) == 0
+
+
+def test_what_went_away_goes_from_the_map_and_what_is_hidden_stays():
+    it = StaticMap()
+    for _ in range(30):
+        it.add(scene(WALL), 0.1, 10000)
+    wall = len(it.confirmed()[0])
+    for _ in range(30):
+        it.add(scene(IN_FRONT), 0.1, 10000)
+    xyz, _ = it.confirmed()
+    assert near(xyz) > 20
+    assert len(xyz) - near(xyz) == wall  # the wall behind is hidden, not gone
+    for _ in range(10):
+        it.add(scene(WALL), 0.1, 10000)
+    xyz, _ = it.confirmed()
+    assert near(xyz) == 0 and len(xyz) == wall
+
+
+def test_a_limit_keeps_what_is_known_best():
+    it = StaticMap()
+    for _ in range(3):
+        it.add(scene(WALL), 0.1, 10000)
+    it.add(scene(np.full((H, W), 3.9)), 0.1, 200)
+    xyz, _ = it.confirmed()
+    assert len(xyz) == 200 and np.allclose(xyz[:, 0], 4, atol=1e-4)
+
+
+def test_another_size_of_cubes_and_clearing_start_anew():
+    it = StaticMap()
+    for _ in range(2):
+        it.add(scene(WALL), 0.1, 10000)
+    it.add(scene(WALL), 0.2, 10000)
+    assert len(it.confirmed()[0]) == 0
+    it.add(scene(WALL), 0.2, 10000)
+    assert len(it.confirmed()[0])
+    it.clear()
+    assert len(it.confirmed()[0]) == 0
+
+
+@pytest.mark.parametrize("far", [1e7, -1e7])
+def test_points_beyond_all_cubes_are_left_out(far):
+    it = StaticMap()
+    made = scene(WALL)
+    made.points.xyz[:, 2] += far
+    for _ in range(2):
+        it.add(made, 0.05, 10000)
+    assert len(it.confirmed()[0]) == 0
+
+
+def test_nothing_at_all():
+    it = StaticMap()
+    nothing = Scene(1, (), (), scene(WALL).points, (), ScaleSource.UNKNOWN, 0.0)
+    empty = PointCloud(**{name: column[:0] for name, column in vars(nothing.points).items()})
+    it.add(Scene(1, (), (), empty, (), ScaleSource.UNKNOWN, 0.0), 0.1, 10)
+    assert it.confirmed()[0].shape == (0, 3)
