@@ -98,14 +98,35 @@ def from_camera_info(message: CameraInfo) -> Intrinsics | None:
     return Intrinsics(K, D, width, height)
 
 
+@dataclass(frozen=True)
+class Source:
+    """Where a camera's messages come from.
+
+    Attributes:
+        name: Of the camera.
+        image, info: Topics.
+        compressed: Whether images are CompressedImage.
+        offset: Added to the stamps before images are matched with those of other cameras, ns.
+    """
+
+    name: str
+    image: str
+    info: str
+    compressed: bool = False
+    offset: int = 0
+
+
 class CameraInput:
     """One camera: its newest intrinsics and how it is doing.
 
     The executor's thread calls the callbacks, the worker :meth:`frame`.
     """
 
-    def __init__(self, name: str, problems: Problems, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, name: str, problems: Problems, clock: Callable[[], float], offset: int = 0
+    ) -> None:
         self.name = name
+        self.offset = offset
         self.received = 0
         self.rejected = 0
         self._pace = Pace()
@@ -245,41 +266,36 @@ class Cameras:
     """All cameras of the node, subscribed to while it is active.
 
     Args:
-        deliver: Called in the executor's thread with (camera, stamp in ns, message).
+        deliver: Called in the executor's thread with (camera, stamp in ns, message); the stamp is
+            the message's and the camera's offset.
         clock: Seconds, monotonic.
     """
 
     def __init__(
         self,
         node: Node,
-        names: Sequence[str],
-        transport: str,
+        sources: Sequence[Source],
         reliability: str,
         problems: Problems,
         deliver: Callable[[str, int, Image | CompressedImage], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.inputs = {name: CameraInput(name, problems, clock) for name in names}
+        self.inputs = {s.name: CameraInput(s.name, problems, clock, s.offset) for s in sources}
         self.since = clock()
         self._clock = clock
         self._problems = problems
         self._node = node
         self._deliver = deliver
-        kind, suffix = (
-            (Image, "image_raw")
-            if transport == "raw"
-            else (CompressedImage, "image_raw/compressed")
-        )
-        self.topics = {name: node.resolve_topic_name(f"{name}/{suffix}") for name in names}
-        profile = qos.image_input(reliability)
+        self.topics = {s.name: node.resolve_topic_name(s.image) for s in sources}
         self._subscriptions = []
-        for name, camera in self.inputs.items():
+        for source in sources:
+            camera = self.inputs[source.name]
             self._subscriptions.append(
                 node.create_subscription(
-                    kind,
-                    f"{name}/{suffix}",
+                    CompressedImage if source.compressed else Image,
+                    source.image,
                     partial(self._arrived, camera),
-                    profile,
+                    qos.image_input(reliability),
                     event_callbacks=SubscriptionEventCallbacks(
                         incompatible_qos=camera.incompatible
                     ),
@@ -287,15 +303,12 @@ class Cameras:
             )
             self._subscriptions.append(
                 node.create_subscription(
-                    CameraInfo,
-                    f"{name}/camera_info",
-                    camera.info_arrived,
-                    qos.image_input("best_effort"),
+                    CameraInfo, source.info, camera.info_arrived, qos.image_input("best_effort")
                 )
             )
 
     def _arrived(self, camera: CameraInput, message: Image | CompressedImage) -> None:
-        stamp = to_nanoseconds(message.header.stamp)
+        stamp = to_nanoseconds(message.header.stamp) + camera.offset
         camera.arrived(stamp)
         self._deliver(camera.name, stamp, message)
 

@@ -28,20 +28,18 @@ def declare(node: Node, configured: Callable[[], bool], changed: Callable[[Value
     table = {parameter.name: parameter for parameter in TABLE}
 
     def check(given: Sequence) -> SetParametersResult:
-        for item in given:
-            parameter = table.get(item.name)
-            if parameter is None:
-                continue
-            try:
-                parameter.check(item.value)
-            except ParameterError as error:
-                return SetParametersResult(successful=False, reason=str(error))
-            if configured() and not parameter.dynamic:
-                return SetParametersResult(
-                    successful=False,
-                    reason=f"parameter '{item.name}' is read when the node configures; first "
-                    "'ros2 lifecycle set' it to deactivate and cleanup",
-                )
+        try:
+            values = {p.name: p.check(i.value) for i in given if (p := table.get(i.name))}
+            if configured() and values:
+                for name in values:
+                    if not table[name].dynamic:
+                        raise ParameterError(
+                            f"parameter '{name}' is read when the node configures; first "
+                            "'ros2 lifecycle set' it to deactivate and cleanup"
+                        )
+                check_together(read(node) | values)
+        except ParameterError as error:
+            return SetParametersResult(successful=False, reason=str(error))
         return SetParametersResult(successful=True)
 
     node.add_on_set_parameters_callback(check)
@@ -73,6 +71,18 @@ def check_together(values: Values) -> None:
         raise ParameterError(f"parameter 'cameras' names a camera twice: {', '.join(cameras)}")
     if len(cameras) > 255:
         raise ParameterError(f"parameter 'cameras' has {len(cameras)} names, at most 255 fit")
+    for name in ("image_topics", "info_topics"):
+        if len(values[name]) not in (0, len(cameras)):
+            raise ParameterError(
+                f"parameter '{name}' has {len(values[name])} topics, but there are "
+                f"{len(cameras)} cameras; name one for each, in their order, or none"
+            )
+    offsets = values["stamp_offsets"]
+    if any(offsets) and len(offsets) != len(cameras):
+        raise ParameterError(
+            f"parameter 'stamp_offsets' has {len(offsets)} numbers, but there are {len(cameras)} "
+            "cameras; give one for each, in their order, or a single 0"
+        )
     if values["sync.min_cameras"] > len(cameras):
         raise ParameterError(
             f"parameter 'sync.min_cameras' is {values['sync.min_cameras']}, but there are only "
@@ -95,23 +105,24 @@ def _descriptor(parameter: Parameter) -> ParameterDescriptor:
     descriptor = ParameterDescriptor(
         description=parameter.description,
         # A whole number is a good value for a double, which static typing would refuse.
-        dynamic_typing=parameter.type_name in ("double", "string[]"),
-        additional_constraints="" if parameter.minimum is not None else parameter.allowed,
+        dynamic_typing=parameter.type_name in ("double", "double[]", "string[]"),
+        additional_constraints="" if _has_range(parameter) else parameter.allowed,
     )
     if not parameter.dynamic:
         note = "read when the node configures"
         constraints = descriptor.additional_constraints
         descriptor.additional_constraints = f"{constraints}; {note}" if constraints else note
-    if parameter.minimum is not None:
+    low, high = parameter.minimum, parameter.maximum
+    if low is not None and _has_range(parameter):
         if isinstance(parameter.default, int):
-            limits = IntegerRange(
-                from_value=int(parameter.minimum), to_value=int(parameter.maximum), step=1
-            )
-            descriptor.integer_range = [limits]
+            integers = IntegerRange(from_value=int(low), to_value=int(high), step=1)
+            descriptor.integer_range = [integers]
         else:
-            descriptor.floating_point_range = [
-                FloatingPointRange(
-                    from_value=float(parameter.minimum), to_value=float(parameter.maximum)
-                )
-            ]
+            limits = FloatingPointRange(from_value=float(low), to_value=float(high))
+            descriptor.floating_point_range = [limits]
     return descriptor
+
+
+def _has_range(parameter: Parameter) -> bool:
+    """Whether ROS can hold the range itself: it knows none of lists."""
+    return parameter.minimum is not None and not isinstance(parameter.default, list)

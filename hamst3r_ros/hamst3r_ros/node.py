@@ -26,7 +26,7 @@ from std_srvs.srv import SetBool, Trigger
 from hamst3r.alignment.calibration import CameraCalibration, load_calibration
 from hamst3r_ros import declaration, qos, reporting, saving
 from hamst3r_ros.assembler import Assembler, MessageSet, SyncSettings
-from hamst3r_ros.cameras import Cameras, Extrinsics
+from hamst3r_ros.cameras import Cameras, Extrinsics, Source
 from hamst3r_ros.diagnostics import ERROR, OK, Problems, Statistics, report
 from hamst3r_ros.headers import NANOSECONDS
 from hamst3r_ros.parameters import Values
@@ -106,20 +106,20 @@ class Hamst3rNode(LifecycleNode):
             file = load_calibration(Path(values["world.calibration_file"]).expanduser())
         self.get_logger().info("loading the network ...")
         start = time.monotonic()
-        from hamst3r.people.body import anny24
         from hamst3r_ros.pipeline import Pipeline
         from hamst3r_ros.publishers import Publishers
-        from hamst3r_ros.reconstruction import make_engine, make_reconstructor
+        from hamst3r_ros.reconstruction import make_body, make_engine, make_reconstructor
 
         engine = make_engine(values)
-        reconstructor = make_reconstructor(engine, values)
+        body = make_body(values)
+        reconstructor = make_reconstructor(engine, values, body)
         if known == "tf":
             self._listener = FrameListener(self)
         frames = self._listener.buffer if self._listener is not None else None
         self._pipeline = Pipeline(
             reconstructor,
             engine,
-            Publishers(self, values["cameras"], values["tf.mode"] == "estimated", anny24()),
+            Publishers(self, values["cameras"], values["tf.mode"] == "estimated", body),
             Extrinsics(file, frames, values["world.rig_frame"]),
             values,
             self._problems,
@@ -147,12 +147,7 @@ class Hamst3rNode(LifecycleNode):
         self._assembler = Assembler(values["cameras"], _sync(values))
         self._worker = Worker(pipeline.process, pipeline.failed, pipeline.period)
         self._cameras = pipeline.cameras = Cameras(
-            self,
-            values["cameras"],
-            values["transport"],
-            values["image_reliability"],
-            self._problems,
-            self._arrived,
+            self, _sources(values), values["image_reliability"], self._problems, self._arrived
         )
         self._fault = None
         self._since = time.monotonic()
@@ -231,6 +226,9 @@ class Hamst3rNode(LifecycleNode):
         self._values = values
         if self._assembler is not None:
             self._assembler.settings = _sync(values)
+        if self._cameras is not None:
+            for source in _sources(values):
+                self._cameras.inputs[source.name].offset = source.offset
         if self._pipeline is not None:
             self._pipeline.change(values)
 
@@ -367,6 +365,21 @@ def _sync(values: Values) -> SyncSettings:
         max_age=round(values["sync.max_age"] * NANOSECONDS),
         reference=values["sync.reference_camera"],
     )
+
+
+def _sources(values: Values) -> list[Source]:
+    """Where each camera's messages come from."""
+    compressed = values["transport"] == "compressed"
+    suffix = "image_raw/compressed" if compressed else "image_raw"
+    names, offsets = values["cameras"], values["stamp_offsets"]
+    images = values["image_topics"] or [f"{name}/{suffix}" for name in names]
+    infos = values["info_topics"] or [f"{name}/camera_info" for name in names]
+    if not any(offsets):
+        offsets = [0.0] * len(names)
+    return [
+        Source(name, image, info, compressed, round(offset * NANOSECONDS))
+        for name, image, info, offset in zip(names, images, infos, offsets, strict=True)
+    ]
 
 
 def main(args: Sequence[str] | None = None) -> int:

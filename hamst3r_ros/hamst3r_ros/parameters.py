@@ -12,7 +12,7 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
-Value = bool | int | float | str | list[str]
+Value = bool | int | float | str | list[str] | list[float]
 Values = dict[str, Any]
 
 
@@ -51,7 +51,9 @@ class Parameter:
         kind = type(self.default)
         if kind is float and type(value) is int:
             value = float(value)
-        if kind is list and isinstance(value, (list, tuple)):
+        if self.type_name == "double[]":
+            value = self._numbers(value)
+        elif kind is list and isinstance(value, (list, tuple)):
             value = [item for item in value if item]  # [''] is how ROS spells "none"
             if not all(isinstance(item, str) for item in value):
                 raise self._error(value)
@@ -63,9 +65,18 @@ class Parameter:
             for text in value if isinstance(value, list) else [value]:
                 if not re.fullmatch(self.pattern, str(text)):
                     raise self._error(text)
-        if self.minimum is not None and not self.minimum <= value <= self.maximum:  # also NaN
-            raise self._error(value)
+        if self.minimum is not None:
+            for number in value if isinstance(value, list) else [value]:
+                if not self.minimum <= number <= self.maximum:  # also NaN
+                    raise self._error(value)
         return value
+
+    def _numbers(self, value: Any) -> list[float]:
+        if not hasattr(value, "__len__") or isinstance(value, str):
+            raise self._error(value)
+        if any(type(item) not in (int, float) for item in value):
+            raise self._error(value)
+        return [float(item) for item in value]
 
     @property
     def allowed(self) -> str:
@@ -79,9 +90,10 @@ class Parameter:
     @property
     def type_name(self) -> str:
         """As ROS calls it."""
-        return {bool: "bool", int: "integer", float: "double", str: "string"}.get(
-            type(self.default), "string[]"
-        )
+        if isinstance(self.default, list):
+            return "double[]" if isinstance(self.default[0], float) else "string[]"
+        names = {bool: "bool", int: "integer", float: "double", str: "string"}
+        return names[type(self.default)]
 
     def _error(self, value: object) -> ParameterError:
         expected = f"{self.type_name}, {self.allowed}" if self.allowed else self.type_name
@@ -98,6 +110,30 @@ TABLE: tuple[Parameter, ...] = (
         "Names of the cameras. Images are taken from <name>/image_raw and <name>/camera_info.",
         pattern=_NAME,
         expected="topic names without the last part, such as front or /rig/cam0",
+    ),
+    Parameter(
+        "image_topics",
+        [""],
+        "Topics of the images, one per camera, where drivers call them otherwise; with transport "
+        "compressed those of the CompressedImage. Empty: by the cameras' names.",
+        pattern=_NAME,
+        expected="topic names, as many as cameras",
+    ),
+    Parameter(
+        "info_topics",
+        [""],
+        "Topics of the CameraInfo, one per camera, likewise.",
+        pattern=_NAME,
+        expected="topic names, as many as cameras",
+    ),
+    Parameter(
+        "stamp_offsets",
+        [0.0],
+        "Seconds added to the stamps of each camera before its images are matched with others: "
+        "for cameras whose clocks or delays differ. One per camera; a single 0: none.",
+        -3600.0,
+        3600.0,
+        dynamic=True,
     ),
     Parameter(
         "transport",
@@ -305,6 +341,20 @@ TABLE: tuple[Parameter, ...] = (
         dynamic=True,
     ),
     Parameter(
+        "humans.min_pixels",
+        24,
+        "Smallest mask of a person in a view, pixels of the output grid.",
+        1,
+        1000000,
+        dynamic=True,
+    ),
+    Parameter(
+        "humans.body_model",
+        "",
+        "Path of a body model in SMPL's layout (.npz, 24 joints) to fit; empty: the embedded "
+        "anny24.",
+    ),
+    Parameter(
         "humans.fit_body_model",
         True,
         "Fit a body model to each person; off: positions and masks only.",
@@ -395,7 +445,7 @@ def _shown(value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, list):
-        return "[{}]".format(", ".join(f'"{item}"' for item in value))
+        return "[{}]".format(", ".join(_shown(item) for item in value))
     return f'"{value}"' if isinstance(value, str) else str(value)
 
 

@@ -13,6 +13,7 @@ from hamst3r.engine import PairEngine
 from hamst3r.frames import Frame, FrameSet
 from hamst3r.network.checkpoint import shipped_weights
 from hamst3r.pairs import Pairing
+from hamst3r.people.body import BodyModel, anny24, load_body_model
 from hamst3r.people.fitting import FitConfig
 from hamst3r.people.instances import InstancesConfig
 from hamst3r.people.tracking import TrackingConfig
@@ -38,7 +39,9 @@ def reconstructor_config(values: Values) -> ReconstructorConfig:
         point_confidence=values["points.min_confidence"],
         max_points=values["points.max"],
         voxel=values["points.voxel"],
-        instances=InstancesConfig(min_score=values["humans.min_score"]),
+        instances=InstancesConfig(
+            min_score=values["humans.min_score"], min_pixels=values["humans.min_pixels"]
+        ),
         tracking=replace(
             tracking, timeout=timeout, new_timeout=min(tracking.new_timeout, timeout), fit=fit
         ),
@@ -80,9 +83,19 @@ def _pair_engine(values: Values, weights: Path) -> PairEngine:
     )
 
 
-def make_reconstructor(engine: Engine, values: Values) -> Reconstructor:
+def make_body(values: Values) -> BodyModel:
+    """The body model that people are fitted with.
+
+    Raises:
+        hamst3r.people.body.BodyModelError: A file that cannot be used.
+    """
+    path = values["humans.body_model"]
+    return load_body_model(Path(path).expanduser()) if path else anny24()
+
+
+def make_reconstructor(engine: Engine, values: Values, body: BodyModel) -> Reconstructor:
     """A reconstructor that has run on blank images already, and forgotten them."""
-    reconstructor = Reconstructor(engine, reconstructor_config(values))
+    reconstructor = Reconstructor(engine, reconstructor_config(values), body)
     blank = np.full((*WARMUP_SIZE, 3), 128, np.uint8)
     for run in range(values["model.warmup"]):
         frames = tuple(Frame(name, run, blank) for name in values["cameras"])

@@ -48,7 +48,7 @@ def watch_sets(
         text = (
             "no frame sets: the cameras' newest stamps differ by up to "
             f"{max(lags.values(), default=0.0):.3f} s, sync.slop is {values['sync.slop']:g} s; "
-            "synchronise the cameras' clocks, or raise it"
+            "synchronise the cameras' clocks, give their stamp_offsets, or raise it"
         )
     problems.add("frame_sets", "none", text)
 

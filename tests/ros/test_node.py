@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from bench import FAILURE, LATCHED, STEP, SUCCESS, K, ring
+from bench import FAILURE, LATCHED, STEP, SUCCESS, K, camera_info, image, ring
 from hamst3r_msgs.msg import CameraArray, HumanArray
 from hamst3r_msgs.srv import SaveScene
 from hamst3r_ros.headers import from_transform, to_nanoseconds
@@ -182,6 +182,9 @@ def test_people_come_from_a_second_network(bench, public_weights, tiny_weights):
         ({"cameras": ["a", "/a"]}, "names a camera twice"),
         ({"sync__min_cameras": 3}, "only 2 cameras; lower it"),
         ({"sync__reference_camera": "x"}, "expected one of a, b"),
+        ({"image_topics": ["x"]}, "'image_topics' has 1 topics, but there are 2 cameras"),
+        ({"stamp_offsets": [0.1, 0.2, 0.3]}, "'stamp_offsets' has 3 numbers"),
+        ({"humans__body_model": "none.npz"}, "none.npz: cannot read the body model"),
         ({"world__known_extrinsics": "file"}, "'world.calibration_file' is empty"),
         ({"model__weights_sha256": "0" * 64}, "SHA-256 is"),
         ({"model__image_size": 3}, "expected 0 or at least 16"),
@@ -310,6 +313,8 @@ def test_dynamic_parameters_take_effect_and_others_are_refused(bench):
     assert points[-1].point_step == 36
     (reason,) = it.set(cameras=["a"])
     assert "cleanup" in reason
+    (reason,) = it.set(sync__min_cameras=3)
+    assert "only 2 cameras; lower it" in reason
     (reason,) = it.set(points__max=0)
     assert "points.max" in reason
     (reason,) = it.set(points__body_coordinates="maybe")
@@ -331,6 +336,46 @@ def test_compressed_images(bench):
             it.publish(f"{name}/image_raw/compressed", jpeg(it.stamp, name, it.pixels[name]))
 
     it.until(lambda: humans, shoot)
+
+
+def test_drivers_with_topics_of_their_own(bench):
+    it = bench(("a", "b"), image_topics=["/left/color", "right/image"], info_topics=["i", "/j/k"])
+    cameras = it.listen(CameraArray, "/hamst3r/cameras")
+    it.activate()
+
+    def shoot():
+        it.stamp += STEP
+        for name, topic, info in (("a", "/left/color", "/i"), ("b", "/right/image", "/j/k")):
+            it.publish(info, camera_info())
+            it.publish(topic, image(it.stamp, name, it.pixels[name]))
+
+    def known():
+        return cameras and len(cameras[-1].cameras) and cameras[-1].cameras[-1].k[0] == K[0, 0]
+
+    it.until(known, shoot)
+    it.until(lambda: it.value("cameras", "b.topic") == "/right/image")
+
+
+def test_a_clock_that_is_off_is_put_right_by_its_offset(bench):
+    it = bench(("a", "b"), sync__slop=0.01)
+    late = 7 * STEP // 20  # 35 ms
+    humans = it.listen(HumanArray, "/hamst3r/humans")
+    depth = it.listen(Image, "/hamst3r/b/depth")
+    it.activate()
+
+    def shoot():
+        it.stamp += STEP
+        it.publish("a/image_raw", image(it.stamp, "a", it.pixels["a"]))
+        it.publish("b/image_raw", image(it.stamp + late, "b", it.pixels["b"]))
+
+    it.until(lambda: "no frame sets" in it.message("frame_sets"), shoot)
+    assert not humans
+    assert "stamp_offsets" in it.message("frame_sets")
+    assert it.set(stamp_offsets=[0.0, -late / 1e9]) == []
+    it.until(lambda: humans and depth, shoot)
+    # What belongs to an image carries the image's own stamp.
+    assert (it.stamp + late - to_nanoseconds(depth[-1].header.stamp)) % STEP == 0
+    assert (it.stamp - to_nanoseconds(humans[-1].header.stamp)) % STEP == 0
 
 
 def test_faults_in_a_row_end_in_the_error_state_and_can_be_mended(bench):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from array import array
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,9 @@ def test_defaults_are_allowed_and_described(parameter):
         ("cameras", [1, 2], "string[]"),
         ("cameras", "a", "string[]"),
         ("world.frame", "/world", "a frame id"),
+        ("stamp_offsets", ["a"], "double[]"),
+        ("stamp_offsets", [math.inf], "-3600.0 .. 3600.0"),
+        ("stamp_offsets", 1.0, "double[]"),
     ],
 )
 def test_refused_values_say_what_was_expected(name, value, told):
@@ -66,6 +70,7 @@ def test_refused_values_say_what_was_expected(name, value, told):
 def test_accepted_values_get_their_type():
     assert BY_NAME["sync.slop"].check(1) == 1.0
     assert type(BY_NAME["sync.slop"].check(1)) is float
+    assert BY_NAME["stamp_offsets"].check(array("d", [1, 0.5])) == [1.0, 0.5]
     assert BY_NAME["cameras"].check(["a", "", "/b/c"]) == ["a", "/b/c"]
 
 
@@ -75,7 +80,7 @@ def test_declaration_carries_descriptions_ranges_and_choices(ros):
     for parameter in TABLE:
         descriptor = node.describe_parameter(parameter.name)
         assert descriptor.description == parameter.description
-        if parameter.minimum is not None:
+        if parameter.minimum is not None and not isinstance(parameter.default, list):
             (limits,) = descriptor.integer_range or descriptor.floating_point_range
             assert (limits.from_value, limits.to_value) == (parameter.minimum, parameter.maximum)
         for choice in parameter.choices:
@@ -98,7 +103,7 @@ def test_a_bad_value_at_start_is_an_error(ros):
 def test_changes_while_configured(ros):
     changed = []
     configured = False
-    node = Node("n")
+    node = Node("n", parameter_overrides=[Parameter("cameras", value=["a", "b"])])
     declare(node, lambda: configured, changed.append)
     assert node.set_parameters([Parameter("pairs", value="swin")])[0].successful
     assert changed == []
