@@ -339,7 +339,13 @@ def test_compressed_images(bench):
 
 
 def test_drivers_with_topics_of_their_own(bench):
-    it = bench(("a", "b"), image_topics=["/left/color", "right/image"], info_topics=["i", "/j/k"])
+    it = bench(
+        ("a", "b"),
+        image_topics=["/left/color", "right/image"],
+        info_topics=["i", "/j/k"],
+        world__known_extrinsics="tf",
+    )
+    it.put_up()
     cameras = it.listen(CameraArray, "/hamst3r/cameras")
     it.activate()
 
@@ -357,7 +363,8 @@ def test_drivers_with_topics_of_their_own(bench):
 
 
 def test_a_clock_that_is_off_is_put_right_by_its_offset(bench):
-    it = bench(("a", "b"), sync__slop=0.01)
+    it = bench(("a", "b"), sync__slop=0.01, world__known_extrinsics="tf")
+    it.put_up()
     late = 7 * STEP // 20  # 35 ms
     humans = it.listen(HumanArray, "/hamst3r/humans")
     depth = it.listen(Image, "/hamst3r/b/depth")
