@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -29,6 +30,7 @@ F64 = NDArray[np.float64]
 TF_PATIENCE = 2.0
 # Period in seconds taken for that of a camera of which only one image came: many start slowly.
 FIRST_PERIOD = 2.0
+RATE_WINDOW, ARRIVALS = 10.0, 1000  # seconds, and images, that a camera's rate is of
 ASPECT_TOLERANCE = 0.01
 COEFFICIENTS = {"plumb_bob": (0, 4, 5), "rational_polynomial": (0, 8, 12, 14)}
 
@@ -45,6 +47,7 @@ class Intrinsics:
     distortion: F64
     width: int
     height: int
+    source: str = "camera_info"
 
     def scaled(self, width: int, height: int) -> Intrinsics:
         """The same camera at another size of its image.
@@ -63,7 +66,7 @@ class Intrinsics:
         K = self.K.copy()
         K[:2] *= np.array([[x], [y]])
         K[:2, 2] += 0.5 * np.array([x, y]) - 0.5  # pixel centres are at integers
-        return Intrinsics(K, self.distortion, width, height)
+        return Intrinsics(K, self.distortion, width, height, self.source)
 
 
 def from_camera_info(message: CameraInfo) -> Intrinsics | None:
@@ -120,6 +123,11 @@ class CameraInput:
     """One camera: its newest intrinsics and how it is doing.
 
     The executor's thread calls the callbacks, the worker :meth:`frame`.
+
+    Attributes:
+        received, rejected: Images that came, and those of them that could not be used.
+        known_by: Where intrinsics and pose of the last frame came from: "file", "camera_info" or
+            "tf"; "estimated" where nobody knows them, "" before the first frame.
     """
 
     def __init__(
@@ -129,7 +137,9 @@ class CameraInput:
         self.offset = offset
         self.received = 0
         self.rejected = 0
+        self.known_by = ("", "")
         self._pace = Pace()
+        self._arrivals: deque[float] = deque(maxlen=ARRIVALS)
         self.first_arrival: float | None = None
         self.last_stamp = 0
         self._problems = problems
@@ -144,6 +154,7 @@ class CameraInput:
         self.received += 1
         now = self._clock()
         self._pace.add(now)
+        self._arrivals.append(now)
         if self.first_arrival is None:
             self.first_arrival = now
         self.last_stamp = stamp
@@ -167,6 +178,11 @@ class CameraInput:
         if age > max_age + (FIRST_PERIOD if period is None else period):
             return "stale"
         return f"rejected:{self._rejected_why}" if self._rejected_why else "active"
+
+    def rate(self) -> float:
+        """Images per second, lately."""
+        times = [at for at in tuple(self._arrivals) if at >= self._clock() - RATE_WINDOW]
+        return (len(times) - 1) / (times[-1] - times[0]) if len(times) > 1 else 0.0
 
     def age(self) -> float | None:
         """Seconds since the last image, None before the first."""
@@ -200,13 +216,19 @@ class CameraInput:
         intrinsics = self._intrinsics(known, image.shape[1], image.shape[0])
         stamp = to_nanoseconds(message.header.stamp)
         frame_id = message.header.frame_id
+        T_rig_cam = known.T_rig_cam if known is not None else pose(frame_id, stamp)
+        by = "file" if known is not None else "tf"
+        self.known_by = (
+            "estimated" if intrinsics is None else intrinsics.source,
+            "estimated" if T_rig_cam is None else by,
+        )
         return Frame(
             camera=self.name,
             stamp=stamp,
             image=image,
             K=None if intrinsics is None else intrinsics.K,
             distortion=None if intrinsics is None else intrinsics.distortion,
-            T_rig_cam=known.T_rig_cam if known is not None else pose(frame_id, stamp),
+            T_rig_cam=T_rig_cam,
             frame_id=frame_id,
         )
 
@@ -215,7 +237,7 @@ class CameraInput:
     ) -> Intrinsics | None:
         wrong = ""
         if known is not None:
-            own = Intrinsics(known.K, known.distortion, known.width, known.height)
+            own = Intrinsics(known.K, known.distortion, known.width, known.height, "file")
             try:
                 return self._right(own.scaled(width, height))
             except IntrinsicsError as error:
@@ -286,6 +308,10 @@ class Cameras:
         self._problems = problems
         self._node = node
         self._deliver = deliver
+        self._kinds = {
+            s.name: f"sensor_msgs/msg/{'CompressedImage' if s.compressed else 'Image'}"
+            for s in sources
+        }
         self.topics = {s.name: node.resolve_topic_name(s.image) for s in sources}
         self._subscriptions = []
         for source in sources:
@@ -358,13 +384,7 @@ class Cameras:
             if state == "waiting_image":
                 if self._clock() - self.since < max(2.0, max_age):
                     continue  # discovery takes a moment
-                publishers = self._node.count_publishers(topic)
-                why = (
-                    "nobody publishes it; check the camera's driver and the parameter 'cameras'"
-                    if not publishers
-                    else "it has a publisher, but it is silent"
-                )
-                text = f"{name}: no image yet on {topic}: {why}"
+                text = f"{name}: no image yet on {topic}: {self._why_silent(name)}"
             elif state == "qos_incompatible":
                 text = (
                     f"{name}: the publisher of {topic} offers another quality of service; set "
@@ -377,3 +397,17 @@ class Cameras:
                 continue
             self._problems.add("cameras", f"{name} silent", text)
         return states
+
+    def _why_silent(self, name: str) -> str:
+        expected = self._kinds[name]
+        found = {
+            info.topic_type for info in self._node.get_publishers_info_by_topic(self.topics[name])
+        }
+        if not found:
+            return "nobody publishes it; check the camera's driver and the parameter 'cameras'"
+        if expected not in found:
+            return (
+                f"it has a publisher of {', '.join(sorted(found))}, expected {expected}; check "
+                "the parameters 'transport' and 'image_topics'"
+            )
+        return "it has a publisher, but it is silent"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
@@ -144,6 +145,16 @@ class Statistics:
         with self._lock:
             values = self._values.get(name)
             return self._clock() - values[-1][0] if values else None
+
+    def percentiles(self, name: str) -> dict[str, str]:
+        """``<name>_p50_ms``, p95 and p99 of the last seconds' durations; {} without any."""
+        values = sorted(self.recent(name))
+        if not values:
+            return {}
+        return {
+            f"{name}_p{share}_ms": f"{1e3 * values[math.ceil(len(values) * share / 100) - 1]:.1f}"
+            for share in (50, 95, 99)
+        }
 
     def durations(self) -> dict[str, str]:
         """``<stage>_ms`` -> mean and largest of the last seconds, for names that are stages."""

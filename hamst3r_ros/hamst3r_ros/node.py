@@ -194,6 +194,8 @@ class Hamst3rNode(LifecycleNode):
         self._worker = self._cameras = self._assembler = None
         for status in ("cameras", "frame_sets", "world", "device"):
             self._problems.clear(status)
+        for subject in ("hang", "delay"):
+            self._problems.remove("inference", subject)
 
     def _release(self) -> None:
         pipeline, self._pipeline = self._pipeline, None
@@ -319,30 +321,30 @@ class Hamst3rNode(LifecycleNode):
 
     def _report(self) -> None:
         values, cameras, assembler = self._values, self._cameras, self._assembler
+        problems, statistics, worker = self._problems, self._statistics, self._worker
+        name = self.get_fully_qualified_name()
         states: dict[str, str] = {}
-        if cameras is not None and assembler is not None:
+        if cameras is not None and assembler is not None and worker is not None:
             states = cameras.watch(values["sync.max_age"])
             active_for = time.monotonic() - self._since
-            reporting.watch_sets(
-                assembler, self._statistics, states, values, active_for, self._problems
-            )
+            reporting.watch_sets(assembler, statistics, states, values, active_for, problems)
+            reporting.watch_worker(worker.busy(), statistics, values, problems)
+        reporting.watch_name(name, self.get_node_names_and_namespaces(), problems)
         pipeline = self._pipeline
-        scene = pipeline.scene if pipeline is not None else None
-        statuses = reporting.statuses(
-            self.get_fully_qualified_name(),
+        facts = reporting.Facts(
+            name,
             self._doing(),
-            self._problems,
-            self._statistics,
             values,
             cameras,
             states,
             assembler,
-            self._worker.mailbox.superseded if self._worker is not None else 0,
+            worker.mailbox.superseded if worker is not None else 0,
             pipeline.device() if pipeline is not None else {},
-            reporting.world(scene),
+            reporting.world(pipeline.scene if pipeline is not None else None),
         )
+        statuses = reporting.statuses(facts, problems, statistics)
         self._diagnostics.publish(report(self.get_clock().now().nanoseconds, statuses))
-        self._problems.reported()
+        problems.reported()
 
     # ---------------------------------------------------------------------------------- start
 

@@ -421,6 +421,23 @@ TABLE: tuple[Parameter, ...] = (
         60.0,
     ),
     Parameter(
+        "diagnostics.max_processing",
+        10.0,
+        "A frame set that takes longer than this is reported as an error, seconds.",
+        0.1,
+        3600.0,
+        dynamic=True,
+    ),
+    Parameter(
+        "diagnostics.max_delay",
+        2.0,
+        "Outputs that are usually older than this when they are published, by the stamps of their "
+        "images, lead to a warning, seconds; 0: never.",
+        0.0,
+        3600.0,
+        dynamic=True,
+    ),
+    Parameter(
         "faults.max_consecutive",
         10,
         "So many frame sets in a row that failed put the node into its error state.",

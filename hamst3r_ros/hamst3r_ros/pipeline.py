@@ -183,7 +183,8 @@ class Pipeline:
         shown: dict[str, object] = {
             "device": str(device),
             "precision": self._engine.precision,
-            "weights": self._engine.sha256[:12],
+            "weights": self._values["model.weights"] or "shipped",
+            "weights_sha256": self._engine.sha256,
             "provides": ", ".join(self._engine.provides),
             "torch": torch.__version__,
             "out_of_memory": self._statistics.count("out_of_memory"),

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
 from diagnostic_msgs.msg import DiagnosticStatus
 
 from hamst3r.scene import Scene
 from hamst3r_ros.assembler import Assembler
 from hamst3r_ros.cameras import Cameras
-from hamst3r_ros.diagnostics import Problems, Statistics, status
+from hamst3r_ros.diagnostics import ERROR, Problems, Statistics, status
 from hamst3r_ros.headers import NANOSECONDS
 from hamst3r_ros.parameters import Values
 
@@ -53,36 +59,99 @@ def watch_sets(
     problems.add("frame_sets", "none", text)
 
 
-def statuses(
-    hardware_id: str,
-    state: str,
-    problems: Problems,
-    statistics: Statistics,
-    values: Values,
-    cameras: Cameras | None,
-    states: dict[str, str],
-    assembler: Assembler | None,
-    superseded: int,
-    device: dict[str, object],
-    world: dict[str, object],
-) -> list[DiagnosticStatus]:
-    """The five of them, also while the node does nothing.
+def watch_worker(busy: float, statistics: Statistics, values: Values, problems: Problems) -> None:
+    """Tell when a frame set takes too long, and when outputs are old before they are sent."""
+    if busy > values["diagnostics.max_processing"]:
+        text = (
+            f"a frame set has taken {busy:.0f} s until now; lower model.image_size or the number "
+            "of cameras, or look at what else the machine does"
+        )
+        problems.add("inference", "hang", text, ERROR)
+    else:
+        problems.remove("inference", "hang")
+    delays = statistics.recent("latency")
+    usual = median(delays) if delays else 0.0
+    if 0 < values["diagnostics.max_delay"] < abs(usual):
+        text = (
+            f"outputs are {usual:.1f} s behind the clock when they are published; lower "
+            "model.image_size or rate.max, synchronise the cameras' clocks with this machine's, "
+            "or set use_sim_time if this is a recording"
+        )
+        problems.add("inference", "delay", text)
+    else:
+        problems.remove("inference", "delay")
+
+
+def watch_name(own: str, names: Iterable[tuple[str, str]], problems: Problems) -> None:
+    """Tell when several nodes have this node's name.
 
     Args:
-        state: What the node does: "active", "paused", ... the summary of those without a problem.
+        own: The node's fully qualified name.
+        names: (name, namespace) of all nodes.
+    """
+    count = sum(f"{namespace.rstrip('/')}/{name}" == own for name, namespace in names)
+    if count > 1:
+        text = (
+            f"{count} nodes are called {own}: they publish on the same topics, and services reach "
+            "any of them; end all but one, or start the others in a namespace of their own"
+        )
+        problems.add("inference", "name", text)
+    else:
+        problems.remove("inference", "name")
+
+
+@dataclass(frozen=True, eq=False)
+class Facts:
+    """What the node's parts know at one moment; None or empty where there is no such part.
+
+    Attributes:
+        hardware_id: The node's fully qualified name.
+        state: What the node does: "active", "paused", ...; the summary of what has no problem.
+        states: Camera -> its state.
+        superseded: Frame sets that were replaced by newer ones before their turn came.
+        device: What is said of the device.
     """
 
-    def of(name: str, summary: str, shown: dict[str, object]) -> DiagnosticStatus:
-        return status(name, hardware_id, problems.of(name).values(), summary, shown)
+    hardware_id: str
+    state: str
+    values: Values
+    cameras: Cameras | None
+    states: dict[str, str]
+    assembler: Assembler | None
+    superseded: int
+    device: dict[str, object]
+    world: dict[str, object]
 
-    counts = assembler.counts if assembler is not None else None
-    active = sum(state == "active" for state in states.values())
+
+def statuses(facts: Facts, problems: Problems, statistics: Statistics) -> list[DiagnosticStatus]:
+    """The five of them, also while the node does nothing."""
+    sets = _sets(facts, statistics)
+    active = sum(state == "active" for state in facts.states.values())
+    device = facts.device | _process()
+    shown: dict[str, tuple[str, dict[str, object]]] = {
+        "cameras": (f"{active} of {len(facts.states)} active", _cameras(facts)),
+        "frame_sets": (f"{sets['hz_in']} Hz in, {sets['hz_out']} Hz out", sets),
+        "inference": (facts.state, _inference(facts.state, statistics)),
+        "device": (str(facts.device.get("device", facts.state)), device),
+        "world": (str(facts.world.get("scale_source", facts.state)), facts.world),
+    }
+    return [
+        status(name, facts.hardware_id, problems.of(name).values(), summary, values)
+        for name, (summary, values) in shown.items()
+    ]
+
+
+def _sets(facts: Facts, statistics: Statistics) -> dict[str, object]:
+    counts = facts.assembler.counts if facts.assembler is not None else None
+    dropped: dict[str, int] = {
+        "superseded": facts.superseded,
+        **{name: statistics.count(name) for name in ("undecodable", "waiting_for_tf", "failed")},
+    }
     sets: dict[str, object] = {
         "hz_in": f"{statistics.rate('set'):.2f}",
         "hz_out": f"{statistics.rate('out'):.2f}",
-        "superseded": superseded,
-        "undecodable": statistics.count("undecodable"),
-        "waiting_for_tf": statistics.count("waiting_for_tf"),
+        "dropped": sum(dropped.values()),
+        **dropped,
         "nobody_listened": statistics.count("idle"),
     }
     if counts is not None:
@@ -90,7 +159,11 @@ def statuses(
     spreads = statistics.recent("set")
     if spreads:
         sets["spread_max_ms"] = f"{1e3 * max(spreads):.1f}"
-    inference: dict[str, object] = {
+    return sets
+
+
+def _inference(state: str, statistics: Statistics) -> dict[str, object]:
+    shown: dict[str, object] = {
         "state": state,
         "frame_sets": statistics.count("out"),
         "failed": statistics.count("failed"),
@@ -98,16 +171,21 @@ def statuses(
     }
     latency, age = statistics.recent("latency"), statistics.age("out")
     if latency:
-        inference["output_latency_ms"] = f"{1e3 * latency[-1]:.0f}"
+        shown["output_latency_ms"] = f"{1e3 * latency[-1]:.0f}"
+        shown |= statistics.percentiles("latency")
     if age is not None:
-        inference["time_since_last_publish_ms"] = f"{1e3 * age:.0f}"
-    return [
-        of("cameras", f"{active} of {len(states)} active", _cameras(cameras, states)),
-        of("frame_sets", f"{sets['hz_in']} Hz in, {sets['hz_out']} Hz out", sets),
-        of("inference", state, inference),
-        of("device", str(device.get("device", state)), device),
-        of("world", str(world.get("scale_source", state)), world),
-    ]
+        shown["time_since_last_publish_ms"] = f"{1e3 * age:.0f}"
+    return shown
+
+
+def _process() -> dict[str, object]:
+    """Memory and open files of this process, where the system tells (Linux)."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        files = len(os.listdir("/proc/self/fd"))
+    except (OSError, IndexError, ValueError):
+        return {}
+    return {"rss_mib": f"{pages * os.sysconf('SC_PAGE_SIZE') / 2**20:.0f}", "open_files": files}
 
 
 def world(scene: Scene | None) -> dict[str, object]:
@@ -123,17 +201,22 @@ def world(scene: Scene | None) -> dict[str, object]:
     }
 
 
-def _cameras(cameras: Cameras | None, states: dict[str, str]) -> dict[str, object]:
+def _cameras(facts: Facts) -> dict[str, object]:
     shown: dict[str, object] = {}
+    cameras = facts.cameras
     if cameras is None:
         return shown
     for name, camera in cameras.inputs.items():
         age = camera.age()
-        shown[f"{name}.state"] = states[name]
+        intrinsics, pose = camera.known_by
+        shown[f"{name}.state"] = facts.states[name]
         shown[f"{name}.topic"] = cameras.topics[name]
+        shown[f"{name}.hz"] = f"{camera.rate():.2f}"
         shown[f"{name}.age_ms"] = "never" if age is None else f"{1e3 * age:.0f}"
         shown[f"{name}.received"] = camera.received
         shown[f"{name}.rejected"] = camera.rejected
+        shown[f"{name}.intrinsics"] = intrinsics
+        shown[f"{name}.pose"] = pose
     stamps = [c.last_stamp for c in cameras.inputs.values() if c.received]
     if len(stamps) > 1:
         shown["max_inter_camera_ms"] = f"{1e3 * (max(stamps) - min(stamps)) / NANOSECONDS:.1f}"

@@ -79,11 +79,17 @@ class Worker(Generic[T]):
         self._process = process
         self._failed = failed
         self._period = period
+        self._started: float | None = None
         self._thread = threading.Thread(target=self._run, name="hamst3r_worker", daemon=True)
 
     def start(self) -> None:
         """Start the thread; once."""
         self._thread.start()
+
+    def busy(self) -> float:
+        """Seconds that the item in hand has taken until now; 0 without one."""
+        started = self._started
+        return 0.0 if started is None else time.monotonic() - started
 
     def stop(self) -> None:
         """Finish the item in hand, then end the thread; returns when it has ended."""
@@ -94,11 +100,12 @@ class Worker(Generic[T]):
     def _run(self) -> None:
         faults, started = 0, float("-inf")
         while (item := self.mailbox.take(started + self._period())) is not None:
-            started = time.monotonic()
+            started = self._started = time.monotonic()
             try:
                 self._process(item)
                 faults = 0
             except Exception as error:
                 faults += 1
                 self._failed(error, faults)
+            self._started = None
             del item  # images of the last set need not wait for the next one
