@@ -1,19 +1,37 @@
-"""Posed bodies of people, coarse enough to be sent and drawn."""
+"""Posed bodies of people, coarse enough to be sent and drawn.
+
+In numpy: for a handful of people what torch adds to each operation would be most of the time.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from roma import rotvec_to_rotmat
+from scipy.spatial.transform import Rotation
 
-from hamst3r.people.body import BodyModel
-from hamst3r.scene import Person
+from hamst3r.people.body import NUM_JOINTS, PARENTS, BodyModel
+from hamst3r.scene import BodyFit, Person
 
 F32 = NDArray[np.float32]
 CELL = 0.035  # metres; vertices of one cube of the template become one
+
+
+def _levels() -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+    """(joints, their parents) of each generation below the root."""
+    generation = [0] * NUM_JOINTS
+    for joint in range(1, NUM_JOINTS):
+        generation[joint] = generation[PARENTS[joint]] + 1
+    levels = []
+    for depth in range(1, max(generation) + 1):
+        joints = np.array([j for j in range(NUM_JOINTS) if generation[j] == depth])
+        levels.append((joints, np.array(PARENTS)[joints]))
+    return levels
+
+
+_LEVELS = _levels()
+_PARENTS = np.array(PARENTS[1:])
 
 
 class CoarseBody:
@@ -27,12 +45,10 @@ class CoarseBody:
     """
 
     def __init__(self, body: BodyModel) -> None:
-        self._body = body
         # Limbs that touch at rest must not grow together: parts are thinned one by one.
         cubes = np.floor(body.v_template.numpy() / CELL).astype(np.int64)
         keys = np.column_stack([cubes, body.part.numpy()])
         _, first, group = np.unique(keys, axis=0, return_index=True, return_inverse=True)
-        self._vertices = torch.from_numpy(first)
         faces = group.reshape(-1)[body.faces.numpy()]
         whole = (
             (faces[:, 0] != faces[:, 1])
@@ -40,18 +56,45 @@ class CoarseBody:
             & (faces[:, 2] != faces[:, 0])
         )
         self.faces: NDArray[np.int64] = np.unique(faces[whole], axis=0)
+        self._template: F32 = body.v_template.numpy()[first]
+        self._directions: F32 = body.shapedirs.numpy()[first].reshape(3 * len(first), -1)
+        self._weights: F32 = body.weights.numpy()[first]
+        self._joints: F32 = body.joint_template.numpy()
+        self._joint_directions: F32 = body.joint_shapedirs.numpy().reshape(3 * NUM_JOINTS, -1)
 
     def pose(self, people: Sequence[Person]) -> dict[int, F32]:
         """Person id -> (V, 3) vertices in world, metres; people without a fit are left out."""
         fitted = [(p.id, p.fit) for p in people if p.fit is not None]
         if not fitted:
             return {}
-        turns = np.stack([np.r_[f.global_orient, f.body_pose].reshape(-1, 3) for _, f in fitted])
-        with torch.inference_mode():
-            vertices, _ = self._body(
-                rotvec_to_rotmat(torch.from_numpy(turns.astype(np.float32))),
-                torch.from_numpy(np.stack([f.transl for _, f in fitted]).astype(np.float32)),
-                torch.from_numpy(np.stack([f.betas for _, f in fitted]).astype(np.float32)),
-                self._vertices,
-            )
-        return {person: v for (person, _), v in zip(fitted, vertices.numpy(), strict=True)}
+        vertices = self._skinned([fit for _, fit in fitted])
+        return {person: v for (person, _), v in zip(fitted, vertices, strict=True)}
+
+    def _skinned(self, fits: Sequence[BodyFit]) -> F32:
+        """(P, V, 3) as :class:`~hamst3r.people.body.BodyModel` poses them."""
+        count = len(fits)
+        axes = np.stack([np.concatenate([f.global_orient, f.body_pose]) for f in fits])
+        betas = np.stack([f.betas for f in fits], axis=1)
+        rest = self._joints + (self._joint_directions @ betas).T.reshape(count, NUM_JOINTS, 3)
+        rest = rest.swapaxes(0, 1)
+        shaped = self._template + (self._directions @ betas).T.reshape(count, -1, 3)
+
+        # (24, P, 4, 4): each joint in its parent, then generation after generation in the world.
+        T = np.zeros((NUM_JOINTS, count, 4, 4), np.float32)
+        turns = Rotation.from_rotvec(axes.reshape(-1, 3)).as_matrix()
+        T[..., :3, :3] = turns.reshape(count, NUM_JOINTS, 3, 3).swapaxes(0, 1)
+        T[..., :3, 3] = rest
+        T[1:, :, :3, 3] -= rest[_PARENTS]
+        T[0, :, :3, 3] += np.stack([f.transl for f in fits])
+        T[..., 3, 3] = 1
+        for joints, parents in _LEVELS:
+            T[joints] = T[parents] @ T[joints]
+
+        T[..., :3, 3] -= _turned(T[..., :3, :3], rest)
+        of_each = T[:, :, :3].swapaxes(0, 1).reshape(count, NUM_JOINTS, 12)
+        blend = (self._weights @ of_each).reshape(count, -1, 3, 4)
+        return _turned(blend[..., :3], shaped) + blend[..., 3]
+
+
+def _turned(rotations: F32, vectors: F32) -> F32:
+    return np.einsum("...ij,...j->...i", rotations, vectors)

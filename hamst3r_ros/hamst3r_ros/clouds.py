@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import array
+import math
+
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from sensor_msgs.msg import PointCloud2, PointField
@@ -9,7 +13,7 @@ from std_msgs.msg import Header
 
 from hamst3r.geometry import unproject
 from hamst3r.scene import LABEL_HUMAN, LABEL_SCENE, PointCloud, View
-from hamst3r_ros.headers import byte_array
+from hamst3r_ros.static_map import cube_keys
 
 POINT = np.dtype(
     [
@@ -38,27 +42,26 @@ def point_cloud(points: PointCloud, head: Header, body_coordinates: bool) -> Poi
 
     The byte ``confidence`` is 255 (1 - 1 / c) of the network's c >= 1: 0 unsure, 255 certain.
     """
-    records = np.empty(len(points), POINT_ON_BODY if body_coordinates else POINT)
+    data, records = _allocated((1, len(points)), POINT_ON_BODY if body_coordinates else POINT)
     _fill(records, points.xyz, points.rgb, points.confidence)
     records["label"] = points.label
     records["instance"] = points.instance
     records["camera"] = points.camera
     if body_coordinates:
         records["u"], records["v"], records["w"] = points.body.T
-    return _message(records[None], head, dense=True)
+    return _message(data, records, head, dense=True)
 
 
 def obstacle_cloud(points: PointCloud, head: Header, voxel: float) -> PointCloud2:
     """~/obstacles: the points of people only, as :func:`point_cloud` has them.
 
     Args:
-        voxel: Metres; one point of each person and cube of this side is kept, 0 keeps all.
+        voxel: Metres; one point of each cube of this side is kept, 0 keeps all.
     """
     chosen = np.flatnonzero(points.label == LABEL_HUMAN)
     if voxel > 0 and len(chosen):
-        cubes = np.floor(points.xyz[chosen] / voxel).astype(np.int64)
-        keys = np.column_stack([cubes, points.instance[chosen]])
-        chosen = chosen[np.sort(np.unique(keys, axis=0, return_index=True)[1])]
+        keys = cube_keys(points.xyz[chosen], voxel)
+        chosen = chosen[np.sort(np.unique(keys, return_index=True)[1])]
     people = PointCloud(**{name: column[chosen] for name, column in vars(points).items()})
     return point_cloud(people, head, body_coordinates=False)
 
@@ -69,36 +72,44 @@ def view_cloud(view: View, index: int, head: Header) -> PointCloud2:
     Pixels without depth are NaN. ``index`` is the camera's, as in ~/points.
     """
     valid = view.depth > 0
-    records = np.empty(view.depth.shape, POINT)
+    data, records = _allocated(view.depth.shape, POINT)
     xyz = np.where(valid[..., None], unproject(view.depth, view.K), np.nan)
     _fill(records, xyz, view.rgb, view.confidence)
     records["label"] = np.where(view.instances > 0, LABEL_HUMAN, LABEL_SCENE)
     records["instance"] = view.instances
     records["camera"] = index
-    return _message(records, head, dense=bool(valid.all()))
+    return _message(data, records, head, dense=bool(valid.all()))
 
 
 def map_cloud(xyz: NDArray, rgb: NDArray, head: Header) -> PointCloud2:
     """~/map: (N, 3) places of things and their (N, 3) uint8 colours."""
-    records = np.empty(len(xyz), MAP_POINT)
+    data, records = _allocated((1, len(xyz)), MAP_POINT)
     _place(records, xyz, rgb)
-    return _message(records[None], head, dense=True)
+    return _message(data, records, head, dense=True)
+
+
+def _allocated(shape: tuple[int, ...], layout: np.dtype) -> tuple[array.array, NDArray]:
+    """The data of a message, and the same memory as (H, W) records to be written to."""
+    data = array.array("B", b"\0") * (layout.itemsize * math.prod(shape))
+    return data, np.frombuffer(data, layout).reshape(shape)
 
 
 def _fill(records: NDArray, xyz: NDArray, rgb: NDArray, confidence: NDArray) -> None:
     _place(records, xyz, rgb)
-    records["confidence"] = np.rint(255 * (1 - 1 / np.maximum(confidence, 1)))
+    share = 1 / np.maximum(confidence, np.float32(1))
+    records["confidence"] = (255.5 - 255 * share).astype(np.uint8)  # rounded
 
 
 def _place(records: NDArray, xyz: NDArray, rgb: NDArray) -> None:
     for axis, name in enumerate("xyz"):
         records[name] = xyz[..., axis]
-    red, green, blue = (rgb[..., channel].astype(np.uint32) for channel in range(3))
-    records["rgb"] = (red << 16) | (green << 8) | blue
+    if rgb.size:
+        packed = cv2.cvtColor(rgb.reshape(1, -1, 3), cv2.COLOR_RGB2BGRA)  # 0xAARRGGBB
+        records["rgb"] = (packed.view("<u4") & 0xFFFFFF).reshape(rgb.shape[:-1])
 
 
-def _message(records: NDArray, head: Header, dense: bool) -> PointCloud2:
-    """A cloud of (H, W) records."""
+def _message(data: array.array, records: NDArray, head: Header, dense: bool) -> PointCloud2:
+    """A cloud of (H, W) records, which are ``data``."""
     height, width = records.shape
     layout = records.dtype
     fields = [
@@ -120,5 +131,5 @@ def _message(records: NDArray, head: Header, dense: bool) -> PointCloud2:
         row_step=layout.itemsize * width,
         is_dense=dense,
     )
-    message.data = byte_array(records)
+    message.data = data
     return message

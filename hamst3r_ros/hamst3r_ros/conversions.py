@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import math
 
+import cv2
 import numpy as np
 from builtin_interfaces.msg import Duration
 from geometry_msgs.msg import Point, Point32, PoseWithCovariance, Vector3
 from hamst3r_msgs.msg import Camera as CameraMessage
 from hamst3r_msgs.msg import CameraArray, Human, HumanArray
 from numpy.typing import NDArray
-from scipy.spatial.transform import Rotation
 from sensor_msgs.msg import CameraInfo, Image, RegionOfInterest
 from std_msgs.msg import ColorRGBA, Header
 from tf2_msgs.msg import TFMessage
 from visualization_msgs.msg import Marker, MarkerArray
 
 from hamst3r.people.body import JOINT_NAMES, PARENTS
-from hamst3r.scene import Camera, Person, Scene, TrackingState, View
+from hamst3r.scene import BodyFit, Camera, Person, Scene, TrackingState, View
 from hamst3r_ros.headers import byte_array, header, to_pose, to_quaternion, to_time, to_transform
 
 F32 = NDArray[np.float32]
@@ -25,6 +25,7 @@ F32 = NDArray[np.float32]
 # SMPL's axes (x left, y up, z front) as columns of REP-155's (x front, y left, z up).
 SMPL_FROM_ROS = np.array([[0.0, 1, 0], [0, 0, 1], [1, 0, 0]])
 LEFT_HIP, RIGHT_HIP, NECK = 1, 2, 12
+TORSO = (LEFT_HIP, RIGHT_HIP, NECK)
 # Variance of an angle of which nothing is known: uniform over the circle, rad^2.
 UNKNOWN_ANGLE = math.pi**2 / 3
 # Colours far apart, for ids one after the other.
@@ -55,12 +56,14 @@ def human_array(scene: Scene, head: Header, vertices: dict[int, F32]) -> HumanAr
 
 def human(person: Person, vertices: F32 | None) -> Human:
     """One person; every field is explained in Human.msg."""
+    fit = person.fit
+    axes = _axes(fit)
     message = Human(
         id=person.id,
         body_id=f"h{person.id:05d}",
         tracking_state=int(person.state),
         confidence=float(person.confidence),
-        pose=_pose(person),
+        pose=_pose(person, axes),
         gender=Human.NEUTRAL,
         scale=1.0,
         fit_rmse=math.nan,
@@ -76,7 +79,6 @@ def human(person: Person, vertices: F32 | None) -> Human:
         linear = message.velocity.linear
         linear.x, linear.y, linear.z = map(float, person.velocity)
         message.velocity_valid = True
-    fit = person.fit
     if fit is not None:
         message.body_model = fit.model
         message.body_model_sha256 = fit.model_sha256
@@ -91,8 +93,7 @@ def human(person: Person, vertices: F32 | None) -> Human:
         message.joints = [Point32(x=x, y=y, z=z) for x, y, z in person.joints.tolist()]
         message.joint_std = _floats(person.joint_std)
     if vertices is not None:
-        rotation = _orientation(person)
-        size = np.ptp(vertices @ rotation, axis=0)
+        size = np.ptp(vertices @ axes, axis=0)
         message.size = Vector3(x=float(size[0]), y=float(size[1]), z=float(size[2]))
     return message
 
@@ -101,23 +102,22 @@ def _floats(values: NDArray) -> list[float]:
     return np.asarray(values, dtype=float).ravel().tolist()
 
 
-def _orientation(person: Person) -> NDArray[np.float64]:
+def _axes(fit: BodyFit | None) -> NDArray[np.float64]:
     """(3, 3) body axes of REP-155 in the world; identity without a fit."""
-    if person.fit is None:
+    if fit is None:
         return np.eye(3)
-    turn = Rotation.from_rotvec(np.asarray(person.fit.global_orient, dtype=float)).as_matrix()
-    return turn @ SMPL_FROM_ROS
+    return cv2.Rodrigues(np.asarray(fit.global_orient, dtype=float))[0] @ SMPL_FROM_ROS
 
 
-def _pose(person: Person) -> PoseWithCovariance:
+def _pose(person: Person, axes: NDArray[np.float64]) -> PoseWithCovariance:
     message = PoseWithCovariance()
     position = message.pose.position
     position.x, position.y, position.z = map(float, person.position)
-    message.pose.orientation = to_quaternion(_orientation(person))
+    message.pose.orientation = to_quaternion(axes)
     covariance = np.zeros((6, 6))
     covariance[:3, :3] = person.covariance
-    covariance[3:, 3:] = np.eye(3) * _angle_variance(person)
-    message.covariance = covariance.ravel().tolist()
+    covariance[range(3, 6), range(3, 6)] = _angle_variance(person)
+    message.covariance = covariance.ravel()
     return message
 
 
@@ -125,10 +125,13 @@ def _angle_variance(person: Person) -> float:
     """rad^2 about each axis: what the joints' deviations make of the torso's direction."""
     if person.fit is None or len(person.joints) <= NECK:
         return UNKNOWN_ANGLE
-    torso = [LEFT_HIP, RIGHT_HIP, NECK]
-    joints, std = person.joints[torso].astype(float), person.joint_std[torso].astype(float)
-    arm = np.linalg.norm(joints - joints.mean(0), axis=1)
-    return float(min(np.mean((std / np.maximum(arm, 0.01)) ** 2), UNKNOWN_ANGLE))
+    torso = [person.joints[joint].tolist() for joint in TORSO]
+    middle = [sum(axis) / len(TORSO) for axis in zip(*torso, strict=True)]
+    shares = [
+        float(person.joint_std[joint]) / max(math.dist(place, middle), 0.01)
+        for joint, place in zip(TORSO, torso, strict=True)
+    ]
+    return min(sum(share**2 for share in shares) / len(TORSO), UNKNOWN_ANGLE)
 
 
 def camera_array(scene: Scene, head: Header) -> CameraArray:

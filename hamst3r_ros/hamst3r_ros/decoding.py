@@ -43,7 +43,7 @@ _BAYER = {
 
 # encoding -> (channels, bytes per channel, array of that layout -> RGB)
 _PACKED: dict[str, tuple[int, int, Callable[[NDArray], Pixels]]] = {
-    "rgb8": (3, 1, np.array),
+    "rgb8": (3, 1, np.ascontiguousarray),  # the message's own memory, unless it has padding
     "bgr8": (3, 1, _cvt(cv2.COLOR_BGR2RGB)),
     "8UC3": (3, 1, _cvt(cv2.COLOR_BGR2RGB)),  # OpenCV's order, as cv_bridge reads it
     "rgba8": (4, 1, _cvt(cv2.COLOR_RGBA2RGB)),
@@ -67,7 +67,7 @@ ENCODINGS = (*_PACKED, *_PLANAR)
 
 
 def decode_image(message: Image) -> Pixels:
-    """(H, W, 3) uint8 RGB of a raw image, a copy.
+    """(H, W, 3) uint8 RGB of a raw image; of rgb8 without padding the message's own memory.
 
     Raises:
         ImageError: Unknown encoding, or sizes that do not fit each other.

@@ -297,7 +297,7 @@ TABLE: tuple[Parameter, ...] = (
     Parameter(
         "obstacles.voxel",
         0.05,
-        "In ~/obstacles keep one point of each person and cube of this side, metres; 0: keep all.",
+        "In ~/obstacles keep one point of each cube of this side, metres; 0: keep all.",
         0.0,
         10.0,
         dynamic=True,

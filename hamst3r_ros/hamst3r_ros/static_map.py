@@ -38,6 +38,13 @@ _EMPTY = _Cubes(
 )
 
 
+def cube_keys(xyz: NDArray, voxel: float) -> NDArray[np.int64]:
+    """(N,) a number for the cube of side ``voxel`` that each point is in; -1 too far out."""
+    index = np.floor(xyz / voxel).astype(np.int64) + HALF
+    key = (index[:, 0] * 2 * HALF + index[:, 1]) * 2 * HALF + index[:, 2]
+    return np.where(((index >= 0) & (index < 2 * HALF)).all(1), key, -1)
+
+
 class StaticMap:
     """Cubes with evidence for and against them, as occupancy maps have it (Hornung et al. 2013).
 
@@ -88,11 +95,9 @@ class StaticMap:
 def _cubes(scene: Scene, voxel: float) -> _Cubes:
     """One frame set's cubes, each of weight 1."""
     points = scene.points
-    index = np.floor(points.xyz / voxel).astype(np.int64) + HALF
-    use = (points.label == LABEL_SCENE) & ((index >= 0) & (index < 2 * HALF)).all(1)
-    index = index[use]
-    key = (index[:, 0] * 2 * HALF + index[:, 1]) * 2 * HALF + index[:, 2]
-    keys, group, count = np.unique(key, return_inverse=True, return_counts=True)
+    key = cube_keys(points.xyz, voxel)
+    use = (points.label == LABEL_SCENE) & (key >= 0)
+    keys, group, count = np.unique(key[use], return_inverse=True, return_counts=True)
 
     def mean(values: NDArray) -> NDArray[np.float32]:
         sums = [np.bincount(group.reshape(-1), values[use, c], len(keys)) for c in range(3)]

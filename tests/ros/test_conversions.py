@@ -11,7 +11,7 @@ from bench import K, ring
 from hamst3r_msgs.msg import HumanArray
 from hamst3r_ros.bodies import CoarseBody
 from hamst3r_ros.demo_collector import read_points
-from hamst3r_ros.headers import from_transform, header, to_nanoseconds, to_pose
+from hamst3r_ros.headers import from_transform, header, to_nanoseconds, to_pose, to_quaternion
 from rclpy.serialization import deserialize_message, serialize_message
 from roma import rotvec_to_rotmat
 from scipy.spatial.transform import Rotation
@@ -296,12 +296,11 @@ def test_obstacles_are_the_points_of_people():
     everybody = decoded(sent(clouds.obstacle_cloud(points, HEAD, 0.0)))[0]
     assert len(everybody) == people.sum() and set(everybody["label"]) == {1}
     np.testing.assert_array_equal(everybody["x"], points.xyz[people, 0])
-    points.instance[:] = np.arange(500) % 2 + 1
     thinned = decoded(sent(clouds.obstacle_cloud(points, HEAD, 0.5)))[0]
     xyz = np.stack([thinned[a] for a in "xyz"], 1)
-    cubes = np.column_stack([np.floor(xyz / 0.5), thinned["instance"]])
+    cubes, known = (np.floor(places / 0.5) for places in (xyz, points.xyz[people]))
     assert 0 < len(thinned) < people.sum()
-    assert len(np.unique(cubes, axis=0)) == len(thinned)
+    assert len(np.unique(cubes, axis=0)) == len(thinned) == len(np.unique(known, axis=0))
     # Nobody there: an empty cloud, so that planners clear.
     nobody = sent(clouds.obstacle_cloud(cloud(0), HEAD, 0.05))
     assert (nobody.width, len(nobody.data), len(nobody.fields)) == (0, 0, 8)
@@ -381,6 +380,30 @@ def test_the_coarse_body_is_the_body():
     assert body.faces.max() < len(vertices[7])
     assert np.linalg.norm(vertices[7].mean(0) - person.position) < 0.3
     assert body.pose([glimpsed()]) == {}
+
+
+def test_the_coarse_body_is_posed_as_the_model_poses_it():
+    model, person = anny24(), fitted()
+    fit = person.fit
+    turns = torch.from_numpy(np.r_[fit.global_orient, fit.body_pose].reshape(1, 24, 3))
+    vertices, _ = model(
+        rotvec_to_rotmat(turns),
+        torch.from_numpy(fit.transl[None]),
+        torch.from_numpy(fit.betas[None]),
+    )
+    found = CoarseBody(model).pose([person, fitted(8)])[7]
+    distance = np.linalg.norm(vertices[0].numpy()[None] - found[::20, None], axis=-1).min(1)
+    assert distance.max() < 1e-5
+
+
+def test_quaternions_of_every_kind_of_turn():
+    turns = Rotation.random(200, random_state=0).as_matrix()
+    halves = [np.diag(signs) for signs in ((1.0, -1, -1), (-1, 1, -1), (-1, -1, 1), (1, 1, 1))]
+    for turn in [*turns, *halves]:
+        q = to_quaternion(turn)
+        found = Rotation.from_quat([q.x, q.y, q.z, q.w])
+        np.testing.assert_allclose(found.as_matrix(), turn, atol=1e-14)
+        assert q.w >= 0 and abs(q.x**2 + q.y**2 + q.z**2 + q.w**2 - 1) < 1e-14
 
 
 def test_poses_keep_every_digit():
