@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -31,6 +32,18 @@ from hamst3r.scene import (
 
 CPU = torch.device("cpu")
 ROOT = Path(__file__).resolve().parents[1]
+
+
+def free_domain() -> int:
+    """A ROS domain that no process of this machine is in."""
+    for domain in range(40 + os.getpid() % 50, 101):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            try:
+                probe.bind(("", 7410 + 250 * domain))  # where discovery of a domain listens
+            except OSError:
+                continue
+        return domain
+    raise SystemExit("error: every ROS domain from 40 to 100 is in use; end what runs there")
 
 
 def child(script: str, domain: int, *arguments: str) -> subprocess.Popen[str]:

@@ -5,11 +5,14 @@ In numpy: for a handful of people what torch adds to each operation would be mos
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
+from torch import Tensor
 
 from hamst3r.people.body import NUM_JOINTS, PARENTS, BodyModel
 from hamst3r.scene import BodyFit, Person
@@ -34,6 +37,33 @@ _LEVELS = _levels()
 _PARENTS = np.array(PARENTS[1:])
 
 
+# Towards the faces, edges and corners of a cube.
+_DIRECTIONS = np.array([d for d in itertools.product((-1.0, 0, 1), repeat=3) if any(d)], np.float32)
+
+
+def _extremes(vertices: F32, part: Tensor) -> NDArray[np.intp]:
+    """Indices of the vertices of each part that are farthest out in some direction."""
+    found = []
+    for which in part.unique():
+        members = np.flatnonzero((part == which).numpy())
+        found.append(members[np.argmax(vertices[members] @ _DIRECTIONS.T, axis=0)])
+    return np.unique(np.concatenate(found))
+
+
+@dataclass(frozen=True, eq=False)
+class _Skin:
+    """Vertices of a body: (V, 3) at rest, (B, 3 V) change with the shape, (V, 24) weights."""
+
+    template: F32
+    directions: F32
+    weights: F32
+
+    @classmethod
+    def of(cls, body: BodyModel, chosen: NDArray[np.intp]) -> _Skin:
+        directions = body.shapedirs.numpy()[chosen].reshape(3 * len(chosen), -1).T
+        return cls(body.v_template.numpy()[chosen], directions, body.weights.numpy()[chosen])
+
+
 class CoarseBody:
     """A body model thinned to about a tenth of its vertices.
 
@@ -56,28 +86,32 @@ class CoarseBody:
             & (faces[:, 2] != faces[:, 0])
         )
         self.faces: NDArray[np.int64] = np.unique(faces[whole], axis=0)
-        self._template: F32 = body.v_template.numpy()[first]
-        self._directions: F32 = body.shapedirs.numpy()[first].reshape(3 * len(first), -1)
-        self._weights: F32 = body.weights.numpy()[first]
+        self._mesh = _Skin.of(body, first)
+        self._outline = _Skin.of(body, first[_extremes(self._mesh.template, body.part[first])])
         self._joints: F32 = body.joint_template.numpy()
-        self._joint_directions: F32 = body.joint_shapedirs.numpy().reshape(3 * NUM_JOINTS, -1)
+        self._joint_directions: F32 = body.joint_shapedirs.numpy().reshape(3 * NUM_JOINTS, -1).T
 
-    def pose(self, people: Sequence[Person]) -> dict[int, F32]:
-        """Person id -> (V, 3) vertices in world, metres; people without a fit are left out."""
+    def pose(self, people: Sequence[Person], outline: bool = False) -> dict[int, F32]:
+        """Person id -> (V, 3) vertices in world, metres; people without a fit are left out.
+
+        Args:
+            outline: Only the few vertices that stand out, in no order: for the size of the body.
+        """
         fitted = [(p.id, p.fit) for p in people if p.fit is not None]
         if not fitted:
             return {}
-        vertices = self._skinned([fit for _, fit in fitted])
+        skin = self._outline if outline else self._mesh
+        vertices = self._skinned([fit for _, fit in fitted], skin)
         return {person: v for (person, _), v in zip(fitted, vertices, strict=True)}
 
-    def _skinned(self, fits: Sequence[BodyFit]) -> F32:
+    def _skinned(self, fits: Sequence[BodyFit], skin: _Skin) -> F32:
         """(P, V, 3) as :class:`~hamst3r.people.body.BodyModel` poses them."""
         count = len(fits)
         axes = np.stack([np.concatenate([f.global_orient, f.body_pose]) for f in fits])
-        betas = np.stack([f.betas for f in fits], axis=1)
-        rest = self._joints + (self._joint_directions @ betas).T.reshape(count, NUM_JOINTS, 3)
+        betas = np.stack([f.betas for f in fits])
+        shaped = skin.template + (betas @ skin.directions).reshape(count, -1, 3)
+        rest = self._joints + (betas @ self._joint_directions).reshape(count, NUM_JOINTS, 3)
         rest = rest.swapaxes(0, 1)
-        shaped = self._template + (self._directions @ betas).T.reshape(count, -1, 3)
 
         # (24, P, 4, 4): each joint in its parent, then generation after generation in the world.
         T = np.zeros((NUM_JOINTS, count, 4, 4), np.float32)
@@ -91,9 +125,11 @@ class CoarseBody:
             T[joints] = T[parents] @ T[joints]
 
         T[..., :3, 3] -= _turned(T[..., :3, :3], rest)
-        of_each = T[:, :, :3].swapaxes(0, 1).reshape(count, NUM_JOINTS, 12)
-        blend = (self._weights @ of_each).reshape(count, -1, 3, 4)
-        return _turned(blend[..., :3], shaped) + blend[..., 3]
+        # Contiguous, each by itself: einsum is several times slower on parts of larger arrays.
+        turn = T[..., :3, :3].swapaxes(0, 1).reshape(count, NUM_JOINTS, 9)
+        shift = T[..., :3, 3].swapaxes(0, 1)
+        blend = (skin.weights @ turn).reshape(count, -1, 3, 3)
+        return _turned(blend, shaped) + skin.weights @ shift
 
 
 def _turned(rotations: F32, vectors: F32) -> F32:

@@ -67,6 +67,7 @@ class Publishers:
         self._shown: set[int] = set()
         self._last_stamp: int | None = None
         self._last_cloud = self._last_map = float("-inf")
+        self._sent: PointCloud2 | None = None
         self._static = StaticMap()
 
     def _make(
@@ -114,7 +115,10 @@ class Publishers:
             self._last_cloud = now
             choice = values["points.body_coordinates"]
             on = choice == "on" or (choice == "auto" and bool(scene.points.instance.any()))
-            self._points.publish(clouds.point_cloud(scene.points, head, on))
+            # Kept until the next one: to give its megabytes back to the system each time, and have
+            # them again, takes longer than to fill them.
+            self._sent = clouds.point_cloud(scene.points, head, on)
+            self._points.publish(self._sent)
         self._publish_views(scene)
         mapping = values["map.always"] or _listened(self._map)
         if mapping and _due(now, self._last_map, values["map.rate"]):
@@ -124,7 +128,7 @@ class Publishers:
 
     def _publish_people(self, scene: Scene, head) -> None:
         humans, markers = _listened(self._humans), _listened(self._markers)
-        vertices = self._body.pose(scene.people) if humans or markers else {}
+        vertices = self._body.pose(scene.people, not markers) if humans or markers else {}
         if humans:
             self._humans.publish(conversions.human_array(scene, head, vertices))
         if markers:

@@ -396,6 +396,17 @@ def test_the_coarse_body_is_posed_as_the_model_poses_it():
     assert distance.max() < 1e-5
 
 
+def test_the_outline_has_the_size_of_the_body():
+    body = CoarseBody(anny24())
+    people = [fitted(i) for i in range(1, 9)]
+    whole, outline = body.pose(people), body.pose(people, outline=True)
+    for person in people:
+        assert len(outline[person.id]) < 0.4 * len(whole[person.id])
+        for turn in (np.eye(3), Rotation.random(random_state=person.id).as_matrix()):
+            sizes = [np.ptp(v[person.id] @ turn, axis=0) for v in (whole, outline)]
+            np.testing.assert_allclose(*sizes, atol=0.01)
+
+
 def test_quaternions_of_every_kind_of_turn():
     turns = Rotation.random(200, random_state=0).as_matrix()
     halves = [np.diag(signs) for signs in ((1.0, -1, -1), (-1, 1, -1), (-1, -1, 1), (1, 1, 1))]
