@@ -72,6 +72,10 @@ class CombinedEngine:
             for places, people in zip(geometry, humans, strict=True)
         ]
 
+    def describe(self, images: Sequence[NetworkImage]) -> Tensor:
+        """As :meth:`PairEngine.describe`, of the network for geometry."""
+        return self.geometry.describe(images)
+
     def _small(self, image: NetworkImage) -> NetworkImage:
         if image not in self._resized:
             engine = self.humans

@@ -180,6 +180,16 @@ class PairEngine:
         bodies = self._bodies(gathered)
         return [_unpack(*decoded[e], edge, bodies) for e, edge in enumerate(edges)]
 
+    @torch.inference_mode()
+    def describe(self, images: Sequence[NetworkImage]) -> Tensor:
+        """(N, encoder_dim) float32 on the CPU: each image's mean token, by which to find its like.
+
+        The images stay encoded, as after :meth:`predict`.
+        """
+        self._encode(images)
+        means = [self._encoded[image].tokens[0].float().mean(0) for image in images]
+        return torch.stack(means).cpu()
+
     def _encode(self, images: Sequence[NetworkImage]) -> None:
         """Encode those images that are not known yet."""
         missing = list(dict.fromkeys(image for image in images if image not in self._encoded))

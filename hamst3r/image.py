@@ -58,7 +58,7 @@ def prepare(frame: Frame, size: int, patch: int, stride: int) -> NetworkImage:
         raise ValueError(f"stride must divide patch, got stride {stride} and patch {patch}")
     if not patch <= size <= MAX_SIDE:
         raise ValueError(f"size must be between patch ({patch}) and {MAX_SIDE}, got {size}")
-    image = _undistort(frame)
+    image = undistorted(frame)
     delivered_h, delivered_w = image.shape[:2]
     width, height = _network_size(delivered_w, delivered_h, size, patch)
     scaled_w, scaled_h = _cover(delivered_w, delivered_h, width, height)
@@ -72,8 +72,8 @@ def prepare(frame: Frame, size: int, patch: int, stride: int) -> NetworkImage:
     cropped = np.ascontiguousarray(scaled[top : top + height, left : left + width])
     grid = cv2.resize(cropped, (width // stride, height // stride), interpolation=cv2.INTER_AREA)
 
-    T_input_image = _resampling(scaled_w / delivered_w, scaled_h / delivered_h, left, top)
-    T_grid_image = _resampling(1 / stride, 1 / stride) @ T_input_image
+    T_input_image = resampling(scaled_w / delivered_w, scaled_h / delivered_h, left, top)
+    T_grid_image = resampling(1 / stride, 1 / stride) @ T_input_image
     tensor = torch.from_numpy(cropped).permute(2, 0, 1).float().div_(127.5).sub_(1)
     return NetworkImage(
         camera=frame.camera,
@@ -98,7 +98,7 @@ def resized(image: NetworkImage, size: int, patch: int, stride: int) -> NetworkI
     )[0]
     grid = (to_width // stride, to_height // stride)
     rgb = cv2.resize(image.rgb, grid, interpolation=cv2.INTER_AREA)
-    T_new_old = _resampling(grid[0] / image.grid[1], grid[1] / image.grid[0])
+    T_new_old = resampling(grid[0] / image.grid[1], grid[1] / image.grid[0])
     return replace(
         image,
         tensor=tensor.contiguous(),
@@ -124,7 +124,7 @@ def _cover(width: int, height: int, to_width: int, to_height: int) -> tuple[int,
     return max(to_width, round(width * scale)), max(to_height, round(height * scale))
 
 
-def _resampling(
+def resampling(
     scale_x: float, scale_y: float, left: float = 0, top: float = 0
 ) -> NDArray[np.float64]:
     """(3, 3) pixel map of a resize and a crop, with pixel centres at integers."""
@@ -137,7 +137,7 @@ def _resampling(
     )
 
 
-def _undistort(frame: Frame) -> NDArray[np.uint8]:
+def undistorted(frame: Frame) -> NDArray[np.uint8]:
     """The image as the pinhole camera ``frame.K`` would have delivered it."""
     distortion = frame.distortion
     if frame.K is None or distortion is None or distortion.size == 0:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hamst3r.alignment.calibration import CameraCalibration, load_calibration
+from hamst3r.image import resampling
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".avi", ".mov", ".webm")
@@ -213,10 +214,7 @@ class Recording:
                 f"{known.width}x{known.height}; calibrate at the size of the recording"
             )
         w, h = delivered_size(width, height, self._size)
-        scale = np.array([w / width, h / height])
-        K = known.K.copy()
-        K[:2] *= scale[:, None]
-        K[:2, 2] += (scale - 1) / 2  # pixel centres are at integers
+        K = resampling(w / width, h / height) @ known.K
         return dataclasses.replace(known, K=K, width=w, height=h)
 
     def play(self) -> Iterator[ImageSet]:

@@ -1,0 +1,122 @@
+"""Reconstruct what is on disk: one place from many images, or a rig's recording set by set."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hamst3r.alignment.incremental import AlignerConfig
+from hamst3r.frames import FrameSet
+from hamst3r.image import NetworkImage, undistorted
+from hamst3r.inputs import Source
+from hamst3r.pair_graphs import FEW_VIEWS, PairGraph
+from hamst3r.pair_store import PairStore, StoredEngine, memory_needed
+from hamst3r.reconstructor import Reconstructor, ReconstructorConfig
+from hamst3r.refine import RefineOptions, refine
+from hamst3r.scene import Scene
+
+GIGABYTE = 1 << 30
+
+
+@dataclass(frozen=True)
+class OfflineOptions:
+    """How a reconstruction is made.
+
+    Attributes:
+        pairs: Name of a pair graph, see :mod:`hamst3r.pair_graphs`.
+        image_size: Long side that the network sees; None: what it was trained for.
+        refine: Which points stay.
+        memory: Bytes that the pairs may take.
+    """
+
+    pairs: str = "auto"
+    image_size: int | None = None
+    refine: RefineOptions = field(default_factory=RefineOptions)
+    memory: int = 4 * GIGABYTE
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """One frame set, reconstructed.
+
+    Attributes:
+        index: Its number. scene: The outcome.
+        images: camera -> (H, W, 3) undistorted image, of all cameras, placed or not.
+        edges: Names of the paired cameras.
+    """
+
+    index: int
+    scene: Scene
+    images: dict[str, NDArray[np.uint8]]
+    edges: tuple[tuple[str, str], ...]
+
+
+def reconstruct(
+    source: Source,
+    engine: StoredEngine,
+    folder: Path,
+    options: OfflineOptions,
+    progress: Callable[[int, int], None] | None = None,
+) -> Iterator[Result]:
+    """Reconstruct all frame sets of a source, one after the other.
+
+    Predictions are kept in ``folder`` until all is done, so that after an interruption the same
+    call goes on where it was.
+
+    Args:
+        progress: Called with the number of pairs that just became known, and how many a frame set
+            has.
+
+    Raises:
+        ValueError: Input that cannot be used, or more pairs than ``options.memory`` holds.
+        torch.OutOfMemoryError: A single pair does not fit into the device's memory.
+    """
+    graph = PairGraph.parse(options.pairs)
+
+    def choose(images: Sequence[NetworkImage]) -> list[tuple[int, int]]:
+        _check_memory(graph.count(len(images)), len(images), engine, options)
+        return graph.edges(len(images), lambda: engine.describe(images).numpy(), source.ordered)
+
+    store = PairStore(engine, folder, choose, progress=progress)
+    reconstructor: Reconstructor | None = None
+    for index, frames in enumerate(source.frame_sets()):
+        if reconstructor is None:
+            reconstructor = Reconstructor(store, _config(len(frames.frames), options))
+        scene = reconstructor.push(frames)
+        names = frames.cameras
+        edges = tuple((names[i], names[j]) for i, j in store.edges)
+        scene = refine(scene, edges, options.refine)
+        yield Result(index, scene, _images(frames), edges)
+    store.clear()
+
+
+def _config(views: int, options: OfflineOptions) -> ReconstructorConfig:
+    # Judging all views by all others is quadratic: of many, only those that were paired do.
+    aligner = AlignerConfig(clean=options.refine.clean_depth and views <= FEW_VIEWS)
+    return replace(options.refine.cloud, image_size=options.image_size, alignment=aligner)
+
+
+def _check_memory(pairs: int, views: int, engine: StoredEngine, options: OfflineOptions) -> None:
+    needed = memory_needed(pairs, options.image_size or engine.image_size, engine.stride)
+    if needed > options.memory:
+        raise ValueError(
+            f"{options.pairs} of {views} images is {pairs} pairs, which take "
+            f"{needed / GIGABYTE:.1f} GB of the {options.memory / GIGABYTE:.1f} GB allowed "
+            "(--memory); use --pairs auto or swin-3, or fewer images"
+        )
+
+
+def _images(frames: FrameSet) -> dict[str, NDArray[np.uint8]]:
+    return {frame.camera: undistorted(frame) for frame in frames.frames}
+
+
+def peak_memory() -> int:
+    """Most bytes of memory that this process ever held."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
