@@ -17,7 +17,7 @@ from hamst3r.image import NetworkImage, undistorted
 from hamst3r.inputs import Source
 from hamst3r.pair_graphs import FEW_VIEWS, PairGraph
 from hamst3r.pair_store import PairStore, StoredEngine, memory_needed
-from hamst3r.reconstructor import Reconstructor, ReconstructorConfig
+from hamst3r.reconstructor import Reconstructor
 from hamst3r.refine import RefineOptions, refine
 from hamst3r.scene import Scene
 
@@ -86,20 +86,19 @@ def reconstruct(
     store = PairStore(engine, folder, choose, progress=progress)
     reconstructor: Reconstructor | None = None
     for index, frames in enumerate(source.frame_sets()):
+        # Judging all views by all others is quadratic: of many, only those that were paired do.
+        few = len(frames.frames) <= FEW_VIEWS
         if reconstructor is None:
-            reconstructor = Reconstructor(store, _config(len(frames.frames), options))
+            aligner = AlignerConfig(clean=few and options.refine.clean_depth)
+            config = replace(options.refine.cloud, image_size=options.image_size, alignment=aligner)
+            reconstructor = Reconstructor(store, config)
         scene = reconstructor.push(frames)
         names = frames.cameras
         edges = tuple((names[i], names[j]) for i, j in store.edges)
-        scene = refine(scene, edges, options.refine)
+        wanted = replace(options.refine, clean_depth=options.refine.clean_depth and not few)
+        scene = refine(scene, edges, wanted)
         yield Result(index, scene, _images(frames), edges)
     store.clear()
-
-
-def _config(views: int, options: OfflineOptions) -> ReconstructorConfig:
-    # Judging all views by all others is quadratic: of many, only those that were paired do.
-    aligner = AlignerConfig(clean=options.refine.clean_depth and views <= FEW_VIEWS)
-    return replace(options.refine.cloud, image_size=options.image_size, alignment=aligner)
 
 
 def _check_memory(pairs: int, views: int, engine: StoredEngine, options: OfflineOptions) -> None:
