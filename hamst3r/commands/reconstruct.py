@@ -6,7 +6,7 @@ import argparse
 import math
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from hamst3r.export.report import Shown
+    from hamst3r.export.report import ReportFacts, Shown
     from hamst3r.inputs import Source
     from hamst3r.offline import OfflineOptions, Result
     from hamst3r.pair_store import StoredEngine
 
-SEQUENCE, STATE, REPORT, PAIRS = "sequence.json", "state.json", "report.html", ".pairs"
+SEQUENCE, STATE, RUN, REPORT = "sequence.json", "state.json", "run.json", "report.html"
+PAIRS = ".pairs"
 FORMAT_NAMES = ("ply", "glb", "colmap", "png", "smpl", "usd")
 
 
@@ -269,6 +270,7 @@ class _Run:
         """Write what concerns all frame sets: people over time, and the report."""
         from hamst3r.export.people import write_people
         from hamst3r.export.report import ReportFacts, write_report
+        from hamst3r.export.writer import write_json
         from hamst3r.offline import peak_memory
 
         first = self._first
@@ -285,7 +287,7 @@ class _Run:
             seconds=time.monotonic() - self._started,
             memory=peak_memory(),
             settings={
-                "weights": self._options.weights or "shipped",
+                "weights": str(self._options.weights or "shipped"),
                 "weights' sha256": self._engine.sha256,
                 "precision": self._engine.precision,
                 "image size": self._options.image_size or self._engine.image_size,
@@ -295,25 +297,25 @@ class _Run:
                 "sky mask": self._options.sky_mask,
             },
         )
+        write_json(self._out / RUN, asdict(facts))
         write_report(self._out / REPORT, self._shown, facts)
-        self._tell(facts.placed, facts.images, len(first.scene.points))
+        self._tell(facts, len(first.scene.points))
 
-    def _tell(self, placed: int, images: int, points: int) -> None:
+    def _tell(self, facts: ReportFacts, points: int) -> None:
         for note in dict.fromkeys(n for one in self._shown for n in one.scene.notes):
             _say(note)
         people = len(self._people)
         sets = "" if len(self._shown) == 1 else f"{len(self._shown)} frame sets; the first: "
         print(
-            f"{sets}{placed} of {images} cameras placed, {points} points, "
-            f"{people} {'person' if people == 1 else 'people'}"
+            f"{sets}{facts.placed} of {facts.images} cameras placed, {points} points, "
+            f"{people} {'person' if people == 1 else 'people'}; "
+            f"{facts.seconds:.1f} s, {facts.memory / 1e9:.1f} GB"
         )
         print(f"open {self._out / REPORT} in a browser, or: hamst3r view {self._out}")
 
 
 def _thin(scene: Any) -> Any:
     """A scene with as many points as the report can show: a long recording's stay in memory."""
-    from dataclasses import fields
-
     from hamst3r.export.report import MAX_POINTS
 
     count = len(scene.points)
