@@ -18,7 +18,7 @@ COMMANDS = {
     "parity": "compare our network with recorded outputs of a public one",
     "train": "train the compact network, or go on with a run",
     "align": "align saved predictions of pairs of images, for finding faults",
-    "eval": "measure what weights reach on generated scenes or on a recording",
+    "eval": "measure what weights reach: generated scenes, a recording, public data sets",
 }
 
 

@@ -10,6 +10,27 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from hamst3r.engine import PairEngine
+    from hamst3r.evaluation.datasets.registry import Dataset
+
+# Named here so that --help need not import the readers; a test holds both equal.
+DATASETS = {
+    "egohumans": "EgoHumans: people and cameras, several views",
+    "egoexo4d": "Ego-Exo4D: people and cameras, several views",
+    "rich": "RICH: a person's way, video",
+    "rich-views": "RICH: people and cameras, several views",
+    "emdb": "EMDB: a person's and the camera's way, video",
+    "sloper4d": "SLOPER4D: a person's and the camera's way, video",
+    "co3d": "CO3Dv2: cameras around objects",
+    "realestate10k": "RealEstate10K: cameras in houses",
+    "scannet": "ScanNet: depth among several views",
+    "eth3d": "ETH3D: depth among several views",
+    "dtu": "DTU: depth among several views",
+    "kitti": "KITTI: depth among several views",
+    "tanks": "Tanks and Temples: depth among several views",
+    "dtu-scans": "DTU: points against scans",
+}
+LISTED = ("scannet", "eth3d", "dtu", "kitti", "tanks")
+WITH_BODIES = ("rich", "rich-views", "emdb", "sloper4d")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -39,10 +60,39 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="use N frame sets, evenly spread (default: all)",
     )
-    for kind in (synthetic, recording):
+    datasets = []
+    for name, summary in DATASETS.items():
+        dataset = kinds.add_parser(name, help=summary, description=f"{summary}.")
+        dataset.add_argument(
+            "folder", type=Path, metavar="DIR", help="of the data set, laid out as published"
+        )
+        dataset.add_argument("--split", help="default: the papers'")
+        dataset.add_argument(
+            "--views", type=_count(2), metavar="V", help="images per case (default: the papers')"
+        )
+        dataset.add_argument(
+            "--limit", type=_count(1), metavar="N", help="use N cases, evenly spread"
+        )
+        if name in LISTED:
+            dataset.add_argument(
+                "--list",
+                type=Path,
+                metavar="FILE",
+                help=f"the papers' samples: {name}.robustmvd.mvd.pickle of robustmvd",
+            )
+        if name in WITH_BODIES:
+            dataset.add_argument(
+                "--body",
+                type=Path,
+                metavar="PATH",
+                help="your own SMPL or SMPL-X model, a file or a folder; the set needs one",
+            )
+        datasets.append(dataset)
+    for kind in (synthetic, recording, *datasets):
         kind.add_argument("--weights", type=Path, metavar="FILE", help="default: the shipped ones")
         kind.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
         kind.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
+    for kind in (synthetic, recording):
         kind.add_argument(
             "--pictures",
             type=Path,
@@ -59,6 +109,8 @@ def run(options: argparse.Namespace) -> int:
 
     if options.json and not options.json.absolute().parent.is_dir():
         raise OSError(f"{options.json.parent}: no such folder; make it or name another --json")
+    if options.kind in DATASETS:
+        dataset, cases = _read(options)
     checkpoint = load_checkpoint(options.weights or shipped_weights())
     engine = PairEngine(checkpoint.network, options.device, sha256=checkpoint.sha256)
     settings: dict[str, object] = {
@@ -68,6 +120,8 @@ def run(options: argparse.Namespace) -> int:
         "precision": engine.precision,
         "image_size": engine.image_size,
     }
+    if options.kind in DATASETS:
+        return _dataset(engine, options, dataset, cases, settings)
     evaluate = _synthetic if options.kind == "synthetic" else _recording
     figure_list, samples, own = evaluate(engine, options)
     document = report.document(figure_list, samples, settings | own)
@@ -122,6 +176,48 @@ def _recording(engine: PairEngine, options: argparse.Namespace) -> tuple:
             extremes.offer(score, f"set_{result.index:05d}", partial(draw_set, result))
     extremes.close()
     return FIGURES, samples, {"recording": options.folder.resolve().name, "frame_sets": used}
+
+
+def _read(options: argparse.Namespace) -> tuple[Dataset, list]:
+    from hamst3r.evaluation.datasets.base import ReadOptions
+    from hamst3r.evaluation.datasets.registry import DATASETS
+
+    if not options.folder.is_dir():
+        raise OSError(f"{options.folder}: no such folder; name the one that holds the data set")
+    dataset = DATASETS[options.kind]
+    list_file, body = getattr(options, "list", None), getattr(options, "body", None)
+    how = ReadOptions(options.split, options.views, options.limit, list_file, body)
+    return dataset, list(dataset.read(options.folder, how))
+
+
+def _dataset(
+    engine: PairEngine, options: argparse.Namespace, dataset: Dataset, cases: list, settings: dict
+) -> int:
+    """Measure a public data set, beside what papers report of it."""
+    from hamst3r.evaluation import comparison, report
+    from hamst3r.evaluation.datasets.base import DatasetError
+
+    groups: dict[str, list] = {}
+    unreadable: list[str] = []
+    for case in _progress(cases, len(cases), "case"):
+        try:
+            result = next(dataset.protocol.run(engine, [case]))
+        except DatasetError as error:  # one broken file does not cost what was measured
+            unreadable.append(str(error))
+            print(f"left out {case.name}: {error}", file=sys.stderr)
+            continue
+        groups.setdefault(result.group, []).append(result.samples)
+    if not groups:
+        raise DatasetError(f"none of {len(cases)} cases could be read; the first: {unreadable[0]}")
+    measured = comparison.measure(dataset, groups)
+    chosen = {name: getattr(options, name) for name in ("split", "views", "limit")}
+    list_file = getattr(options, "list", None)
+    settings |= {"dataset": dataset.name, **chosen, "list": list_file and list_file.name}
+    settings |= {"cases": len(cases) - len(unreadable), "unreadable": unreadable}
+    print(comparison.text(dataset, measured, str(settings["weights"])))
+    if options.json:
+        report.write(options.json, comparison.document(dataset, measured, settings))
+    return 0
 
 
 def _progress(results, total: int | None, unit: str):

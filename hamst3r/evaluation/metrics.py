@@ -1,7 +1,9 @@
 """Error measures: pure functions with exact definitions.
 
 Metres and degrees; shares are in [0, 1]. Camera poses are ``T_world_cam`` (C, 4, 4), joints
-(P, J, 3) with the same people in the same order on both sides.
+(P, J, 3) with the same people in the same order on both sides; joints that are NaN on either side
+are left out, and a person without any has no error (NaN). Videos: :mod:`.trajectories`, point
+clouds: :mod:`.clouds`.
 
 W-, GA- and PA-MPJPE, TE, s-TE, AE, RRA and CCA are those of HSfM (Mueller et al., CVPR 2025) and
 HAMSt3R (arXiv 2508.16433, 2025); mAA is that of Jin et al., IJCV 2021; relative depth error and
@@ -69,19 +71,30 @@ def align_by_poses(predicted: F64, true: F64) -> F64:
 # --- people -------------------------------------------------------------------------------------
 
 
+def known_joints(predicted: NDArray, true: NDArray) -> NDArray[np.bool_]:
+    """(...) of the joints (..., 3) that are known on both sides."""
+    return np.isfinite(predicted).all(-1) & np.isfinite(true).all(-1)
+
+
 def mpjpe(predicted: NDArray, true: NDArray) -> F64:
     """(P,) mean distance of a person's joints, metres, as they are.
 
     After :func:`align_by_centres` this is W-MPJPE of unknown cameras; of calibrated ones, whose
     world is known, it is that without any alignment.
     """
-    return lengths(np.asarray(predicted, float) - true).mean(-1)
+    distances = lengths(np.asarray(predicted, float) - true)
+    known = np.isfinite(distances)
+    sums = np.where(known, distances, 0.0).sum(-1)
+    return np.where(known.any(-1), sums / np.maximum(known.sum(-1), 1), np.nan)
 
 
 def ga_mpjpe(predicted: NDArray, true: NDArray) -> F64:
     """(P,) as :func:`mpjpe` after one similarity for all people of the scene together."""
     predicted, true = np.asarray(predicted, float), np.asarray(true, float)
-    T = registration(predicted.reshape(-1, 3), true.reshape(-1, 3), scale=True)
+    known = known_joints(predicted, true)
+    if not known.any():
+        return np.full(len(true), np.nan)
+    T = registration(predicted[known], true[known], scale=True)
     return mpjpe(transform(T, predicted), true)
 
 
@@ -149,19 +162,21 @@ def median_scale(predicted: NDArray, true: NDArray) -> float:
 
 
 def depth_errors(predicted: NDArray, true: NDArray, inlier: float = 1.03) -> tuple[float, float]:
-    """Mean relative error of depths (n,), all > 0, and the share that is right within a factor.
+    """Mean relative error of depths (n,) and the share that is right within a factor.
 
     After scaling by the ratio of medians. Pixels whose true depth is not within 0.1 to 100 m are
-    left out, and predictions are limited to that; NaN where no pixel is left.
+    left out, and predictions are limited to that; NaN where no pixel is left. A pixel without a
+    prediction (0) has no part in the scale and counts as wrong.
     """
     near = (true >= 0.1) & (true <= 100.0)
-    predicted, true = predicted[near], true[near]
+    predicted, true = np.asarray(predicted, float)[near], true[near]
+    there = predicted > 0
     if len(true) == 0:
         return np.nan, np.nan
-    scale = np.median(true) / max(float(np.median(predicted)), 1e-9)
-    scaled = np.clip(scale * np.asarray(predicted, float), 0.1, 100.0)
+    scale = np.median(true[there]) / np.median(predicted[there]) if there.any() else 1.0
+    scaled = np.clip(scale * predicted, 0.1, 100.0)
     ratio = np.maximum(scaled / true, true / scaled)
-    return float((np.abs(scaled - true) / true).mean()), float((ratio < inlier).mean())
+    return float((np.abs(scaled - true) / true).mean()), float((there & (ratio < inlier)).mean())
 
 
 def overlaps(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hamst3r.evaluation import metrics
-from hamst3r.evaluation.people import match, people_of
+from hamst3r.evaluation.people import People, match, people_of
 from hamst3r.evaluation.samples import Figure, Samples, median, share_below
 from hamst3r.scene import Scene
 
@@ -22,7 +23,7 @@ class PoseTruth:
     Attributes:
         cameras: Name -> (4, 4) T_world_cam.
         instances: Camera -> (gh, gw) ids on the network's output grid, 0 = nobody.
-        ids: (P,) of the people. joints: (P, 24, 3) metres.
+        ids: (P,) of the people. joints: (P, 24, 3) metres, NaN where unknown.
         visible: (P,) who should be found; the others may be.
     """
 
@@ -84,7 +85,21 @@ def score_people(
     (:class:`~hamst3r.evaluation.people.People`).
     """
     people = people_of(scene)
-    every = match(_ious(scene, people.ids, truth))
+    score_matched(
+        samples, scene, people, match(_ious(scene, people.ids, truth)), truth, suffix, calibrated
+    )
+
+
+def score_matched(
+    samples: Samples,
+    scene: Scene,
+    people: People,
+    every: Sequence[tuple[int, int]],
+    truth: PoseTruth,
+    suffix: str,
+    calibrated: bool,
+) -> None:
+    """As :func:`score_people` where it is known who is who: pairs (row of people, of truth)."""
     pairs = [(row, column) for row, column in every if truth.visible[column]]
     rows, columns = np.array(pairs, np.intp).reshape(-1, 2).T
     samples.add(f"recall_{suffix}", *[True] * len(pairs))

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import evo.core.geometry
+import evo.core.metrics
+import evo.core.trajectory
 import numpy as np
 import pytest
+import torch
 from scipy.spatial import procrustes
 from scipy.spatial.transform import Rotation
+from torchmetrics.functional import mean_absolute_percentage_error
+from torchmetrics.functional.classification import binary_accuracy
 
 from hamst3r.evaluation import metrics
 from hamst3r.geometry import invert, make_T, transform
@@ -88,6 +94,41 @@ def test_joint_errors_by_hand():
     assert metrics.mpjpe(together, true).min() > 1
 
 
+def test_joints_not_known_are_left_out():
+    true = np.stack([cloud(0), cloud(1) + 3])
+    found = 0.5 * transform(MOTION, true)
+    found[0, 3] += 100  # of a joint whose truth is not known
+    true[0, 3] = true[1] = np.nan
+    for error in (metrics.mpjpe(found, found + 0 * true), metrics.pa_mpjpe(found, true)):
+        assert error[0] == pytest.approx(0, abs=1e-9) and np.isnan(error[1])
+    assert metrics.ga_mpjpe(found, true)[0] == pytest.approx(0, abs=1e-9)
+
+
+def test_similarities_are_evos():
+    """An implementation that shares no line and no library with ours."""
+    true, found = np.stack([cloud(0), cloud(1)]), np.stack([cloud(2), cloud(3)])
+    errors = []
+    for t, f in zip(true, found, strict=True):
+        R, shift, scale = evo.core.geometry.umeyama_alignment(f.T, t.T, with_scale=True)
+        errors.append(np.linalg.norm(scale * f @ R.T + shift - t, axis=1).mean())
+    np.testing.assert_allclose(metrics.pa_mpjpe(found, true), errors, rtol=1e-9)
+    R, shift, scale = evo.core.geometry.umeyama_alignment(
+        found.reshape(-1, 3).T, true.reshape(-1, 3).T, with_scale=True
+    )
+    errors = np.linalg.norm(scale * found @ R.T + shift - true, axis=2).mean(1)
+    np.testing.assert_allclose(metrics.ga_mpjpe(found, true), errors, rtol=1e-9)
+
+
+def test_w_mpjpe_is_joints_after_evos_motion_of_the_cameras():
+    true, found = rig(1), rig(2)
+    R, shift, _ = evo.core.geometry.umeyama_alignment(found[:, :3, 3].T, true[:, :3, 3].T)
+    T = metrics.align_by_centres(found, true)
+    joints = cloud(4)[None]
+    moved = metrics.mpjpe(transform(T, joints), joints)
+    expected = np.linalg.norm(joints @ R.T + shift - joints, axis=2).mean(1)
+    np.testing.assert_allclose(moved, expected, rtol=1e-9)
+
+
 # --- cameras ------------------------------------------------------------------------------------
 
 
@@ -144,6 +185,34 @@ def test_pair_angles_are_those_between_scipys_rotations():
     np.testing.assert_allclose(metrics.pair_rotation_errors(found, true), angles, atol=1e-6)
 
 
+@pytest.mark.parametrize("scale", [False, True])
+def test_centre_errors_are_evos(scale):
+    true, found = rig(1), rig(2)
+    reference, estimate = (
+        evo.core.trajectory.PosePath3D(poses_se3=list(poses)) for poses in (true, found)
+    )
+    estimate.align(reference, correct_scale=scale)
+    ape = evo.core.metrics.APE(evo.core.metrics.PoseRelation.translation_part)
+    ape.process_data((reference, estimate))
+    np.testing.assert_allclose(metrics.centre_errors(found, true, scale), ape.error, rtol=1e-9)
+
+
+def test_pair_rotations_are_evos():
+    """Its relative pose error of every pair of poses."""
+    true, found = rig(1), rig(2)
+    errors = []
+    for i in range(5):
+        for j in range(i + 1, 5):
+            paths = [
+                evo.core.trajectory.PosePath3D(poses_se3=[poses[i], poses[j]])
+                for poses in (true, found)
+            ]
+            rpe = evo.core.metrics.RPE(evo.core.metrics.PoseRelation.rotation_angle_deg, delta=1)
+            rpe.process_data(tuple(paths))
+            errors += list(rpe.error)
+    np.testing.assert_allclose(metrics.pair_rotation_errors(found, true), errors, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("errors", "expected"),
     [
@@ -175,8 +244,24 @@ def test_depth_errors_by_hand():
     relative, inliers = metrics.depth_errors(found, true)
     assert relative == pytest.approx((0.025 + 0.1) / 5)
     assert inliers == pytest.approx(4 / 5)
+    missing = metrics.depth_errors(np.append(true, 0.0), np.append(true, 2.0))
+    assert missing == pytest.approx((0.95 / 6, 5 / 6))  # limited to 0.1 m, and wrong
+    assert np.isnan(metrics.depth_errors(found[:0], true[:0])).all()
     beyond = metrics.depth_errors(np.append(found, 50.0), np.append(true, 150.0))
     assert beyond == pytest.approx((relative, inliers))  # too far away to be asked for
+
+
+def test_depth_errors_are_those_of_torchmetrics():
+    rng = np.random.default_rng(0)
+    true = rng.uniform(0.5, 50, 1000)
+    found = true * rng.lognormal(0, 0.05, 1000)
+    scaled = found * np.median(true) / np.median(found)
+    relative, inliers = metrics.depth_errors(found, true)
+    error = mean_absolute_percentage_error(torch.from_numpy(scaled), torch.from_numpy(true))
+    assert relative == pytest.approx(float(error), rel=1e-6)
+    # tau is what binary accuracy says of "within the factor" against "always".
+    within = torch.from_numpy(np.abs(np.log(scaled / true)) < np.log(1.03))
+    assert inliers == pytest.approx(float(binary_accuracy(within, torch.ones(1000))), rel=1e-6)
 
 
 def test_overlaps_by_hand():
