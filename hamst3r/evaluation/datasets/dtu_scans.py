@@ -14,6 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 from scipy.io import loadmat
+from scipy.io.matlab import MatReadError
 
 from hamst3r.evaluation.clouds import ScanTruth
 from hamst3r.evaluation.datasets.base import (
@@ -90,9 +91,9 @@ class ScanFiles:
                 float(np.ravel(mask["Res"])[0]),
                 np.asarray(plane["P"], float).ravel(),
             )
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            if isinstance(error, DatasetError):
-                raise
+        except DatasetError:
+            raise
+        except (OSError, ValueError, KeyError, TypeError, MatReadError) as error:
             raise DatasetError(f"{self.mask}: expected DTU's mask and plane: {error}") from error
 
 
