@@ -1,7 +1,7 @@
 """Pages of the site that are made of the code itself, so that they cannot be out of date.
 
-A hook of mkdocs (mkdocs.yml): the messages of ``msg/``, the commands of ``hamst3r``, CONTRIBUTING.md,
-and the list of data sets in evaluation.md.
+A hook of mkdocs (mkdocs.yml): the messages of ``msg/``, the commands of ``hamst3r``,
+CONTRIBUTING.md, and the list of data sets in evaluation.md.
 """
 
 from __future__ import annotations
