@@ -16,10 +16,13 @@ class Pairing(str, enum.Enum):
     COMPLETE = "complete"  # every pair: n (n - 1) / 2, the best and the default for few cameras
     SWIN = "swin"  # a ring: each view with its next one, in the order of the cameras
     ONEREF = "oneref"  # the first view with every other: n - 1
+    RIG = "rig"  # every pair, and each view with its own past: for cameras that move
 
 
 def choose_pairs(n: int, mode: Pairing | str = Pairing.COMPLETE) -> list[tuple[int, int]]:
     """Edges (i, j) that connect ``n`` views; a lone view is paired with itself.
+
+    Those with the past are not among them (:meth:`hamst3r.alignment.stream.Stream.recall`).
 
     Raises:
         ValueError: No view, or a mode that is not a :class:`Pairing`.
@@ -33,7 +36,7 @@ def choose_pairs(n: int, mode: Pairing | str = Pairing.COMPLETE) -> list[tuple[i
         raise ValueError(f"pairs need at least one view, got {n}")
     if n == 1:
         return [(0, 0)]
-    if mode is Pairing.COMPLETE:
+    if mode in (Pairing.COMPLETE, Pairing.RIG):
         # As on a round table: each with those to its left, until all have met.
         return [(i, (i + step) % n) for step in range(1, (n + 1) // 2) for i in range(n)] + [
             (i, i + n // 2) for i in range(n // 2) if n % 2 == 0

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hamst3r.alignment.incremental import Aligner, AlignerConfig, Alignment
+from hamst3r.alignment.stream import Recalled
 from hamst3r.frames import FrameSet
 from hamst3r.geometry import transform, unproject
 from hamst3r.image import NetworkImage, prepare
@@ -137,14 +138,20 @@ class Reconstructor:
         with timer("prepare"):
             images = [prepare(f, size, engine.patch, engine.stride) for f in frames.frames]
             edges = choose_pairs(len(images), self.config.pairing)
+            moving = self.config.pairing is Pairing.RIG
+            recalled = self._aligner.recall(frames) if moving else Recalled()
         with timer("network"):
-            predictions = engine.predict(images, edges)
+            predictions = engine.predict([*images, *recalled.images], [*edges, *recalled.edges])
         with timer("instances"):
             grids = [image.grid for image in images]
-            people_2d = merge_instances(predictions, grids, self.config.instances)
+            people_2d = merge_instances(predictions[: len(edges)], grids, self.config.instances)
         with timer("align"):
             alignment = self._aligner.solve(
-                frames, images, predictions, [_movers(people) for people in people_2d]
+                frames,
+                images,
+                predictions,
+                [_movers(people) for people in people_2d],
+                recalled if moving else None,
             )
         with timer("people"):
             tracked = self._tracker.update(
@@ -168,6 +175,8 @@ class Reconstructor:
             people=people,
             scale_source=alignment.scale_source,
             scale_std=alignment.scale_std,
+            T_map_world=alignment.T_map_world,
+            keyframe=alignment.keyframe,
             timings=timer.seconds,
             notes=(*notes, *alignment.notes),
         )
@@ -276,7 +285,10 @@ def _view(
 def _camera(frames: FrameSet, image: NetworkImage, alignment: Alignment, index: int) -> Camera:
     frame = frames.frames[index]
     height, width = frame.image.shape[:2]
-    K = image.K_image if image.K_image is not None else image.T_image_grid @ alignment.K[index]
+    if image.K_image is not None and frame.K_std == 0:
+        K = image.K_image
+    else:
+        K = image.T_image_grid @ alignment.K[index]
     return Camera(
         name=frame.camera,
         frame_id=frame.frame_id,

@@ -186,6 +186,10 @@ class Scene:
         points: The fused cloud.
         people: Tracked people, also those merely predicted, and once those just lost.
         scale_source, scale_std: Where the metric scale came from; relative standard deviation.
+        T_map_world: (4, 4) rigid, from the world, in which everything here is and which never
+            jumps, to the map, in which past and present fit each other: REP-105's map -> odom.
+            The identity unless cameras move.
+        keyframe: Whether the alignment keeps this frame set to find others by (moving cameras).
         timings: Seconds per stage (encode, decode, align, people, fuse), for diagnostics.
         notes: What went wrong without being fatal, one short sentence each.
     """
@@ -199,3 +203,5 @@ class Scene:
     scale_std: float
     timings: dict[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    T_map_world: F64 = field(default_factory=lambda: np.eye(4))
+    keyframe: bool = False

@@ -2,6 +2,9 @@
 
 The format is the one of our recordings (JSON): ``cameras.<name>`` with ``K`` (3x3), optional
 ``distortion`` (OpenCV), ``R`` (3x3) and ``t`` (3) such that ``x_cam = R x_world + t``, metres.
+How well that is known may be said too: ``focal_std`` (relative), ``position_std`` (m) and
+``rotation_std_deg``, or instead of these two ``covariance`` (6x6: x, y, z, rotations about the
+fixed axes of the world; metres, radians). What is not said is exact.
 """
 
 from __future__ import annotations
@@ -12,6 +15,8 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+from hamst3r.frames import check_covariance
 
 
 class CalibrationError(ValueError):
@@ -26,6 +31,8 @@ class CameraCalibration:
         K: (3, 3) pixels of the (width, height) image.
         distortion: OpenCV coefficients, possibly empty.
         T_rig_cam: (4, 4) maps camera (OpenCV axes) to the rig's frame, metres.
+        focal_std: Relative standard deviation of the focal length, 0: exact.
+        covariance: (6, 6) of ``T_rig_cam`` as in :class:`hamst3r.frames.Frame`; None: exact.
         width, height: Image size in pixels, 0 if the file does not say.
         video: Name of the recording beside the file, "" if none.
     """
@@ -36,6 +43,8 @@ class CameraCalibration:
     width: int = 0
     height: int = 0
     video: str = ""
+    focal_std: float = 0.0
+    covariance: NDArray[np.float64] | None = None
 
 
 def load_calibration(path: str | Path) -> dict[str, CameraCalibration]:
@@ -83,7 +92,29 @@ def _camera(where: str, entry: object) -> CameraCalibration:
         width=int(entry.get("width", 0)),
         height=int(entry.get("height", 0)),
         video=str(entry.get("video", "")),
+        focal_std=_std(where, entry, "focal_std"),
+        covariance=_covariance(where, entry),
     )
+
+
+def _std(where: str, entry: dict, key: str) -> float:
+    value = entry.get(key, 0.0)
+    if not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
+        raise CalibrationError(f"{where}: '{key}' needs a number of 0 (exact) or more, got {value}")
+    return float(value)
+
+
+def _covariance(where: str, entry: dict) -> NDArray[np.float64] | None:
+    if "covariance" in entry:
+        covariance = _array(where, entry, "covariance", (6, 6))
+        try:
+            check_covariance(f"{where}: 'covariance'", covariance)
+        except ValueError as error:
+            raise CalibrationError(str(error)) from error
+    else:
+        position, turn = (_std(where, entry, k) for k in ("position_std", "rotation_std_deg"))
+        covariance = np.diag([position**2] * 3 + [np.deg2rad(turn) ** 2] * 3)
+    return covariance if covariance.any() else None
 
 
 def _array(where: str, entry: dict, key: str, shape: tuple[int, ...]) -> NDArray[np.float64]:

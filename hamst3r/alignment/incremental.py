@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,16 +12,23 @@ from hamst3r.alignment.calibrated import place_calibrated
 from hamst3r.alignment.fusion import DepthOpinion, clean, fuse_depth
 from hamst3r.alignment.intrinsics import (
     FocalAverage,
+    FocalSpread,
+    Lens,
     pinhole,
     plausible_focal,
+    scaled_focal,
+    uncertain_lens,
     weiszfeld_focal,
 )
+from hamst3r.alignment.keyframes import KeyView
 from hamst3r.alignment.observations import Observations, observe
 from hamst3r.alignment.placement import PairScore, Placement
+from hamst3r.alignment.priors import Knowledge, exact_poses, fuse_priors, uncertain_poses
 from hamst3r.alignment.resection import resect
+from hamst3r.alignment.stream import Recalled, Stream, StreamConfig
 from hamst3r.alignment.uncalibrated import Problem, Remembered, place_uncalibrated
 from hamst3r.alignment.world import World
-from hamst3r.frames import FrameSet
+from hamst3r.frames import Frame, FrameSet
 from hamst3r.geometry import invert
 from hamst3r.image import NetworkImage
 from hamst3r.scene import ScaleSource
@@ -42,6 +49,7 @@ class AlignerConfig:
         network_scale_std: Relative standard deviation of a scale that only the network tells; the
             shipped weights are off by about 0.2 on rooms of their own kind.
         clean: Take the confidence from points that float before another view's surface.
+        stream: What is remembered of cameras that move.
     """
 
     samples: int = 300
@@ -50,6 +58,7 @@ class AlignerConfig:
     default_focal: float = 0.9
     network_scale_std: float = 0.3
     clean: bool = True
+    stream: StreamConfig = field(default_factory=StreamConfig)
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +75,9 @@ class Alignment:
         scale_source, scale_std: Where the scale is from; its relative standard deviation.
         notes: What went wrong, one short sentence each.
         scores: Per pair of two views, how far it agrees with the result, and whether it was used.
+        T_map_world: (4, 4) rigid, from the world, which is continuous, to the map, where past and
+            present fit each other (REP-105's map and odom). The identity for cameras that stand.
+        keyframe: Whether this frame set is one of those that are kept.
     """
 
     placed: NDArray[np.bool_]
@@ -78,6 +90,8 @@ class Alignment:
     scale_std: float
     notes: tuple[str, ...]
     scores: tuple[PairScore, ...] = ()
+    T_map_world: F64 = field(default_factory=lambda: np.eye(4))
+    keyframe: bool = False
 
 
 class Aligner:
@@ -86,6 +100,10 @@ class Aligner:
     Poses that come with the frames (``Frame.T_rig_cam``) are taken as exact, and the world is then
     the rig's frame. Without any, the world is that of the first camera placed, assumed level, and
     later frame sets continue it (see :class:`hamst3r.alignment.world.World`).
+
+    Cameras that move need pairs with the past: call :meth:`recall` before the network runs, and
+    hand what it returns to :meth:`solve` (see :mod:`hamst3r.alignment.stream`). Known poses then
+    are those on the rig, and the world begins as the rig's frame.
     """
 
     def __init__(self, config: AlignerConfig | None = None) -> None:
@@ -95,9 +113,15 @@ class Aligner:
     def reset(self) -> None:
         """Forget everything."""
         self._focals: dict[str, FocalAverage] = {}
+        self._focal_spread = FocalSpread()
         self._world = World(window=self.config.window)
         self._world_is_rig = False
         self._agreement: dict[str, float] = {}
+        self._stream = Stream(self.config.stream, self.config.network_scale_std)
+
+    def recall(self, frames: FrameSet) -> Recalled:
+        """Views of the past that the network should look at together with this frame set."""
+        return self._stream.recall(frames)
 
     def solve(
         self,
@@ -105,6 +129,7 @@ class Aligner:
         images: Sequence[NetworkImage],
         predictions: Sequence,
         movers: Sequence[NDArray],
+        recalled: Recalled | None = None,
     ) -> Alignment:
         """Place the cameras and fuse their depth.
 
@@ -115,6 +140,8 @@ class Aligner:
             movers: Per view (gh, gw) who moves by itself: numbers > 0 are the same in all views,
                 -1 is somebody; or bool, where something does. Kept out of what must be rigid;
                 its depth is fused all the same.
+            recalled: The cameras may move: what :meth:`recall` returned, whose edges are among
+                the pairs.
 
         Raises:
             ValueError: Lengths that do not belong together. Bad predictions never raise.
@@ -124,6 +151,8 @@ class Aligner:
                 f"{len(frames.frames)} frames, {len(images)} images and {len(movers)} mover "
                 "masks do not belong together: one of each per view is expected"
             )
+        if recalled is not None:
+            return self._follow(frames, images, predictions, movers, recalled)
         observations = observe(
             frames.cameras,
             [image.grid for image in images],
@@ -131,12 +160,16 @@ class Aligner:
             movers,
             self.config.samples,
         )
-        known = {v: f.T_rig_cam for v, f in enumerate(frames.frames) if f.T_rig_cam is not None}
+        known = exact_poses(frames.frames)
         if bool(known) != self._world_is_rig:
             # The rig's frame became known, or was lost: earlier poses mean nothing in it.
             self._world = World(window=self.config.window)
             self._world_is_rig = bool(known)
-        K = [self._intrinsics(observations, v, image) for v, image in enumerate(images)]
+        lenses = [
+            self._lens(observations, v, frame, image)
+            for v, (frame, image) in enumerate(zip(frames.frames, images, strict=True))
+        ]
+        K = [lens.K for lens in lenses]
         rays = [grid.rays(k) for grid, k in zip(observations.grids, K, strict=True)]
         if len(known) == len(images):
             poses = [known[v] for v in range(len(images))]
@@ -145,37 +178,84 @@ class Aligner:
             )
             source = ScaleSource.NETWORK if std is None else ScaleSource.CALIBRATION
         else:
-            hold = np.array(
-                [
-                    self._focal_hold(name, image)
-                    for name, image in zip(frames.cameras, images, strict=True)
-                ]
-            )
-            placement, std, source = self._place(observations, rays, known, hold, frames.cameras)
-            for view, factor in placement.focal_factor.items():
-                if not plausible_focal(K[view][0, 0] * factor, images[view].grid[1]):
-                    continue
-                K[view] = K[view] @ np.diag([factor, factor, 1])
-                if np.isfinite(hold[view]):
-                    self._focals[frames.cameras[view]].correct(factor)
-        return self._result(observations, K, known, placement, std, source)
+            hold = np.array([lens.hold for lens in lenses])
+            placement, std, source = self._place(observations, rays, known, hold, frames)
+            self._correct_focals(K, placement, hold, observations)
+        return self._result(observations, K, placement, std, source)
 
-    def _intrinsics(self, observations: Observations, view: int, image: NetworkImage) -> F64:
-        """Known, else the running mean of what the pointmaps say, else a common lens."""
-        if image.K is not None:
-            return image.K
+    def _follow(
+        self,
+        frames: FrameSet,
+        images: Sequence[NetworkImage],
+        predictions: Sequence,
+        movers: Sequence[NDArray],
+        recalled: Recalled,
+    ) -> Alignment:
+        """Cameras that move: placed among keyframes."""
+        stream, count = self._stream, len(images)
+        seen = stream.look(frames, images, predictions, movers, recalled, self.config.samples)
+        lenses = [
+            self._lens(seen.observations, v, frame, image)
+            for v, (frame, image) in enumerate(zip(frames.frames, images, strict=True))
+        ]
+        K = [lens.K for lens in lenses]
+        rays = [
+            grid.rays(k)
+            for grid, k in zip(
+                seen.observations.grids, [*K, *(v.K for v in recalled.views)], strict=True
+            )
+        ]
+        hold = np.array([lens.hold for lens in lenses] + [np.inf] * len(recalled.views))
+        tracked = stream.track(frames, recalled, seen, rays, hold, self.config.polish_rounds)
+        self._correct_focals(K, tracked.placement, hold, seen.observations)
+        source = ScaleSource.CALIBRATION if tracked.metric else ScaleSource.NETWORK
+        result = self._result(seen.observations, K, tracked.placement, tracked.scale_std, source)
+        views = {
+            v: KeyView(
+                name,
+                images[v],
+                K[v],
+                result.depth[v],
+                result.confidence[v],
+                np.asarray(movers[v]) != 0,
+            )
+            for v, name in enumerate(frames.cameras)
+            if v in tracked.placed
+        }
+        keyframe = stream.remember(frames, recalled, tracked, views)
+        assert count == len(result.placed)
+        return replace(result, T_map_world=stream.T_map_world.copy(), keyframe=keyframe is not None)
+
+    def _correct_focals(
+        self, K: list[F64], placement: Placement, hold: F64, observations: Observations
+    ) -> None:
+        """Focal lengths as the polish found them."""
+        for view, factor in placement.focal_factor.items():
+            if view >= len(K):
+                continue
+            grid = observations.grids[view]
+            if plausible_focal(K[view][0, 0] * factor, grid.shape[1]):
+                K[view] = scaled_focal(K[view], factor)
+                if np.isfinite(hold[view]):
+                    self._focals[grid.name].correct(factor)
+
+    def _lens(
+        self, observations: Observations, view: int, frame: Frame, image: NetworkImage
+    ) -> Lens:
+        """Known, else the running mean of what the pointmaps say, else a common lens; or both."""
+        if image.K is not None and frame.K_std == 0:
+            return Lens(image.K, np.inf)
         grid = observations.grids[view]
         width = grid.shape[1]
         average = self._focals.setdefault(grid.name, FocalAverage(self.config.window))
         focal = self._focal(observations, view)
         if focal is not None and plausible_focal(focal, width):
             average.add(focal / width)
-        relative = average.value or self.config.default_focal
-        return pinhole(relative * width, grid.centre)
-
-    def _focal_hold(self, name: str, image: NetworkImage) -> float:
-        """What earlier frame sets say of the focal length, in units of this one."""
-        return np.inf if image.K is not None else max(0, self._focals[name].count - 1)
+        if image.K is None:
+            relative = average.value or self.config.default_focal
+            return Lens(pinhole(relative * width, grid.centre), max(0, average.count - 1))
+        std = self._focal_spread.of(observations, view)
+        return uncertain_lens(image.K, frame.K_std, average, width, std)
 
     def _focal(self, observations: Observations, view: int) -> float | None:
         grid = observations.grids[view]
@@ -201,16 +281,25 @@ class Aligner:
         rays: Sequence[F64],
         known: dict[int, F64],
         focal_hold: F64,
-        names: Sequence[str],
+        frames: FrameSet,
     ) -> tuple[Placement, float | None, ScaleSource]:
         """Pose graph, then into the world that earlier frame sets know."""
+        names, uncertain = frames.cameras, uncertain_poses(frames.frames)
         previous = {
             v: Remembered(self._world.poses[name], self._agreement.get(name, 0.0))
             for v, name in enumerate(names)
             if name in self._world.poses
         }
         solved = place_uncalibrated(
-            Problem(observations, rays, known, previous, focal_hold, self.config.polish_rounds)
+            Problem(
+                observations,
+                rays,
+                known,
+                previous,
+                focal_hold,
+                self.config.polish_rounds,
+                measure=bool(uncertain),
+            )
         )
         self._agreement.update({names[v]: share for v, share in solved.agreement.items()})
         cameras, looks = dict(solved.T_world_cam), dict(solved.T_world_look)
@@ -221,18 +310,27 @@ class Aligner:
                     self._world.remember(names[view], cameras[view])
                 continue
             T, poses, moved = self._world.continue_with(
-                {names[view]: cameras[view] for view in group}
+                {names[view]: cameras[view] for view in group},
+                dict(zip(names, frames.frames, strict=True)),
             )
             notes += [f"camera {name} has moved" for name in moved]
             cameras.update({view: poses[names[view]] for view in group})
-            for index, pair in enumerate(observations.pairs):
-                for slot, look in enumerate(pair.looks):
-                    if look.view in group and (index, slot) in looks:
-                        looks[index, slot] = T @ looks[index, slot]
+            for slot in looks:
+                if observations.viewer(slot) in group:
+                    looks[slot] = T @ looks[slot]
+        placement = replace(solved, T_world_cam=cameras, T_world_look=looks, notes=tuple(notes))
+        if uncertain:
+            seen = {v: self._world.counts.get(name, 1) for v, name in enumerate(names)}
+            placement, std = fuse_priors(
+                observations,
+                placement,
+                Knowledge(known, uncertain, frames.frames, self.config.network_scale_std, seen),
+            )
+            known_scale = std < 0.5 * self.config.network_scale_std
+            return placement, std, ScaleSource.CALIBRATION if known_scale else ScaleSource.NETWORK
         metric = any(sum(v in known for v in group) > 1 for group in solved.groups)
         spread = float(np.std(solved.log_scales)) if solved.log_scales else 0.0
         std = spread / max(len(solved.log_scales), 1) ** 0.5
-        placement = replace(solved, T_world_cam=cameras, T_world_look=looks, notes=tuple(notes))
         if metric:
             return placement, max(std, 0.02), ScaleSource.CALIBRATION
         return placement, None, ScaleSource.NETWORK
@@ -241,7 +339,6 @@ class Aligner:
         self,
         observations: Observations,
         K: list[F64],
-        known: dict[int, F64],
         placement: Placement,
         std: float | None,
         source: ScaleSource,
@@ -252,11 +349,11 @@ class Aligner:
         notes = [*observations.notes, *placement.notes]
         notes += [
             f"camera {grid.name} could not be placed"
-            for grid, is_placed in zip(observations.grids, placed, strict=True)
+            for grid, is_placed in zip(observations.grids[:count], placed, strict=True)
             if not is_placed
         ]
         depth, confidence = [], []
-        for view, grid in enumerate(observations.grids):
+        for view, grid in enumerate(observations.grids[:count]):
             T_cam_world = invert(T_world_cam[view])
             opinions = [
                 DepthOpinion(look.points, look.weight, T_cam_world @ T_world_look)

@@ -137,6 +137,10 @@ class Observations:
                 looks[look.view].append(look)
         return looks
 
+    def viewer(self, slot: tuple[int, int]) -> int:
+        """Whose pixels a look (index of the pair, 0 or 1) shows."""
+        return self.pairs[slot[0]].looks[slot[1]].view
+
     def own_looks(self, view: int) -> list[Look]:
         """The view's usable pointmaps in its own axes."""
         return [look for look in self.looks_at[view] if look.own and look.usable]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from hamst3r.alignment.factors import Relative
 from hamst3r.geometry import make_T, mean_rotation
 
 F64 = NDArray[np.float64]
@@ -42,6 +43,7 @@ class Placement:
         notes: What went wrong.
         focal_factor: view -> what multiplies its guessed focal length.
         scores: Of all pairs of two views that could be judged.
+        measured: Per group, what its pairs know of the poses, if that was asked for.
     """
 
     T_world_cam: dict[int, F64]
@@ -52,6 +54,7 @@ class Placement:
     notes: tuple[str, ...] = ()
     focal_factor: dict[int, float] = field(default_factory=dict)
     scores: tuple[PairScore, ...] = ()
+    measured: tuple[Relative, ...] = ()
 
 
 def fit_poses(source: F64, target: F64) -> F64:

@@ -204,13 +204,19 @@ def solve(
     """
     basis = _basis(edges)
     for _ in range(rounds):
-        m = mahalanobis(edges, G)
-        # A weak network is less precise than assumed; its median sets the scale then.
-        sigma = medians(m[:, ::SPARSE], edges.w[:, ::SPARSE]) / MEDIAN_CHI
-        sigma = np.fmax(1.0, sigma)[:, None]
-        moments = _moments(edges, basis, edges.w / (1 + (m / (2 * sigma)) ** 2), sigma)
+        sigma, w = _robust(edges, G)
+        moments = _moments(edges, basis, w, sigma)
         G = _gauss_newton(edges, moments, G, free, steps)
     return G, agreement(edges, G)
+
+
+def information(edges: Edges, G: F64) -> F64:
+    """(E, 7, 7) what each edge knows of a step of its node j (in j's unit): an edge counts once."""
+    sigma, w = _robust(edges, G)
+    Q, _ = _moments(edges, _basis(edges), w, sigma)
+    J = _second_node(invert(G[edges.j]) @ G[edges.i])
+    result: F64 = J @ Q @ J.transpose(0, 2, 1)
+    return result
 
 
 def agreement(edges: Edges, G: F64, tolerance: float = 5.0) -> F64:
@@ -220,6 +226,20 @@ def agreement(edges: Edges, G: F64, tolerance: float = 5.0) -> F64:
     """
     agreeing = edges.w / (1 + (mahalanobis(edges, G) / tolerance) ** 2)
     return agreeing.sum(1, dtype=float) / np.maximum(edges.w.sum(1, dtype=float), TINY)
+
+
+def _robust(edges: Edges, G: F64) -> tuple[F64, F64]:
+    """(E, 1) by how much the edges are less precise than assumed, (E, S) robust weights."""
+    m = mahalanobis(edges, G)
+    # A weak network is less precise than assumed; its median sets the scale then.
+    sigma = medians(m[:, ::SPARSE], edges.w[:, ::SPARSE]) / MEDIAN_CHI
+    sigma = np.fmax(1.0, sigma)[:, None]
+    return sigma, edges.w / (1 + (m / (2 * sigma)) ** 2)
+
+
+def _second_node(D: F64) -> F64:
+    """(E, 7, 12) derivatives of D = G_j^-1 G_i by a step of node j."""
+    return -(_GENERATORS @ D[:, None])[:, :, :3].reshape(-1, 7, 12)
 
 
 def _basis(edges: Edges) -> tuple[F64, F64, F64]:
@@ -263,7 +283,7 @@ def _gauss_newton(
         D = (invert(G[j]) @ G[i])[:, None]
         # G <- G exp(x): D changes by D X_i - X_j D.
         J_i = (D @ _GENERATORS)[:, :, :3].reshape(-1, 7, 12)
-        J_j = -(_GENERATORS @ D)[:, :, :3].reshape(-1, 7, 12)
+        J_j = _second_node(D[:, 0])
         J = np.concatenate([J_i, J_j], 1)
         residual = (Q @ D[:, 0, :3].reshape(-1, 12, 1)) - b[..., None]
         h, gradient = J @ Q @ J.transpose(0, 2, 1), (J @ residual)[..., 0]

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 
+from hamst3r.alignment.factors import DOF, Relative
 from hamst3r.alignment.observations import Look, Observations
 from hamst3r.alignment.placement import PairScore, Placement, fit_poses, scaling
 from hamst3r.alignment.polish import Solution, polish
@@ -16,6 +18,7 @@ from hamst3r.alignment.pose_graph import (
     Edges,
     agreement,
     components,
+    information,
     make_edges,
     robust_start,
     solve,
@@ -32,6 +35,8 @@ MIN_RELATIVE_AGREEMENT = 0.1
 # the confidence that another pair has there.
 SUREST, MIN_SURENESS = 0.9, 0.02
 MIN_BASELINE = 1e-3
+# Of an edge's disagreement with the others, squared per degree of freedom: more is an outlier.
+MAX_SQUARE = 100.0
 # Agreement, relative to the last frame set's, from which on the earlier poses are a start.
 STILL_AGREEING = 0.9
 
@@ -70,6 +75,8 @@ class Problem:
         previous: What is known of views from earlier: tells where a component is, and where it is
             complete and still agrees, the solution starts there and is found sooner.
         focal_hold, polish_rounds: See :func:`hamst3r.alignment.polish.polish`.
+        metric: Known views whose own pointmaps are in metres too.
+        measure: Tell also what the pairs know of the poses, for fusion with other knowledge.
     """
 
     observations: Observations
@@ -78,6 +85,8 @@ class Problem:
     previous: dict[int, Remembered]
     focal_hold: F64
     polish_rounds: int
+    metric: frozenset[int] = frozenset()
+    measure: bool = False
 
     def pair_name(self, i: int, j: int) -> str:
         """As in notes."""
@@ -138,6 +147,7 @@ def place_uncalibrated(problem: Problem) -> Placement:
         notes=tuple(notes),
         focal_factor={v: f for part in parts for v, f in part.focal_factor.items()},
         scores=tuple(sorted(scores, key=lambda score: (score.i, score.j))),
+        measured=tuple(m for part in parts for m in part.measured),
     )
 
 
@@ -241,6 +251,7 @@ class Start:
 
     Attributes:
         root: The gauge, or one of the known cameras. metric: Known cameras fix the scale.
+        anchored: Known cameras with metric pointmaps do.
         polish_rounds: How many are still worthwhile.
     """
 
@@ -248,6 +259,7 @@ class Start:
     agreement: F64
     root: int
     metric: bool
+    anchored: bool
     polish_rounds: int
 
 
@@ -256,25 +268,32 @@ def _start(problem: Problem, edges: Edges, group: Sequence[int]) -> Start:
     known = problem.known
     fixed = [v for v in group if v in known]
     root = max(fixed or group, key=lambda v: edges.mass[(edges.i == v) | (edges.j == v)].sum())
-    metric = _has_baseline([known[v] for v in fixed])
+    anchors = [v for v in fixed if v in problem.metric]
+    metric = _has_baseline([known[v] for v in fixed]) and not anchors
     # Nodes of views outside of the group stay at the identity and take no part.
     free = np.ones((len(problem.observations.grids), 7), bool)
     free[[v for v in range(len(free)) if v not in group]] = False
     free[fixed, :6] = False
-    if not metric:
+    free[anchors] = False
+    if anchors:
+        root = max(anchors, key=lambda v: edges.mass[(edges.i == v) | (edges.j == v)].sum())
+    elif not metric:
         free[root] = False
     continued = _continued(problem, edges, group, free)
     if continued is not None:
-        return Start(*continued, root, metric, (problem.polish_rounds + 1) // 2)
+        return Start(*continued, root, metric, bool(anchors), (problem.polish_rounds + 1) // 2)
     G = np.tile(np.eye(4), (len(free), 1, 1))
     tree = robust_start(group, edges, root)
     G[list(group)] = tree[list(group)]
-    if fixed:
+    if anchors:
+        G[list(group)] = known[root] @ G[list(group)]
+        G[anchors] = np.stack([known[v] for v in anchors])
+    elif fixed:
         rigid, _ = split_similarity(G[fixed])
         G = fit_poses(rigid, np.stack([known[v] for v in fixed])) @ G
         for v in fixed:
             G[v] = known[v] @ scaling(float(split_similarity(G[v])[1]))
-    return Start(*solve(edges, G, free), root, metric, problem.polish_rounds)
+    return Start(*solve(edges, G, free), root, metric, bool(anchors), problem.polish_rounds)
 
 
 def _place_group(
@@ -297,7 +316,7 @@ def _place_group(
         start.polish_rounds,
     )
     cameras, pairs = solution.T_world_cam, solution.T_world_pair
-    if not start.metric:
+    if not (start.metric or start.anchored):
         cameras, pairs = _to_network_scale(cameras, pairs, start.root)
     shares = agreement(edges, start.G)
     return Placement(
@@ -310,7 +329,30 @@ def _place_group(
         log_scales=tuple(log_scales(np.stack(list(pairs.values()))).tolist()),
         groups=(tuple(group),),
         focal_factor={v: float(solution.focal_factor[v]) for v in group},
+        measured=(_measured(edges, start, cameras, pairs, canonical),) if problem.measure else (),
     )
+
+
+def _measured(
+    edges: Edges, start: Start, cameras: F64, pairs: dict[int, F64], canonical: Canonical
+) -> Relative:
+    """The solution as the pairs' measurement, as precise as they agree with one another."""
+    before = split_similarity(start.G)[1]
+    after = np.stack([pairs[k] for k in edges.pair.tolist()])
+    growth = log_scales(after) - np.log(before[edges.i] * canonical.unit[edges.pair])
+    unit = before[edges.j] * float(np.exp(growth.mean()))  # metres per unit of the views j
+    known = information(edges, start.G)
+    E = invert(invert(start.G[edges.i]) @ start.G[edges.j]) @ edges.T_i_j
+    rigid, scale = split_similarity(E)
+    turn = Rotation.from_matrix(rigid[:, :3, :3]).as_rotvec()
+    off = np.concatenate([E[:, :3, 3], turn, np.log(scale)[:, None]], 1)
+    square = np.minimum(np.einsum("ea,eab,eb->e", off, known, off), MAX_SQUARE * DOF)
+    spare = max(len(edges) + 1 - len(np.unique([edges.i, edges.j])), 0)
+    known /= (DOF + square.sum()) / (DOF * (1 + spare))
+    known[:, :3] /= unit[:, None, None]
+    known[:, :, :3] /= unit[:, None, None]
+    T = invert(cameras[edges.i]) @ cameras[edges.j]
+    return Relative(edges.i, edges.j, T, np.zeros(len(edges)), known)
 
 
 def _continued(
@@ -326,13 +368,15 @@ def _continued(
         G[v] = known[v] if v in known else previous[v].T_world_cam
     # The canonical units in the world: from their ratios in each edge, and from the baselines.
     count, rows = len(edges), np.arange(len(edges))
+    anchors = [v for v in group if v in problem.metric]
     shown, told = edges.T_i_j, invert(G[edges.i]) @ G[edges.j]
     base = [np.maximum(np.linalg.norm(T[:, :3, 3], axis=1), MIN_BASELINE) for T in (shown, told)]
-    A, b = np.zeros((2 * count, len(G))), np.zeros(2 * count)
+    A, b = np.zeros((2 * count + len(anchors), len(G))), np.zeros(2 * count + len(anchors))
     A[rows, edges.j], A[rows, edges.i] = 1, -1
+    A[np.arange(2 * count, len(A)), anchors] = 1e3
     b[:count] = log_scales(shown)
     A[count + rows, edges.i] = 0.1
-    b[count:] = 0.1 * np.log(base[1] / base[0])
+    b[count : 2 * count] = 0.1 * np.log(base[1] / base[0])
     unit = np.exp(np.linalg.lstsq(A, b, rcond=None)[0])
     G[:, :3, :3] *= unit[:, None, None]
     G, shares = solve(edges, G, free, rounds=1)

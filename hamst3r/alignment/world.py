@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -9,11 +10,39 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from hamst3r.alignment.placement import fit_poses, scaling
+from hamst3r.frames import Frame
 from hamst3r.geometry import make_T, rotation_angle, split_similarity
 
 F64 = NDArray[np.float64]
 # z-up world of a level camera: its x is the world's x, its view (z) the world's y.
 LEVEL = make_T([[1, 0, 0], [0, 0, 1], [0, -1, 0]], np.zeros(3))
+
+
+def level_start(frames: Sequence[Frame], poses: Mapping[int, F64]) -> F64:
+    """(4, 4) that takes the poses of a beginning to a world that is level, z up.
+
+    The first camera becomes the origin. Gravity is what the frames tell of it; without, the first
+    camera is assumed level.
+
+    Args:
+        poses: view -> (4, 4), in any axes; the first one is the first camera.
+    """
+    first = next(iter(poses))
+    T = LEVEL @ np.linalg.inv(poses[first])
+    told = [v for v in poses if frames[v].gravity is not None]
+    if not told:
+        return T
+    weights = np.array([frames[v].gravity_std ** -2.0 for v in told])
+    down = [T[:3, :3] @ poses[v][:3, :3] @ _unit(frames[v].gravity) for v in told]
+    turn, _ = Rotation.align_vectors([[0, 0, -1.0]], [_unit(weights @ np.stack(down))])
+    # The heading stays that of the camera: only the shortest turn is made.
+    return make_T(turn.as_matrix(), np.zeros(3)) @ T
+
+
+def _unit(vector: NDArray | None) -> F64:
+    direction = np.asarray(vector, float)
+    unit: F64 = direction / np.linalg.norm(direction)
+    return unit
 
 
 @dataclass
@@ -41,8 +70,13 @@ class World:
         self.poses[name] = T_world_cam
         self.counts[name] = 1
 
-    def continue_with(self, solved: dict[str, F64]) -> tuple[F64, dict[str, F64], list[str]]:
+    def continue_with(
+        self, solved: dict[str, F64], frames: Mapping[str, Frame]
+    ) -> tuple[F64, dict[str, F64], list[str]]:
         """Bring a group of cameras, solved in any axes, into this world.
+
+        Args:
+            frames: Of the cameras, for what they tell of gravity.
 
         Returns:
             T_world_solved (4, 4) similarity; smoothed T_world_cam per camera; the names of
@@ -50,8 +84,7 @@ class World:
         """
         common = [name for name in solved if name in self.poses]
         if not common:
-            first = next(iter(solved.values()))
-            T = LEVEL @ np.linalg.inv(first)
+            T = level_start([frames[name] for name in solved], dict(enumerate(solved.values())))
             poses = {name: T @ pose for name, pose in solved.items()}
             for name, pose in poses.items():
                 self.remember(name, pose)
@@ -59,17 +92,21 @@ class World:
         T, moved = self._fit(solved, common)
         share = 1 / (1 + max(self.counts[name] for name in common))
         T = self._follow_scale(T, share)
+        placed = {name: split_similarity(T @ pose)[0] for name, pose in solved.items()}
+        return T, self._mean(placed, moved), moved
+
+    def _mean(self, placed: dict[str, F64], moved: Sequence[str]) -> dict[str, F64]:
+        """Running means, begun anew for cameras that moved."""
         poses = {}
-        for name, pose in solved.items():
-            new = split_similarity(T @ pose)[0]
-            if name in common and name not in moved:
+        for name, new in placed.items():
+            if name in self.poses and name not in moved:
                 count = min(self.counts[name] + 1, self.window)
                 new = _between(self.poses[name], new, 1 / count)
                 self.counts[name] = count
             else:
                 self.counts[name] = 1
             poses[name] = self.poses[name] = new
-        return T, poses, moved
+        return poses
 
     def _fit(self, solved: dict[str, F64], common: list[str]) -> tuple[F64, list[str]]:
         """The similarity to the remembered poses; cameras that spoil it have moved."""
@@ -79,20 +116,23 @@ class World:
             source = np.stack([solved[name] for name in staying])
             target = np.stack([self.poses[name] for name in staying])
             T = fit_poses(source, target)
-            mapped = split_similarity(T @ source)[0]
-            centres = target[:, :3, 3]
-            spread = float(np.linalg.norm(centres - centres.mean(0), axis=1).max())
-            shift = np.linalg.norm(mapped[:, :3, 3] - target[:, :3, 3], axis=1)
-            excess = np.maximum(
-                rotation_angle(mapped, target) / self.max_turn,
-                shift / max(self.max_shift * spread, 1e-3),
-            )
+            excess = self._excess(split_similarity(T @ source)[0], target)
             worst = int(np.argmax(excess))
             if excess[worst] < 1:
                 return T, moved
             if len(staying) < 3:  # Of two that disagree nobody can say which one moved.
                 return T, [*moved, *staying]
             moved.append(staying.pop(worst))
+
+    def _excess(self, poses: F64, remembered: F64) -> F64:
+        """(n,) how far from their places cameras are, in units of what is still noise."""
+        centres = remembered[:, :3, 3]
+        spread = float(np.linalg.norm(centres - centres.mean(0), axis=1).max())
+        shift = np.linalg.norm(poses[:, :3, 3] - centres, axis=1)
+        return np.maximum(
+            rotation_angle(poses, remembered) / self.max_turn,
+            shift / max(self.max_shift * spread, 1e-3),
+        )
 
     def _follow_scale(self, T: F64, share: float) -> F64:
         """Let the world take its share of the newly solved scale."""

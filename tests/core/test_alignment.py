@@ -27,7 +27,7 @@ from hamst3r.alignment.intrinsics import FocalAverage, weiszfeld_focal
 from hamst3r.alignment.placement import fit_poses
 from hamst3r.alignment.resection import resect, weighted_median
 from hamst3r.alignment.world import World
-from hamst3r.frames import FrameSet
+from hamst3r.frames import Frame, FrameSet
 from hamst3r.geometry import (
     invert,
     make_T,
@@ -547,9 +547,11 @@ def test_fit_poses_recovers_a_similarity(seed, scale, count):
 def test_of_two_cameras_that_disagree_neither_is_averaged():
     world = World()
     start = {"a": np.eye(4), "b": make_T(np.eye(3), [1, 0, 0])}
-    world.continue_with(start)
+    image = np.zeros((1, 1, 3), np.uint8)
+    frames = {name: Frame(name, 0, image) for name in start}
+    world.continue_with(start, frames)
     turned = {"a": np.eye(4), "b": make_T([[0, -1, 0], [1, 0, 0], [0, 0, 1]], [1, 0, 0])}
-    _, poses, moved = world.continue_with(turned)
+    _, poses, moved = world.continue_with(turned, frames)
     assert sorted(moved) == ["a", "b"]
     relative = invert(poses["a"]) @ poses["b"]
     np.testing.assert_allclose(relative[:3, :3], turned["b"][:3, :3], atol=1e-9)

@@ -13,6 +13,7 @@ from hamst3r.pairs import Pairing, choose_pairs
 COUNT = {
     Pairing.COMPLETE: lambda n: n * (n - 1) // 2,
     Pairing.ONEREF: lambda n: n - 1,
+    Pairing.RIG: lambda n: n * (n - 1) // 2,
     Pairing.SWIN: lambda n: n if n > 2 else n - 1,
 }
 
@@ -27,7 +28,7 @@ def test_every_graph_connects_all_views_once(n, mode):
     assert connected_components(graph, directed=False)[0] == 1
 
 
-@given(st.integers(3, 12), st.sampled_from([Pairing.COMPLETE, Pairing.SWIN]))
+@given(st.integers(3, 12), st.sampled_from([Pairing.COMPLETE, Pairing.SWIN, Pairing.RIG]))
 def test_every_view_is_first_in_some_pair(n, mode):
     assert {i for i, _ in choose_pairs(n, mode)} == set(range(n))
 
@@ -38,7 +39,7 @@ def test_a_lone_view_is_paired_with_itself(mode):
 
 
 def test_errors_name_the_choices():
-    with pytest.raises(ValueError, match="complete, swin, oneref, got 'all'"):
+    with pytest.raises(ValueError, match="complete, swin, oneref, rig, got 'all'"):
         choose_pairs(3, "all")
     with pytest.raises(ValueError, match="at least one view, got 0"):
         choose_pairs(0)
