@@ -44,6 +44,32 @@ JOINT_NAMES = (
 )
 PARENTS = (-1, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 12, 13, 14, 16, 17, 18, 19, 20, 21)
 NUM_JOINTS = len(PARENTS)
+PARENT_INDEX = torch.tensor(PARENTS[1:])  # of joints 1..23
+
+
+def _ancestors(rounds: int) -> list[Tensor]:
+    """(25,) indices of the joint 1, 2, 4, ... above each; 24 stands for none."""
+    above = torch.tensor([NUM_JOINTS if parent < 0 else parent for parent in (*PARENTS, -1)])
+    found = []
+    for _ in range(rounds):
+        found.append(above)
+        above = above[above]
+    return found
+
+
+_ABOVE = _ancestors(4)
+
+
+@lru_cache(maxsize=8)
+def descendants(device: torch.device) -> Tensor:
+    """(24, 24) float32, [k, j] = 1 where joint j moves when joint k turns (k itself too)."""
+    below = torch.zeros(NUM_JOINTS, NUM_JOINTS, device=device)
+    for joint in range(NUM_JOINTS):
+        above = joint
+        while above >= 0:
+            below[above, joint] = 1.0
+            above = PARENTS[above]
+    return below
 
 
 class BodyModelError(ValueError):
@@ -91,6 +117,16 @@ class BodyModel:
         return torch.from_numpy(nearest.astype(np.int64))
 
     @cached_property
+    def normals(self) -> Tensor:
+        """(V, 3) unit normals of the template, outwards."""
+        a, b, c = (self.v_template[self.faces[:, corner]] for corner in range(3))
+        face = torch.linalg.cross(b - a, c - a)
+        total = torch.zeros_like(self.v_template)
+        for corner in range(3):
+            total.index_add_(0, self.faces[:, corner], face)
+        return torch.nn.functional.normalize(total, dim=-1)
+
+    @cached_property
     def joint_template(self) -> Tensor:
         """(24, 3) joints of the mean shape, metres."""
         return self.J_regressor @ self.v_template
@@ -116,14 +152,17 @@ class BodyModel:
             Global rotations (P, 24, 3, 3) and joints (P, 24, 3) in metres.
         """
         rest = self.rest_joints(betas)
-        turn = [rotations[:, 0]]
-        place = [rest[:, 0] + transl]
-        for joint in range(1, NUM_JOINTS):
-            parent = PARENTS[joint]
-            offset = rest[:, joint] - rest[:, parent]
-            turn.append(turn[parent] @ rotations[:, joint])
-            place.append(place[parent] + (turn[parent] @ offset[..., None])[..., 0])
-        return torch.stack(turn, 1), torch.stack(place, 1)
+        # Each round multiplies with twice as many rotations above: the tree is nine joints deep.
+        turn = torch.cat([rotations, torch.eye(3).to(rotations).expand(len(rotations), 1, 3, 3)], 1)
+        for above in _ABOVE:
+            turn = turn[:, above] @ turn
+        turn = turn[:, :NUM_JOINTS]
+        # A joint is where the bones above it, end to end, lead.
+        bones = rest[:, 1:] - rest[:, PARENT_INDEX]
+        steps = torch.cat(
+            [rest[:, :1] + transl[:, None], (turn[:, PARENT_INDEX] @ bones[..., None])[..., 0]], 1
+        )
+        return turn, descendants(turn.device).mT.to(steps.dtype) @ steps
 
     def __call__(
         self,

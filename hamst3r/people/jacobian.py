@@ -1,7 +1,11 @@
 """Posed points of a body and their exact derivatives, without automatic differentiation.
 
-The unknowns, in this order (D = 75 + B): 24 x 3 rotation increments, each applied from the left to
-a joint's rotation relative to its parent (``exp(w) R``), 3 of the translation, B betas.
+A posed point is linear in the rigid motions of the joints ("bones"): ``x = phi @ bones`` with
+``phi = w_j (s - J_j, 1)`` over joints j, where s is the point and J_j the joint at rest. Few
+numbers describe the bones, so derivatives are taken of them, not of every point.
+
+The unknowns, in this order (D = 75 + B): 24 x 3 rotation increments in the world's axes, each
+turning a joint and all below it about that joint's place; 3 of the translation, B betas.
 """
 
 from __future__ import annotations
@@ -9,10 +13,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
+import roma
 import torch
 from torch import Tensor
 
-from hamst3r.people.body import NUM_JOINTS, PARENTS, BodyModel
+from hamst3r.people.body import NUM_JOINTS, PARENT_INDEX, BodyModel, descendants
 
 ROTATIONS = slice(0, 3 * NUM_JOINTS)
 TRANSLATION = slice(3 * NUM_JOINTS, 3 * NUM_JOINTS + 3)
@@ -52,98 +57,129 @@ class BodyState:
 
 
 @dataclass(frozen=True, eq=False)
-class Linearization:
-    """A body around one state, metres.
+class Surface:
+    """Chosen vertices of the body at rest: what of them does not depend on the state.
 
     Attributes:
-        points: (P, N, 3). joints: (P, 24, 3).
-        turned: (P, N, 3, D) derivative of the points where rotation increments are expressed in
-            the world's axes (constant per point, so cheaper); see ``to_local``.
-        turned_joints: (P, 24, 3, D) of the joints.
-        to_local: (P, D, D): multiply a derivative from the right to have the increments in the
-            axes of each joint's parent, as the module says.
+        template: (P, N, 3) metres. normals: (P, N, 3). directions: (P, N, 3 B).
+        weights: (P, N, 24). part: (P, N) joint.
     """
 
-    points: Tensor
-    joints: Tensor
+    template: Tensor
+    normals: Tensor
+    directions: Tensor
+    weights: Tensor
+    part: Tensor
+
+    @staticmethod
+    def of(body: BodyModel, vertices: Tensor) -> Surface:
+        """Of vertices (P, N) int64."""
+        return Surface(
+            body.v_template[vertices],
+            body.normals[vertices],
+            body.shapedirs.flatten(1)[vertices],
+            body.weights[vertices],
+            body.part[vertices],
+        )
+
+    def features(self, body: BodyModel, betas: Tensor) -> Tensor:
+        """(P, N, 96) phi: posed points are ``phi @ bones``."""
+        count, number = self.template.shape[:2]
+        by_shape = self.directions.view(count, 3 * number, betas.shape[-1]) @ betas[..., None]
+        shaped = self.template + by_shape.view(count, number, 3)
+        features = shaped.new_empty(count, number, 4, NUM_JOINTS)
+        # The longest axis last: these few lines are a good part of a fit's time.
+        arms = features[:, :, :3]
+        torch.sub(shaped[..., None], body.rest_joints(betas).mT[:, None], out=arms)
+        arms *= self.weights[:, :, None]
+        features[:, :, 3] = self.weights
+        return features.flatten(2)
+
+
+@dataclass(frozen=True, eq=False)
+class Linearization:
+    """The bones around one state, metres.
+
+    Attributes:
+        bones: (P, 96, 3); row 24 c + j is axis c of joint j in the world, for c = 3 its place.
+        turned: (P, 96, 3, D) their derivative.
+        turn: (P, 24, 3, 3) global rotations.
+        above: (P, 24, 3, 3) of each joint's parent, identity for the root's.
+    """
+
+    bones: Tensor
     turned: Tensor
-    turned_joints: Tensor
-    to_local: Tensor
+    turn: Tensor
+    above: Tensor
+
+    @property
+    def joints(self) -> Tensor:
+        """(P, 24, 3)."""
+        return self.bones[:, 3 * NUM_JOINTS :]
+
+    def turn_surface(self, surface: Surface) -> Tensor:
+        """(P, N, 3, 3): how the surface around each point is turned (not quite a rotation)."""
+        return (surface.weights @ self.turn.flatten(2)).unflatten(-1, (3, 3))
+
+
+def pose_bones(body: BodyModel, state: BodyState) -> Tensor:
+    """(P, 96, 3) as in :class:`Linearization`."""
+    turn, joints = body.skeleton(state.rotations, state.transl, state.betas)
+    return torch.cat([turn.permute(0, 3, 1, 2), joints[:, None]], 1).flatten(1, 2)
 
 
 @lru_cache(maxsize=8)
-def _descendants(device: torch.device) -> Tensor:
-    """(24, 24), [k, j] = 1 where joint j moves when joint k turns (k itself too)."""
-    below = torch.zeros(NUM_JOINTS, NUM_JOINTS, device=device)
-    for joint in range(NUM_JOINTS):
-        above = joint
-        while above >= 0:
-            below[above, joint] = 1.0
-            above = PARENTS[above]
-    return below
+def _below(device: torch.device) -> Tensor:
+    """(24 j, 24 k, 1), 1 where joint j moves when joint k turns."""
+    return descendants(device).mT[..., None].contiguous()
 
 
-def linearize(body: BodyModel, state: BodyState, vertices: Tensor) -> Linearization:
-    """Points of the body and derivatives at ``state``; vertices (P, N) int64."""
+def linearize(body: BodyModel, state: BodyState) -> Linearization:
+    """Bones and derivatives at ``state``."""
     count, num_betas = len(state), state.betas.shape[1]
-    below = _descendants(state.transl.device)
     turn, joints = body.skeleton(state.rotations, state.transl, state.betas)
-    rest = body.rest_joints(state.betas)
-    weights, directions = body.weights[vertices], body.shapedirs[vertices]
-    shaped = body.v_template[vertices] + torch.einsum("pnck,pk->pnc", directions, state.betas)
+    bones = torch.cat([turn.permute(0, 3, 1, 2), joints[:, None]], 1)  # (P, 4, 24, 3)
+    identity = torch.eye(3, device=turn.device).expand(count, 1, 3, 3)
+    above = torch.cat([identity, turn[:, PARENT_INDEX]], 1)
 
-    # Each point as a weighted sum of its images under every joint's rigid motion.
-    offset = joints - (turn @ rest[..., None])[..., 0]
-    images = torch.einsum("pjab,pnb->pnja", turn, shaped) + offset[:, None]
-    images = weights[..., None] * images
-    points = images.sum(2)
-
-    # Turning joint k about its centre moves the share of the point that hangs below it.
-    lever = torch.einsum("kj,pnja->pnka", below, images)
-    lever = lever - (weights @ below.T)[..., None] * joints[:, None]
-    joint_lever = below.T[None, :, :, None] * (joints[:, :, None] - joints[:, None])
-
-    # Betas move the rest joints, hence every joint's motion, and the surface itself.
-    drift = _joint_shift(body, turn)
-    motion = drift - turn @ body.joint_shapedirs
-    blended = torch.einsum("pnj,pjab->pnab", weights, turn)
-    by_betas = blended @ directions + torch.einsum("pnj,pjak->pnak", weights, motion)
-
-    size = 3 * NUM_JOINTS + 3 + num_betas
-    to_local = torch.eye(size, device=points.device).repeat(count, 1, 1)
-    for joint in range(1, NUM_JOINTS):
-        block = slice(3 * joint, 3 * joint + 3)
-        to_local[:, block, block] = turn[:, PARENTS[joint]]
-    return Linearization(
-        points=points,
-        joints=joints,
-        turned=_assemble(lever, by_betas),
-        turned_joints=_assemble(joint_lever, drift),
-        to_local=to_local,
-    )
+    # Turning joint k about its centre moves whatever hangs below it.
+    lever = bones[:, :, :, None] * _below(turn.device)
+    lever[:, 3] -= joints[:, None] * _below(turn.device)
+    lever = lever.flatten(1, 2)  # (P, 96, 24, 3)
+    last = 3 * NUM_JOINTS
+    turned = lever.new_zeros(count, 4 * NUM_JOINTS, 3, last + 3 + num_betas)
+    turned[:, :, 0, 1:last:3] = lever[..., 2]
+    turned[:, :, 0, 2:last:3] = -lever[..., 1]
+    turned[:, :, 1, 0:last:3] = -lever[..., 2]
+    turned[:, :, 1, 2:last:3] = lever[..., 0]
+    turned[:, :, 2, 0:last:3] = lever[..., 1]
+    turned[:, :, 2, 1:last:3] = -lever[..., 0]
+    turned[:, last:, :, TRANSLATION] = identity
+    # Betas move the joints, and the arms from them to the surface the other way.
+    turned[:, last:, :, BETAS] = _joint_shift(body, above) - turn @ body.joint_shapedirs
+    return Linearization(bones.flatten(1, 2), turned, turn, above)
 
 
-def _joint_shift(body: BodyModel, turn: Tensor) -> Tensor:
+def joint_derivatives(body: BodyModel, line: Linearization) -> Tensor:
+    """(P, 24, 3, D) of the joints' places."""
+    turned = line.turned[:, 3 * NUM_JOINTS :].clone()
+    turned[..., BETAS] += line.turn @ body.joint_shapedirs
+    return turned
+
+
+def _joint_shift(body: BodyModel, above: Tensor) -> Tensor:
     """(P, 24, 3, B) derivative of the posed joints by the betas."""
     rest = body.joint_shapedirs
-    shift = [rest[0].expand(len(turn), -1, -1)]
-    for joint in range(1, NUM_JOINTS):
-        parent = PARENTS[joint]
-        shift.append(shift[parent] + turn[:, parent] @ (rest[joint] - rest[parent]))
-    return torch.stack(shift, 1)
+    step = rest.clone()
+    step[1:] -= rest[PARENT_INDEX]
+    moved = above @ step
+    below = descendants(above.device)
+    return (below.mT @ moved.flatten(2)).view_as(moved)
 
 
-def _assemble(lever: Tensor, by_betas: Tensor) -> Tensor:
-    """(P, N, 3, D) from lever arms (P, N, 24, 3), using d x / d w = w x lever."""
-    size = 3 * NUM_JOINTS + 3 + by_betas.shape[-1]
-    jacobian = lever.new_zeros(*lever.shape[:2], 3, size)
-    last = 3 * NUM_JOINTS
-    jacobian[:, :, 0, 1:last:3] = lever[..., 2]
-    jacobian[:, :, 0, 2:last:3] = -lever[..., 1]
-    jacobian[:, :, 1, 0:last:3] = -lever[..., 2]
-    jacobian[:, :, 1, 2:last:3] = lever[..., 0]
-    jacobian[:, :, 2, 0:last:3] = lever[..., 1]
-    jacobian[:, :, 2, 1:last:3] = -lever[..., 0]
-    jacobian[..., TRANSLATION] = torch.eye(3, device=lever.device)
-    jacobian[..., BETAS] = by_betas
-    return jacobian
+def apply_increment(
+    state: BodyState, line: Linearization, turn: Tensor, transl: Tensor, betas: Tensor
+) -> BodyState:
+    """The state after a step: increments (P, 24, 3) rad in world axes, (P, 3) m and (P, B)."""
+    local = roma.rotvec_to_rotmat((line.above.mT @ turn[..., None])[..., 0])
+    return BodyState(local @ state.rotations, state.transl + transl, state.betas + betas)

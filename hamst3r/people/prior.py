@@ -49,3 +49,38 @@ def pose_prior(device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
         mean[joint] = torch.tensor(centre) * mirror
         std[joint] = torch.tensor(spread)
     return mean.to(device), std.to(device)
+
+
+# What joints cannot do, from anatomy (ranges of motion with a margin): lowest and highest
+# axis-angle on the left, radians; None where the range above says enough.
+_LIMITS = {
+    "hip": ((-2.4, -1.1, -1.0), (0.7, 1.1, 1.2)),
+    "knee": ((-0.1, -0.5, -0.4), (2.7, 0.5, 0.4)),
+    "ankle": ((-0.8, -0.7, -0.6), (1.0, 0.7, 0.6)),
+    "elbow": ((-1.3, -2.7, -0.8), (1.3, 0.15, 0.8)),
+    "wrist": ((-1.4, -0.9, -1.3), (1.4, 0.9, 1.3)),
+}
+LIMIT_STD = 0.1  # radians, softness of a limit
+
+
+@lru_cache(maxsize=8)
+def joint_limits(device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
+    """Lowest and highest rotation vector, each (24, 3) float32 radians, infinite where free.
+
+    Shared between calls: copy before changing.
+    """
+    low = torch.full((NUM_JOINTS, 3), -torch.inf)
+    high = torch.full((NUM_JOINTS, 3), torch.inf)
+    for joint, name in enumerate(JOINT_NAMES):
+        side, _, part = name.rpartition("_")
+        if part not in _LIMITS:
+            continue
+        least, most = (torch.tensor(limit) for limit in _LIMITS[part])
+        if side == "right":  # mirrored: y and z turn the other way
+            mirror = torch.tensor([1.0, -1.0, -1.0])
+            least, most = (
+                torch.minimum(least * mirror, most * mirror),
+                torch.maximum(least * mirror, most * mirror),
+            )
+        low[joint], high[joint] = least, most
+    return low.to(device), high.to(device)

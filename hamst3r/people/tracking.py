@@ -15,10 +15,12 @@ from scipy.optimize import linear_sum_assignment
 from hamst3r.people.body import BodyModel, anny24
 from hamst3r.people.densepose import VertexLookup
 from hamst3r.people.detections import Detection, DetectionConfig, detect
-from hamst3r.people.fitting import FitConfig, FitResult, ShapePrior, fit
+from hamst3r.people.fitting import FitConfig, fit
 from hamst3r.people.instances import ViewPeople
 from hamst3r.people.jacobian import BodyState
+from hamst3r.people.judging import FitResult
 from hamst3r.people.motion import ConstantVelocity
+from hamst3r.people.normal import ShapePrior
 from hamst3r.people.triangulation import Triangulator
 from hamst3r.scene import BodyFit, Contact, Person, TrackingState
 
@@ -212,9 +214,9 @@ class PeopleTracker:
         """Fit everybody's body: one batch for the known, one for those without a last fit."""
         for track, detection in matches:
             track.person = None
-            if detection.known < self.config.fit.min_points:
+            if detection.known < self.config.fit.judge.min_points:
                 track.body = None
-        able = [m for m in matches if m[1].known >= self.config.fit.min_points]
+        able = [m for m in matches if m[1].known >= self.config.fit.judge.min_points]
         warm = [m for m in able if m[0].body is not None]
         self._fit_batch(warm)
         # Also those whose last body did not lead to a believable one.

@@ -30,7 +30,7 @@ def reconstructor_config(values: Values) -> ReconstructorConfig:
     """What the node's parameters say about the reconstruction."""
     fit = FitConfig()
     if not values["humans.fit_body_model"]:
-        fit = replace(fit, min_points=NEVER)
+        fit = replace(fit, judge=replace(fit.judge, min_points=NEVER))
     timeout = values["humans.track_timeout"]
     tracking = TrackingConfig()
     return ReconstructorConfig(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import roma
 import torch
+from scipy.spatial import cKDTree
 from torch import Tensor
 
 from hamst3r.people.body import BodyModel
@@ -48,19 +49,38 @@ def observe(
     number: int = 500,
     noise: float = 0.02,
     outliers: float = 0.2,
+    one_view: bool = False,
+    place_noise: float = 0.0,
+    flips: float = 0.0,
 ) -> Cloud:
-    """Points all over the surface; outliers are half far points, half wrong vertices."""
+    """Points of the surface; outliers are half far points, half wrong vertices.
+
+    Args:
+        one_view: Only from the half of the surface that faces a camera in some direction.
+        place_noise: Deviation, metres on the template, of the place on the body that a point
+            claims to be.
+        flips: Share of the points that are said to be on the other side of the body.
+    """
     vertices, joints = body(state.rotations, state.transl, state.betas)
-    corners = body.v_template[body.faces]
-    area = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]).norm(
-        dim=-1
+    corners = vertices[:, body.faces]
+    normal = torch.linalg.cross(
+        corners[:, :, 1] - corners[:, :, 0], corners[:, :, 2] - corners[:, :, 0]
     )
-    face = torch.multinomial(
-        area.expand(len(state), -1), number, replacement=True, generator=generator
-    )
+    area = normal.norm(dim=-1)
+    if one_view:
+        angle = 2 * np.pi * torch.rand(len(state), generator=generator)
+        camera = torch.stack([angle.cos(), angle.sin(), torch.zeros_like(angle)], -1)
+        area = (normal @ camera[..., None])[..., 0].clamp_min(0)
+    face = torch.multinomial(area, number, replacement=True, generator=generator)
     ids = body.faces[:, 0][face]
     points = torch.gather(vertices, 1, ids[..., None].expand(-1, -1, 3))
     points = points + noise * torch.randn(points.shape, generator=generator)
+    if place_noise:
+        claimed = body.v_template[ids]
+        claimed = claimed + place_noise * torch.randn(claimed.shape, generator=generator)
+        ids = torch.from_numpy(cKDTree(body.v_template.numpy()).query(claimed.numpy())[1])
+    flipped = int(number * flips)
+    ids[:, number - flipped :] = body.mirror[ids[:, number - flipped :]]
     far = int(number * outliers / 2)
     if far:
         shift = torch.rand(len(state), far, 3, generator=generator) - 0.5

@@ -8,7 +8,7 @@ import roma
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from people_data import random_people
+from people_data import observe, random_people
 
 from hamst3r.people.body import (
     JOINT_NAMES,
@@ -17,7 +17,18 @@ from hamst3r.people.body import (
     anny24,
     load_body_model,
 )
-from hamst3r.people.jacobian import BETAS, ROTATIONS, BodyState, linearize
+from hamst3r.people.jacobian import (
+    BETAS,
+    ROTATIONS,
+    TRANSLATION,
+    BodyState,
+    Surface,
+    apply_increment,
+    joint_derivatives,
+    linearize,
+)
+from hamst3r.people.normal import ShapePrior, geman_mcclure, normal_equations
+from hamst3r.people.prior import LIMIT_STD, joint_limits, pose_prior
 
 BODY = anny24()
 NUMBER = st.floats(-2, 2, width=32)
@@ -59,29 +70,58 @@ def test_derivatives_equal_automatic_ones():
     generator = torch.Generator().manual_seed(1)
     state = random_people(2, generator)
     ids = torch.randint(len(BODY.v_template), (2, 6), generator=generator)
-    line = linearize(BODY, state, ids)
-    local = line.turned @ line.to_local[:, None]
-    joints = line.turned_joints @ line.to_local[:, None]
+    line, surface = linearize(BODY, state), Surface.of(BODY, ids)
+    by_state = torch.einsum("pnf,pfcd->pncd", surface.features(BODY, state.betas), line.turned)
+    by_state[..., BETAS] += line.turn_surface(surface) @ surface.directions.unflatten(-1, (3, -1))
+    by_joints = joint_derivatives(BODY, line)
 
     def moved(step):
-        turn = roma.rotvec_to_rotmat(step[:, ROTATIONS].unflatten(1, (24, 3)))
-        return BODY(
-            turn @ state.rotations,
-            state.transl + step[:, 72:75],
-            state.betas + step[:, BETAS],
-            ids,
-        )
+        turn, shift, betas = step[:, ROTATIONS], step[:, TRANSLATION], step[:, BETAS]
+        after = apply_increment(state, line, turn.unflatten(1, (24, 3)), shift, betas)
+        return BODY(after.rotations, after.transl, after.betas, ids)
 
     points, places = moved(torch.zeros(2, 85))
-    torch.testing.assert_close(line.points, points, atol=1e-5, rtol=0)
+    features = surface.features(BODY, state.betas)
+    torch.testing.assert_close(features @ line.bones, points, atol=1e-5, rtol=0)
     torch.testing.assert_close(line.joints, places, atol=1e-5, rtol=0)
-    by_points, by_joints = torch.autograd.functional.jacobian(moved, torch.zeros(2, 85))
-    for person in range(2):
-        expected = by_points[person, :, :, person]
-        torch.testing.assert_close(local[person], expected, atol=2e-5, rtol=0)
-        torch.testing.assert_close(
-            joints[person], by_joints[person, :, :, person], atol=2e-5, rtol=0
-        )
+    expected, joints = torch.autograd.functional.jacobian(moved, torch.zeros(2, 85))
+    for p in range(2):
+        torch.testing.assert_close(by_state[p], expected[p, :, :, p], atol=2e-5, rtol=0)
+        torch.testing.assert_close(by_joints[p], joints[p, :, :, p], atol=2e-5, rtol=0)
+
+
+def test_the_gradient_of_a_fit_is_that_of_its_loss():
+    """Of the condensed normal equations, by automatic differentiation of the plain loss."""
+    generator = torch.Generator().manual_seed(3)
+    data = observe(BODY, random_people(2, generator), generator, number=60)
+    start = random_people(2, torch.Generator().manual_seed(4))
+    state = BodyState(start.rotations, data.state.transl, start.betas)
+    prior = ShapePrior(torch.full((2, 10), 0.3), 2 * torch.eye(10).double().repeat(2, 1, 1))
+    surface, width = Surface.of(BODY, data.vertex_ids), 0.5
+    information = torch.rand(2, 60, generator=generator)
+    equations = normal_equations(
+        BODY, state, surface, data.points, information, geman_mcclure(width), prior
+    )
+    mean, std = pose_prior()
+    low, high = joint_limits()
+
+    def loss(step):
+        turn, shift, betas = step[:, ROTATIONS], step[:, TRANSLATION], step[:, BETAS]
+        after = apply_increment(state, equations.line, turn.unflatten(1, (24, 3)), shift, betas)
+        posed, _ = BODY(after.rotations, after.transl, after.betas, data.vertex_ids)
+        square = (posed - data.points).square().sum(-1)
+        total = (information * square * width**2 / (square + width**2)).sum()
+        angles = roma.rotmat_to_rotvec(after.rotations)[:, 1:]
+        total = total + ((angles - mean[1:]) / std[1:]).square().sum()
+        beyond = angles - torch.minimum(torch.maximum(angles, low[1:]), high[1:])
+        return total + (beyond / LIMIT_STD).square().sum() + 2 * (after.betas - 0.3).square().sum()
+
+    expected = torch.autograd.functional.jacobian(loss, torch.zeros(2, 85)) / 2
+    scale = expected.abs().max()
+    torch.testing.assert_close(
+        equations.gradient.float() / scale, expected / scale, atol=2e-5, rtol=0
+    )
+    assert (torch.linalg.eigvalsh(equations.hessian) > 0).all()
 
 
 def test_axes_and_sides_are_smpls():

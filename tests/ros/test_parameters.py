@@ -131,5 +131,5 @@ def test_what_the_reconstruction_is_told():
     assert (config.voxel, config.max_points, config.point_confidence) == (0.02, 9, 1.5)
     assert config.instances.min_score == 0.7
     assert (config.tracking.timeout, config.tracking.new_timeout) == (0.2, 0.2)
-    assert config.tracking.fit.min_points > 1e9
+    assert config.tracking.fit.judge.min_points > 1e9
     assert reconstructor_config(parameters.defaults()).image_size is None
