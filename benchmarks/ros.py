@@ -125,8 +125,9 @@ def node(out: Path) -> None:
     arguments = [
         word for name in settings for word in ("-p", f"{name}:={json.dumps(settings[name])}")
     ]
-    module.main(["--ros-args", "--log-level", "warn", *arguments])
+    code = module.main(["--ros-args", "--log-level", "error", *arguments])
     out.write_text(json.dumps(times))
+    sys.exit(code)
 
 
 class Reader:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -90,14 +91,21 @@ class Hamst3rNode(LifecycleNode):
             self._timer.timer_period_ns = round(self._values["diagnostics.period"] * NANOSECONDS)
             declaration.check_together(self._values)
             self._configure(self._values)
-        except (ValueError, OSError, RuntimeError, ImportError) as error:
-            # One line, whatever it is: this is what an operator reads first.
-            text = " ".join(str(error).split()) or type(error).__name__
+        except Exception as error:
             self._release()
-            if self.context.ok():  # else somebody ended the process while it was loading
-                self._problems.add("inference", "configure", f"cannot configure: {text}", ERROR)
+            self._failed_to("configure", error)
             return FAILURE
         return super().on_configure(state)
+
+    def _failed_to(self, transition: str, error: Exception) -> None:
+        """Tell why in one line, which is what an operator reads first; rclpy would say nothing."""
+        if not self.context.ok():
+            return  # somebody ended the process meanwhile
+        text = " ".join(str(error).split())
+        if not text or not isinstance(error, (ValueError, OSError, RuntimeError, ImportError)):
+            text = f"{type(error).__name__} {text}".rstrip()
+        self._problems.add("inference", transition, f"cannot {transition}: {text}", ERROR)
+        self.get_logger().debug("".join(traceback.format_exception(error)))
 
     def _configure(self, values: Values) -> None:
         file: dict[str, CameraCalibration] = {}
@@ -139,11 +147,22 @@ class Hamst3rNode(LifecycleNode):
         )
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Subscribe and start the worker."""
-        values, pipeline = self._values, self._pipeline
+        """Subscribe and start the worker; FAILURE with one line in the log if that cannot be."""
+        self._problems.remove("inference", "activate")
+        pipeline = self._pipeline
         if pipeline is None:
             return FAILURE
         result = super().on_activate(state)
+        try:
+            self._activate(self._values, pipeline)
+        except Exception as error:
+            self._stop()
+            super().on_deactivate(state)
+            self._failed_to("activate", error)
+            return FAILURE
+        return result
+
+    def _activate(self, values: Values, pipeline: Pipeline) -> None:
         self._assembler = Assembler(values["cameras"], _sync(values))
         self._worker = Worker(pipeline.process, pipeline.failed, pipeline.period)
         self._cameras = pipeline.cameras = Cameras(
@@ -153,7 +172,6 @@ class Hamst3rNode(LifecycleNode):
         self._since = time.monotonic()
         self._worker.start()
         self.get_logger().info(f"active, waiting for {', '.join(self._cameras.topics.values())}")
-        return result
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stop the worker, then end the subscriptions. ERROR if it stops because of a fault."""

@@ -210,6 +210,23 @@ def test_a_calibration_file_with_a_missing_key(bench, tmp_path):
     assert "camera 'a'" in line and "key 't' is missing; add it" in line
 
 
+@pytest.mark.parametrize("transition", ["configure", "activate"])
+def test_what_nobody_expected_is_told_and_can_be_tried_again(bench, monkeypatch, transition):
+    it = bench(("a", "b"))
+    with monkeypatch.context() as broken:
+        broken.setattr(it.node, f"_{transition}", lambda *_: [].pop())
+        if transition == "activate":
+            assert it.node.trigger_configure() == SUCCESS
+        assert getattr(it.node, f"trigger_{transition}")() == FAILURE
+    it.until(lambda: it.problems(f"cannot {transition}: IndexError pop from empty list"))
+    it.until(lambda: it.message("inference").startswith(f"cannot {transition}"))
+    if transition == "configure":
+        assert it.node.trigger_configure() == SUCCESS
+    assert it.node.trigger_activate() == SUCCESS
+    humans = it.listen(HumanArray, "/hamst3r/humans")
+    it.until(lambda: humans and "cannot" not in it.message("inference"), it.shoot)
+
+
 def test_lifecycle_over_services(bench):
     it = bench(("a", "b"))
     client = it.peer.create_client(ChangeState, "/hamst3r/change_state")

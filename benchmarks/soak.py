@@ -1,0 +1,546 @@
+#!/usr/bin/env python3
+"""The node for thousands of frame sets, with people who come and go and faults that pass.
+
+The real node in a process of its own, with everything but the network: three calibrated cameras
+see a room whose images say in their colours how far away things are and who is a person; where the
+network would be, that is read. So every other part does its work: matching, decoding, alignment,
+people and their bodies, the map, all topics. One frame set is sent when the last one's people have
+come back. Now and then something goes wrong: a camera falls silent, sends garbage or huge images,
+all clocks jump, memory runs out, the node is deactivated. After each, the time is taken until
+people of all cameras, newer than the fault's end, come out again.
+
+``rss_growth_mb``: resident memory of the node, median of the last tenth of the run less that of the
+second tenth; ``fd_growth`` likewise of open files.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image as Picture
+from PIL import ImageDraw
+from ros_common import NoEngine, child, free_domain, stop
+
+from hamst3r.engine import PairPrediction
+from hamst3r.geometry import invert, make_T, pixel_rays, transform
+from hamst3r.image import NetworkImage
+
+CAMERAS = ("left", "middle", "right")
+WIDTH, HEIGHT = 128, 96
+K = np.array([[110.0, 0, (WIDTH - 1) / 2], [0, 110, (HEIGHT - 1) / 2], [0, 0, 1]])
+METRE = 32.0  # of depth, in levels of grey
+PEOPLE = 3  # as many as there are colours
+PERIOD = 400  # frame sets until everybody walks as before
+BROKEN = 250  # a blue corner of this level: the network runs out of memory
+STEP = 100_000_000  # ns between frame sets
+EVERY = 250  # frame sets between faults
+SAMPLE = 50  # frame sets between looks at the node's memory
+PATIENCE = 60.0
+
+
+def poses() -> dict[str, NDArray[np.float64]]:
+    """T_world_cam: three cameras 1.5 m high, two metres apart, that look at (0, 0, 1)."""
+    made = {}
+    for index, name in enumerate(CAMERAS):
+        centre = np.array([-3.0, 1.0 * (1 - index), 1.5])
+        z = np.array([0, 0, 1.0]) - centre
+        z /= np.linalg.norm(z)
+        x = np.cross(z, [0, 0, 1.0])
+        x /= np.linalg.norm(x)
+        made[name] = make_T(np.stack([x, np.cross(z, x), z], 1), centre)
+    return made
+
+
+# ------------------------------------------------------------------------------- what is seen
+
+
+def walkers(phase: int) -> dict[int, tuple[float, float]]:
+    """Who is there and where (x, y): each comes in on one side and leaves on the other."""
+    found = {}
+    for person in range(PEOPLE):
+        own = (phase + 170 * person) % PERIOD
+        if own < 260:  # and then nobody for a while
+            found[person] = (0.6 * person - 0.4, -2.2 + 4.4 * own / 260)
+    return found
+
+
+@cache
+def render(camera: str, phase: int) -> NDArray[np.uint8]:
+    """(H, W, 3) of one of ``PERIOD`` phases: a wall at x = 2 in grey, people as coloured ellipsoids."""
+    T_world_cam = poses()[camera]
+    rays = pixel_rays(K, HEIGHT, WIDTH) @ T_world_cam[:3, :3].T
+    centre = T_world_cam[:3, 3]
+    along = (2.0 - centre[0]) / rays[..., 0]
+    depth, who = np.where(along > 0, along, 7.0), np.full((HEIGHT, WIDTH), -1)
+    for person, (x, y) in walkers(phase).items():
+        half = np.array([0.22, 0.3, 0.85])
+        direction, origin = rays / half, (centre - [x, y, 0.9]) / half
+        a, b, c = (direction**2).sum(-1), (direction * origin).sum(-1), (origin**2).sum() - 1
+        under = b**2 - a * c
+        hit = (-b - np.sqrt(np.maximum(under, 0))) / a
+        nearer = (under > 0) & (hit > 0) & (hit < depth)
+        depth, who = np.where(nearer, hit, depth), np.where(nearer, person, who)
+    level = np.clip(np.rint(depth * METRE), 1, 240).astype(np.uint8)
+    image = np.repeat(level[..., None], 3, axis=2)
+    for person in range(PEOPLE):
+        image[who == person] = 0
+        image[who == person, person] = level[who == person]
+    return image
+
+
+@dataclass(frozen=True)
+class ReadingEngine(NoEngine):
+    """Reads from the colours what a network would guess."""
+
+    patch: int = 16
+    stride: int = 2
+    image_size: int = WIDTH
+
+    def predict(
+        self, images: Sequence[NetworkImage], edges: Sequence[tuple[int, int]]
+    ) -> list[PairPrediction]:
+        """One prediction per edge."""
+        T = [poses()[image.camera] for image in images]
+        seen = [_Seen.of(image) for image in images]
+        return [_pair(i, j, seen[i], seen[j], invert(T[i]) @ T[j]) for i, j in edges]
+
+
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """Of one view: points in its camera, who is where (-1 nobody), place on the body."""
+
+    points: NDArray
+    who: NDArray
+    body: NDArray
+
+    @classmethod
+    def of(cls, image: NetworkImage) -> _Seen:
+        rgb = image.rgb.astype(int)
+        if rgb[0, 0, 2] >= BROKEN and rgb[0, 0, 0] < 5:
+            raise torch.OutOfMemoryError("the corner says so")
+        grid_K = image.K if image.K is not None else np.diag([0.4, 0.4, 1.0]) @ K
+        level, least = rgb.max(-1), rgb.min(-1)
+        who = np.where(least < 0.5 * level, rgb.argmax(-1), -1)
+        points = pixel_rays(grid_K, *level.shape) * (level / METRE)[..., None]
+        body = np.full((*level.shape, 3), 0.5)
+        for person in range(PEOPLE):
+            rows, columns = np.nonzero(who == person)
+            if len(rows):
+                body[rows, columns, 0] = _share(columns)
+                body[rows, columns, 1] = 1 - _share(rows)
+                body[rows, columns, 2] = 0.8
+        return cls(points, who, body)
+
+
+def _share(values: NDArray) -> NDArray:
+    return (values - values.min()) / max(np.ptp(values), 1)
+
+
+def _pair(i: int, j: int, a: _Seen, b: _Seen, T_i_j: NDArray) -> PairPrediction:
+    def tensor(values: NDArray) -> torch.Tensor:
+        return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
+
+    people = range(PEOPLE)
+    masks = [tensor(np.stack([np.where(s.who == p, 8, -8) for p in people])) for s in (a, b)]
+    present = [float((a.who == p).any() or (b.who == p).any()) for p in people]
+    return PairPrediction(
+        i,
+        j,
+        tensor(a.points),
+        tensor(transform(T_i_j, b.points)),
+        tensor(np.full(a.who.shape, 3)),
+        tensor(np.full(b.who.shape, 3)),
+        mask_logits_i=masks[0],
+        mask_logits_j=masks[1],
+        person_prob=tensor(0.98 * np.array(present)),
+        densepose_i=tensor(a.body),
+        densepose_j=tensor(b.body),
+        body_logits_i=tensor(np.where(a.who >= 0, 8, -8)),
+        body_logits_j=tensor(np.where(b.who >= 0, 8, -8)),
+    )
+
+
+def node(calibration: str) -> None:
+    """The node, until it is interrupted."""
+    from hamst3r_ros import node as module
+    from hamst3r_ros import reconstruction
+
+    reconstruction.make_engine = lambda values: ReadingEngine()  # type: ignore
+    settings = {
+        "cameras": list(CAMERAS),
+        "model.device": "cpu",
+        "world.known_extrinsics": "file",
+        "world.calibration_file": calibration,
+        "sync.max_age": 0.3,
+        "diagnostics.max_delay": 0.0,  # stamps are of no clock here
+        "model.warmup": 0,
+        "map.always": True,
+        "map.rate": 2.0,
+        "map.voxel": 0.1,
+    }
+    words = [f"{name}:={json.dumps(value)}" for name, value in settings.items()]
+    arguments = [argument for word in words for argument in ("-p", word)]
+    sys.exit(module.main(["--ros-args", "--log-level", "error", *arguments]))
+
+
+# ---------------------------------------------------------------------------------- the other side
+
+
+class Rig:
+    """Cameras, operator and reader of the node in one.
+
+    Attributes:
+        people: Largest number of people heard of at once. ids: All that were given.
+    """
+
+    def __init__(self, domain: int) -> None:
+        import rclpy
+        from hamst3r_msgs.msg import HumanArray
+        from lifecycle_msgs.srv import ChangeState
+        from rclpy.executors import SingleThreadedExecutor
+        from rclpy.node import Node
+        from rclpy.qos import QoSProfile
+        from sensor_msgs.msg import Image, PointCloud2
+        from tf2_msgs.msg import TFMessage
+        from visualization_msgs.msg import MarkerArray
+
+        rclpy.init(args=[], domain_id=domain)
+        self.stamp = time.time_ns()
+        self.step = 0
+        self.ids: set[int] = set()
+        self.people = 0
+        self.counts: dict[str, int] = {}
+        self._newest: tuple[int, tuple[str, ...]] = (0, ())
+        self._node = Node("rig")
+        self._executor = SingleThreadedExecutor()
+        self._executor.add_node(self._node)
+        self._images = {
+            name: self._node.create_publisher(Image, f"{name}/image_raw", QoSProfile(depth=4))
+            for name in CAMERAS
+        }
+        self._change = self._node.create_client(ChangeState, "/hamst3r/change_state")
+        self._node.create_subscription(HumanArray, "/hamst3r/humans", self._heard, 20)
+        for kind, topic in (
+            (PointCloud2, "points"),
+            (PointCloud2, "obstacles"),
+            (PointCloud2, "map"),
+            (MarkerArray, "humans/markers"),
+        ):
+            self._count(kind, f"/hamst3r/{topic}")
+        self._count(TFMessage, "/tf")
+        for name in CAMERAS:
+            self._count(Image, f"/hamst3r/{name}/depth")
+
+    def _count(self, kind: type, topic: str) -> None:
+        self.counts[topic] = 0
+
+        def arrived(_: object) -> None:
+            self.counts[topic] += 1
+
+        # Raw: the reader's own work is not looked at.
+        self._node.create_subscription(kind, topic, arrived, 20, raw=True)
+
+    def _heard(self, message) -> None:
+        from hamst3r_ros.headers import to_nanoseconds
+
+        self._newest = to_nanoseconds(message.header.stamp), tuple(message.cameras)
+        self.people = max(self.people, len(message.humans))
+        self.ids |= {human.id for human in message.humans}
+
+    def send(
+        self, without: Sequence[str] = (), spoil: Callable[[NDArray], NDArray] | None = None
+    ) -> None:
+        """One image of each camera, of the next time.
+
+        Args:
+            without: Cameras that say nothing. spoil: Makes other pixels of the first camera's.
+        """
+        from hamst3r_ros.headers import byte_array, header
+        from sensor_msgs.msg import Image
+
+        self.stamp += STEP
+        self.step += 1
+        for name, publisher in self._images.items():
+            if name in without:
+                continue
+            pixels = render(name, self.step % PERIOD)
+            if spoil is not None and name == CAMERAS[0]:
+                pixels = spoil(pixels)
+            message = Image(
+                header=header(self.stamp, name),
+                height=pixels.shape[0],
+                width=pixels.shape[1],
+                encoding="rgb8",
+                step=3 * WIDTH,
+            )
+            message.data = byte_array(pixels)
+            publisher.publish(message)
+
+    def spin(self, seconds: float) -> None:
+        """Listen for a while."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self._executor.spin_once(timeout_sec=0.01)
+
+    def answered(self, seconds: float, since: int | None = None) -> bool:
+        """Whether people of all cameras come within a time, not older than ``since``.
+
+        Args:
+            since: A stamp; by default that of the images sent last.
+        """
+        since = self.stamp if since is None else since
+        end = time.monotonic() + seconds
+        while not (self._newest[0] in range(since, self.stamp + 1) and self._newest[1] == CAMERAS):
+            if time.monotonic() > end:
+                return False
+            self._executor.spin_once(timeout_sec=0.02)
+        return True
+
+    def transition(self, label: str) -> None:
+        """Drive the node's lifecycle."""
+        from lifecycle_msgs.srv import ChangeState
+
+        request = ChangeState.Request()
+        request.transition.label = label
+        self._change.wait_for_service(PATIENCE)
+        future = self._change.call_async(request)
+        self._executor.spin_until_future_complete(future, PATIENCE)
+        if not future.done() or not future.result().success:
+            raise SystemExit(f"error: the node did not {label}")
+
+    def close(self) -> None:
+        """Leave the domain."""
+        import rclpy
+
+        self._executor.shutdown()
+        self._node.destroy_node()
+        rclpy.try_shutdown()
+
+
+def silent(rig: Rig) -> None:
+    """A camera says nothing for a second."""
+    for _ in range(10):
+        rig.send(without=CAMERAS[:1])
+        rig.spin(0.1)
+
+
+def garbage(rig: Rig) -> None:
+    """A camera's images are too short for what they say."""
+    for _ in range(10):
+        rig.send(spoil=lambda pixels: pixels[:, : WIDTH // 3])
+        rig.spin(0.05)
+
+
+def huge(rig: Rig) -> None:
+    """A camera's images are suddenly much larger, and of another shape."""
+    for _ in range(3):
+        rig.send(spoil=lambda _: np.zeros((2000, WIDTH, 3), np.uint8))
+        rig.spin(0.1)
+
+
+def jump_back(rig: Rig) -> None:
+    """All clocks go back by a minute."""
+    rig.stamp -= 60_000_000_000
+
+
+def jump_ahead(rig: Rig) -> None:
+    """All clocks go ahead by an hour."""
+    rig.stamp += 3_600_000_000_000
+
+
+def out_of_memory(rig: Rig) -> None:
+    """The network runs out of memory, five times in a row."""
+
+    def spoil(pixels: NDArray) -> NDArray:
+        marked = pixels.copy()
+        marked[:8, :8] = (0, 0, 255)
+        return marked
+
+    for _ in range(5):
+        rig.send(spoil=spoil)
+        rig.spin(0.1)
+
+
+def deactivated(rig: Rig) -> None:
+    """An operator takes the node out of service and back."""
+    rig.transition("deactivate")
+    for _ in range(3):
+        rig.send()
+        rig.spin(0.05)
+    rig.transition("activate")
+
+
+def flood(rig: Rig) -> None:
+    """Ten times as many images as can be used, all at once."""
+    for _ in range(50):
+        rig.send()
+
+
+FAULTS = (silent, garbage, huge, jump_back, jump_ahead, out_of_memory, deactivated, flood)
+
+
+def recover(rig: Rig, running: subprocess.Popen[str]) -> float:
+    """Seconds from now until a frame set of all cameras, sent from now on, comes out."""
+    start, since = time.monotonic(), rig.stamp + STEP
+    while time.monotonic() - start < PATIENCE:
+        if running.poll() is not None:
+            raise SystemExit(f"error: the node ended with exit code {running.returncode}")
+        rig.send()
+        if rig.answered(0.1, since):
+            return time.monotonic() - start
+    raise SystemExit("error: the node did not recover")
+
+
+def usage(process: subprocess.Popen[str]) -> tuple[float, int]:
+    """Resident MB and open files of a process."""
+    pages = int(Path(f"/proc/{process.pid}/statm").read_text().split()[1])
+    files = len(os.listdir(f"/proc/{process.pid}/fd"))
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6, files
+
+
+def soak(count: int) -> tuple[dict[str, float], list[tuple[int, float, int]]]:
+    """Figures by name, and (frame set, MB, open files) over time."""
+    domain = free_domain()
+    samples: list[tuple[int, float, int]] = []
+    recoveries: dict[str, list[float]] = {fault.__name__: [] for fault in FAULTS}
+    done = lost = 0
+    live = sys.stdout.isatty()
+    with tempfile.TemporaryDirectory() as folder:
+        calibration = Path(folder, "calibration.json")
+        calibration.write_text(json.dumps(rig_file()))
+        running = child(__file__, domain, "--role", "node", "--calibration", str(calibration))
+        rig = Rig(domain)
+        try:
+            recover(rig, running)
+            start = time.monotonic()
+            while done < count:
+                rig.send()
+                if rig.answered(2.0):
+                    done += 1
+                else:
+                    lost += 1
+                if done % SAMPLE == 0:
+                    samples.append((done, *usage(running)))
+                    if live:
+                        print(f"\r{done}/{count}  {samples[-1][1]:.0f} MB ", end="", flush=True)
+                if done % EVERY == EVERY // 2:
+                    fault = FAULTS[done // EVERY % len(FAULTS)]
+                    fault(rig)
+                    recoveries[fault.__name__].append(recover(rig, running))
+                    done += 1  # the set that recovered
+            seconds = time.monotonic() - start
+        finally:
+            stop([running])
+            rig.close()
+    if live:
+        print("\r", end="")
+    times = [at for found in recoveries.values() for at in found]
+    second, last = _tenth(samples, 1), _tenth(samples, 9)
+    figures = {
+        "rss_growth_mb": round(last[0] - second[0], 2),
+        "fd_growth": last[1] - second[1],
+        "frame_sets": done,
+        "recoveries": len(times),
+        "recovery_p100_s": round(max(times, default=0.0), 3),
+        "lost": lost,
+        "rss_mb": round(last[0], 1),
+        "ids_given": len(rig.ids),
+        "people_at_once": rig.people,
+        "seconds": round(seconds, 1),
+    }
+    for name, found in recoveries.items():
+        if found:
+            figures[f"recovery_{name}_s"] = round(max(found), 3)
+    return figures, samples
+
+
+def _tenth(samples: Sequence[tuple[int, float, int]], which: int) -> tuple[float, int]:
+    """Median MB and open files of one tenth of the run."""
+    part = samples[len(samples) * which // 10 : max(len(samples) * (which + 1) // 10, 1)]
+    part = part or samples[-1:]
+    return statistics.median(s[1] for s in part), int(statistics.median(s[2] for s in part))
+
+
+def rig_file() -> dict:
+    """calibration.json of the cameras."""
+    entries = {}
+    for name, T_world_cam in poses().items():
+        T = invert(T_world_cam)
+        entries[name] = {
+            "K": K.tolist(),
+            "R": T[:3, :3].tolist(),
+            "t": T[:3, 3].tolist(),
+            "width": WIDTH,
+            "height": HEIGHT,
+        }
+    return {"cameras": entries}
+
+
+def plot(samples: Sequence[tuple[int, float, int]], file: Path, title: str) -> None:
+    """Memory and open files over frame sets, as a picture."""
+    width, height, left, top = 900, 420, 70, 50
+    picture = Picture.new("RGB", (width, height), "white")
+    draw = ImageDraw.Draw(picture)
+    draw.text((left, 12), title, fill="black")
+    end = max(sample[0] for sample in samples)
+    for index, (unit, column) in enumerate((("MB resident", 1), ("open files", 2))):
+        base = top + index * 185 + 150
+        values = [sample[column] for sample in samples]
+        highest = 1.25 * max(values)
+        for share in (0.0, 0.5, 1.0):
+            y = base - 150 * share
+            draw.line([(left, y), (width - 20, y)], fill=(220, 220, 220))
+            draw.text((10, y - 6), f"{share * highest:.0f}", fill="black")
+        draw.text((left + 6, base - 148), f"{unit} (from 0)", fill="black")
+        line = [
+            (left + (width - 20 - left) * sample[0] / end, base - 150 * sample[column] / highest)
+            for sample in samples
+        ]
+        draw.line(line, fill=((200, 30, 30), (30, 60, 200))[index], width=2)
+    draw.text((width // 2 - 40, height - 20), f"frame sets (0 to {end})", fill="black")
+    picture.save(file)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--frame-sets", type=int, default=10_000, help="how many (%(default)s)")
+    parser.add_argument("--json", type=Path, help="write the figures to this file, too")
+    parser.add_argument("--plot", type=Path, help="draw memory and files over time (PNG)")
+    parser.add_argument("--role", choices=("node",), help=argparse.SUPPRESS)
+    parser.add_argument("--calibration", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    cv2.setNumThreads(1)
+    if options.role == "node":
+        node(options.calibration)
+        return 0
+    if options.frame_sets < 10 * SAMPLE:
+        parser.error(f"--frame-sets is {options.frame_sets}, expected at least {10 * SAMPLE}")
+    figures, samples = soak(options.frame_sets)
+    for name, value in figures.items():
+        print(f"{name:26}{value:10g}")
+    if options.json:
+        options.json.write_text(json.dumps(figures, indent=2) + "\n")
+    if options.plot:
+        plot(samples, options.plot, f"{figures['frame_sets']} frame sets, 3 cameras")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
