@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 COMMANDS = {
     "reconstruct": "photos, a video, a recording or a bag in; points, people and cameras out",
+    "view": "look at a scene, or at what is being made, in a browser",
     "weights": "list, describe, fetch and verify checkpoints",
     "parity": "compare our network with recorded outputs of a public one",
     "train": "train the compact network, or go on with a run",

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from hamst3r.offline import OfflineOptions, Result
     from hamst3r.pair_store import StoredEngine
 
-SEQUENCE, STATE, RUN, REPORT = "sequence.json", "state.json", "run.json", "report.html"
+STATE, RUN, REPORT = "state.json", "run.json", "report.html"
 PAIRS = ".pairs"
 FORMAT_NAMES = ("ply", "glb", "colmap", "png", "smpl", "usd")
 
@@ -236,6 +236,8 @@ class _Run:
         self._entries: list[dict[str, Any]] = []
         self._first: Result | None = None
         self._people: set[int] = set()
+        from hamst3r.scene_folder import SEQUENCE
+
         (out / SEQUENCE).unlink(missing_ok=True)
 
     def add(self, result: Result) -> None:
@@ -243,6 +245,7 @@ class _Run:
         from hamst3r.export import export_scene
         from hamst3r.export.report import Shown
         from hamst3r.export.writer import write_json
+        from hamst3r.scene_folder import SEQUENCE
 
         single = self._source.sets == 1
         folder = self._out if single else self._out / f"{result.index:06d}"

@@ -95,3 +95,47 @@ def camera_size(scene: Scene) -> float:
             return float(np.clip(0.3 * nearest, 0.02, 0.5))
     depths = [float(np.median(v.depth[v.depth > 0])) for v in scene.views if (v.depth > 0).any()]
     return 0.1 * float(np.median(depths)) if depths else 0.2
+
+
+@dataclass(frozen=True, eq=False)
+class Overview:
+    """Where to look at a scene from.
+
+    Attributes:
+        target: (3,) metres, world. distance: Of the eye from it, metres.
+        yaw, pitch: Direction from the target to the eye, radians; pitch is above the ground.
+    """
+
+    target: NDArray[np.float64]
+    distance: float
+    yaw: float
+    pitch: float
+
+    @property
+    def eye(self) -> NDArray[np.float64]:
+        """(3,) metres, world."""
+        level = np.cos(self.pitch)
+        towards = [level * np.cos(self.yaw), level * np.sin(self.yaw), np.sin(self.pitch)]
+        return self.target + self.distance * np.array(towards)
+
+
+def overview(scene: Scene) -> Overview:
+    """From behind and above the cameras, so that they, people and most points are in sight."""
+    centres = np.array([c.T_world_cam[:3, 3] for c in scene.cameras]).reshape(-1, 3)
+    ahead = np.array([c.T_world_cam[:3, 2] for c in scene.cameras]).reshape(-1, 3)
+    people = [p.position for p in scene.people if p.num_points]
+    cloud = scene.points.xyz.astype(float)
+    middle = np.zeros(3)
+    if len(cloud) or len(centres):
+        middle = np.median(cloud, axis=0) if len(cloud) else centres.mean(0)
+    target = np.mean(people, axis=0) if people else middle
+    reach = np.linalg.norm(centres - target, axis=1).max(initial=0.0)
+    if len(cloud):
+        spread = np.linalg.norm(cloud - target, axis=1)
+        # A few points fly far away: they must not shrink all the others.
+        reach = max(reach, min(float(np.quantile(spread, 0.8)), 3 * max(reach, 0.3)))
+    back = -ahead.mean(0) if len(ahead) else np.array([-1.0, 0, 0])
+    if len(centres) and np.linalg.norm(back[:2]) < 0.25:
+        back = centres[0] - target  # Cameras all around: from beside the first one.
+    yaw = float(np.arctan2(back[1], back[0])) + 0.35
+    return Overview(np.asarray(target, float), 2.6 * max(float(reach), 0.1), yaw, 0.45)

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hamst3r.export.colors import PALETTE, by_body, by_confidence, by_person, person_colors, tinted
-from hamst3r.export.geometry import camera_size, frustum, pose_bodies
+from hamst3r.export.geometry import camera_size, frustum, overview, pose_bodies
 from hamst3r.export.pictures import confidence_picture, depth_picture, encoded, people_picture
 from hamst3r.people.body import BodyModel, anny24
 from hamst3r.scene import ScaleSource, Scene
@@ -87,7 +87,7 @@ def write_report(
             [_views(some[0]), _people(some), _cameras(first), _details(some, facts)]
         ),
         sets=_script_json([_set(one, budget, body) for one in some]),
-        view=_script_json(_viewpoint(first)),
+        view=_script_json(_view(first)),
         script=_asset("report_viewer.js"),
     )
     partial = file.with_name(f"{file.name}.partial")
@@ -179,32 +179,14 @@ def _css(rgb: NDArray) -> str:
     return "#" + "".join(f"{int(value):02x}" for value in rgb)
 
 
-def _viewpoint(scene: Scene) -> dict[str, Any]:
-    """From behind and above the cameras, so that they and most points are in the picture."""
-    centres = np.array([c.T_world_cam[:3, 3] for c in scene.cameras]).reshape(-1, 3)
-    ahead = np.array([c.T_world_cam[:3, 2] for c in scene.cameras]).reshape(-1, 3)
-    people = [p.position for p in scene.people if p.num_points]
-    cloud = scene.points.xyz.astype(float)
-    if len(cloud):
-        middle = np.median(cloud, axis=0)
-    else:
-        middle = centres.mean(0) if len(centres) else np.zeros(3)
-    target = np.mean(people, axis=0) if people else middle
-    reach = np.linalg.norm(centres - target, axis=1).max(initial=0.0)
-    if len(cloud):
-        spread = np.linalg.norm(cloud - target, axis=1)
-        reach = max(reach, min(float(np.quantile(spread, 0.8)), 3 * max(reach, 0.3)))
-    reach = max(float(reach), 0.1)
-    look = -ahead.mean(0) if len(ahead) else np.array([-1.0, 0, 0])
-    if np.linalg.norm(look[:2]) < 0.25:  # Cameras all around: from beside the first one.
-        look = centres[0] - target if len(centres) else np.array([-1.0, 0, 0])
-    yaw = float(np.arctan2(look[1], look[0])) + 0.35
+def _view(scene: Scene) -> dict[str, Any]:
+    view = overview(scene)
     return {
-        "target": target.tolist(),
-        "away": 2.6 * reach,
-        "yaw": yaw,
-        "pitch": 0.45,
-        "point": 0.012 * reach,
+        "target": view.target.tolist(),
+        "away": view.distance,
+        "yaw": view.yaw,
+        "pitch": view.pitch,
+        "point": 0.0045 * view.distance,
     }
 
 
@@ -212,7 +194,7 @@ def _summary(facts: ReportFacts) -> str:
     sets = "one frame set" if facts.sets == 1 else f"{facts.sets} frame sets"
     return (
         f"{sets} of {facts.images} image{'s' * (facts.images != 1)}, {facts.pairs} pairs each, "
-        f"in {facts.seconds:.1f} s with at most {facts.memory / (1 << 30):.1f} GB of memory."
+        f"in {facts.seconds:.1f} s with at most {facts.memory / 1e9:.1f} GB of memory."
     )
 
 
