@@ -210,13 +210,15 @@ def _dataset(
     if not groups:
         raise DatasetError(f"none of {len(cases)} cases could be read; the first: {unreadable[0]}")
     measured = comparison.measure(dataset, groups)
-    chosen = {name: getattr(options, name) for name in ("split", "views", "limit")}
     list_file = getattr(options, "list", None)
-    settings |= {"dataset": dataset.name, **chosen, "list": list_file and list_file.name}
+    changed = {name: getattr(options, name) for name in ("split", "views", "limit")}
+    changed["list"] = list_file.name if list_file else None
+    settings |= {"dataset": dataset.name, **changed}
     settings |= {"cases": len(cases) - len(unreadable), "unreadable": unreadable}
-    print(comparison.text(dataset, measured, str(settings["weights"])))
+    images = comparison.images_used(dataset, changed)
+    print(comparison.text(dataset, measured, str(settings["weights"]), images))
     if options.json:
-        report.write(options.json, comparison.document(dataset, measured, settings))
+        report.write(options.json, comparison.document(dataset, measured, settings, images))
     return 0
 
 

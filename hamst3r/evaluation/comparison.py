@@ -44,7 +44,13 @@ def measure(dataset: Dataset, groups: Mapping[str, Sequence[Samples]]) -> Measur
     return Measured(values, counts, sum(map(len, groups.values())), len(groups))
 
 
-def text(dataset: Dataset, measured: Measured, weights: str) -> str:
+def images_used(dataset: Dataset, changed: Mapping[str, object]) -> str:
+    """Which images were used, one sentence; ``changed`` are options other than the default."""
+    given = " ".join(f"--{name} {value}" for name, value in changed.items() if value is not None)
+    return f"{dataset.choice}; but with {given}" if given else dataset.choice
+
+
+def text(dataset: Dataset, measured: Measured, weights: str, images: str) -> str:
     """The papers' table with ours below, what was asked and chosen, and what else was measured."""
     sources = list(dict.fromkeys(row.source for row in dataset.published))
     table = [["", *dataset.columns.values()]]
@@ -61,7 +67,7 @@ def text(dataset: Dataset, measured: Measured, weights: str) -> str:
         for line in table
     ]
     lines += ["", *(f"[{number}] {source}" for number, source in enumerate(sources, 1))]
-    lines += [f"protocol: {dataset.protocol.about}", f"images: {dataset.choice}"]
+    lines += [f"protocol: {dataset.protocol.about}", f"images: {images}"]
     lines += ["Compare rows only as far as the images are the papers' own.", ""]
     for figure in dataset.protocol.figures:
         value, count = _number(measured.values[figure.name], 3), measured.counts[figure.name]
@@ -80,7 +86,7 @@ def _number(value: float | None, digits: int = 2) -> str:
 
 
 def document(
-    dataset: Dataset, measured: Measured, settings: dict[str, object]
+    dataset: Dataset, measured: Measured, settings: dict[str, object], images: str
 ) -> dict[str, object]:
     """All of it for programs."""
     return {
@@ -88,6 +94,6 @@ def document(
         "counts": measured.counts,
         "settings": settings,
         "protocol": dataset.protocol.about,
-        "images": dataset.choice,
+        "images": images,
         "published": [asdict(row) for row in dataset.published],
     }

@@ -28,7 +28,7 @@ from hamst3r.frames import Frame, FrameSet
 from hamst3r.geometry import invert, project, transform
 from hamst3r.pairs import Pairing
 from hamst3r.reconstructor import Engine, Reconstructor, ReconstructorConfig
-from hamst3r.scene import Scene
+from hamst3r.scene import Camera, Scene
 
 F64 = NDArray[np.float64]
 
@@ -101,7 +101,8 @@ def score_people_case(engine: Engine, case: Case | Clip, config: ReconstructorCo
     score_cameras(samples, scene, cameras)
     names = sorted(case.people)
     joints = np.array([case.people[name] for name in names], float).reshape(-1, 24, 3)
-    seen = [_inside(joints, shot) for shot in scene_shots(scene, case.shots)]
+    shots = scene_shots(scene, case.shots)
+    seen = [_inside(joints, s, c) for s, c in zip(shots, scene.cameras, strict=True)]
     known = np.isfinite(joints).all(-1).sum(1)
     most = np.max([view.sum(1) for view in seen], axis=0) if seen else np.zeros(len(names))
     truth = PoseTruth(
@@ -125,12 +126,11 @@ def _pixels(joints: F64, shot: Shot) -> F64:
     return project(transform(invert(shot.T_world_cam), joints), shot.K)
 
 
-def _inside(joints: F64, shot: Shot) -> NDArray[np.bool_]:
-    """(P, 24) which joints are within the image."""
-    height, width = shot.image().shape[:2]
+def _inside(joints: F64, shot: Shot, camera: Camera) -> NDArray[np.bool_]:
+    """(P, 24) which joints are within the image; not those behind the camera (NaN)."""
     pixels = _pixels(joints, shot)
-    with np.errstate(invalid="ignore"):
-        return np.all((pixels > -0.5) & (pixels < [width - 0.5, height - 0.5]), axis=-1)
+    last = np.array([camera.width, camera.height]) - 0.5
+    return np.all((pixels > -0.5) & (pixels < last), axis=-1)
 
 
 def joints_in_masks(scene: Scene, people: People, shots: Sequence[Shot], joints: F64) -> F64:

@@ -198,6 +198,18 @@ def test_rich(room, tmp_path):
     (clip,) = read("rich", tmp_path, body=BODY)
     assert clip.name == "Gym_010_lunge1/010" and len(clip.shots) == 3
     np.testing.assert_allclose(clip.joints, np.tile(person.joints, (3, 1, 1)), atol=1e-4)
+    folder = tmp_path / "models"
+    folder.mkdir()
+    (folder / "SMPLX_FEMALE.npz").write_bytes(BODY.read_bytes())
+    with pytest.raises(DatasetError, match=r"gender\.json"):
+        read("rich", tmp_path, body=folder)
+    make.write_json(tmp_path / "resource" / "gender.json", {"10": "female"})
+    np.testing.assert_allclose(
+        read("rich", tmp_path, body=folder)[0].joints[0], person.joints, atol=1e-4
+    )
+    make.write_json(tmp_path / "resource" / "gender.json", {"10": "male"})
+    with pytest.raises(DatasetError, match="'male' in its name"):
+        read("rich", tmp_path, body=folder)
     with pytest.raises(DatasetError, match=r"RICH gives body parameters.*--body"):
         read("rich", tmp_path)
     calibration = tmp_path / "scan_calibration" / "Gym" / "calibration" / "000.xml"
@@ -593,7 +605,9 @@ def test_the_papers_rows_stand_beside_ours(room, weights, tmp_path, capsys):
     assert paper[:column].endswith(" 10.24")
     document = json.loads(report.read_text(encoding="utf-8"))
     assert ours[:column].endswith(f" {document['ae_deg']:.2f}")
-    assert "[1] HAMSt3R, arXiv 2508.16433" in printed and "images: 4 exo cameras" in printed
+    assert "[1] HAMSt3R, arXiv 2508.16433" in printed
+    assert "images: 4 exo cameras" in printed and "; but with --views 2" in printed
+    assert document["images"].endswith("; but with --views 2")
     assert document["settings"]["cases"] == 1 and document["settings"]["views"] == 2
     assert {"method": "HSfM", "source": "HAMSt3R, arXiv 2508.16433"}.items() <= next(
         row for row in document["published"] if row["method"] == "HSfM"

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.spatial import procrustes
+from scipy.spatial.distance import cosine
 from scipy.spatial.transform import Rotation
 from torchmetrics.functional import mean_absolute_percentage_error
 from torchmetrics.functional.classification import binary_accuracy
@@ -225,6 +226,24 @@ def test_pair_rotations_are_evos():
 )
 def test_mean_average_accuracy_by_hand(errors, expected):
     assert metrics.mean_average_accuracy(errors) == pytest.approx(expected)
+
+
+def test_mean_average_accuracy_is_a_histogram_summed_up():
+    """As others compute it: bins of one degree, their running sum, its mean."""
+    errors = np.random.default_rng(0).uniform(0, 60, 500)
+    histogram = np.histogram(errors, bins=np.arange(31))[0] / len(errors)
+    assert metrics.mean_average_accuracy(errors) == pytest.approx(np.cumsum(histogram).mean())
+
+
+def test_pair_directions_are_scipys_cosines():
+    true, found = rig(1), rig(2)
+    angles = []
+    for i in range(5):
+        for j in range(i + 1, 5):
+            a, b = ((invert(T[i]) @ T[j])[:3, 3] for T in (true, found))
+            angle = np.degrees(np.arccos(1 - cosine(a, b)))
+            angles.append(min(angle, 180 - angle))
+    np.testing.assert_allclose(metrics.pair_translation_errors(found, true), angles, atol=1e-6)
 
 
 # --- pixels -------------------------------------------------------------------------------------

@@ -39,7 +39,7 @@ class DepthSet:
 
     Attributes:
         title, layout: For readers. views: Images with the key image among them.
-        per_scene: Key images of a scene, without a list. step: Between neighbouring images.
+        per_scene: Key images of a scene, without a list. step: Between neighbouring images, 1 or 3.
         scenes: Root -> (name, images in order, depth by the image's index).
         depth: Path of a depth map, path of its image -> reads it.
     """

@@ -78,10 +78,9 @@ _LIMBS = "errors are of the 12 joints of arms and legs, which COCO's skeleton an
 
 
 def _depth(name: str, paper: str, described: depth_sets.DepthSet) -> Dataset:
-    rule = (
-        f"{described.per_scene} key images per scene, evenly spread, with the {described.views - 1}"
-    )
-    rule += " nearest in order" + (f", every {described.step}th" if described.step > 1 else "")
+    of = "nearest in order" if described.step == 1 else "nearest of every third in order"
+    rule = f"{described.per_scene} key images per scene, evenly spread, each with the "
+    rule += f"{described.views - 1} {of}"
     return Dataset(
         name,
         described.title,

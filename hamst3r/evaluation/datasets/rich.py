@@ -2,7 +2,9 @@
 
 Layout (that of its toolkit): ``images/<split>/<sequence>/cam_NN/FFFFF_NN.{png,jpg,jpeg,bmp}``,
 ``bodies/<split>/<sequence>/FFFFF/<subject>.pkl`` (SMPL-X), ``scan_calibration/<scene>/calibration/
-NNN.xml``, where the scene is the first word of the sequence's name. Joints take ``--body``.
+NNN.xml``, where the scene is the first word of the sequence's name. Joints take ``--body``: a
+folder with models of both genders, and the toolkit's ``resource/gender.json`` beside ``bodies``; or
+one file.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from hamst3r.evaluation.datasets.base import (
     existing,
     folders,
     matrix3,
+    read_json,
 )
 from hamst3r.evaluation.datasets.pickles import load_pickle
 from hamst3r.evaluation.datasets.skeleton import load_skeleton
@@ -67,7 +70,7 @@ def _clips(root: Path, split: str, images: Path, options: ReadOptions) -> list[C
         for index, moment in enumerate(moments):
             file = moment / f"{subject}.pkl"
             if file.is_file():
-                joints[index] = _joints(file, options.body)
+                joints[index] = _joints(root, file, options.body)
         clips.append(Clip(f"{images.name}/{subject}", images.name, shots, joints, RATE))
     return clips
 
@@ -96,7 +99,9 @@ def _sequence(root: Path, split: str, images: Path, options: ReadOptions) -> lis
             lens, pose = lenses[camera.name]
             file = _image(camera, moment.name)
             shots.append(Shot(camera.name, ImageFile(file, lens), lens.K, pose))
-        people = {file.stem: _joints(file, options.body) for file in sorted(moment.glob("*.pkl"))}
+        people = {
+            file.stem: _joints(root, file, options.body) for file in sorted(moment.glob("*.pkl"))
+        }
         cases.append(Case(f"{images.name}/{moment.name}", images.name, tuple(shots), people))
     return cases
 
@@ -133,7 +138,7 @@ def _calibration(path: Path) -> tuple[Lens, NDArray[np.float64]]:
     return lens, as_pose(extrinsics, str(path))
 
 
-def _joints(file: Path, body: Path | None) -> NDArray[np.float64]:
+def _joints(root: Path, file: Path, body: Path | None) -> NDArray[np.float64]:
     parameters = load_pickle(file)
     missing: Sequence[str] = [
         key for key in _KEYS if not isinstance(parameters, dict) or key not in parameters
@@ -141,5 +146,16 @@ def _joints(file: Path, body: Path | None) -> NDArray[np.float64]:
     if missing:
         raise DatasetError(f"{file}: expected SMPL-X parameters, {', '.join(missing)} missing")
     orient, pose, transl, betas = (np.asarray(parameters[key], float) for key in _KEYS)
-    skeleton = load_skeleton(body, "neutral", "RICH")
+    gender = _gender(root, file.stem) if body is not None and body.is_dir() else "neutral"
+    skeleton = load_skeleton(body, gender, "RICH")
     return skeleton.joints(betas.ravel(), orient, pose, transl)[0]
+
+
+def _gender(root: Path, subject: str) -> str:
+    """Whose model a subject's parameters are of."""
+    path = root / "resource" / "gender.json"
+    genders = read_json(path)
+    key = str(int(subject)) if subject.isdigit() else subject
+    if not isinstance(genders, dict) or key not in genders:
+        raise DatasetError(f"{path}: expected the gender of subject {key}")
+    return str(genders[key])
