@@ -105,7 +105,9 @@ def _read_ply(path: Path) -> np.ndarray:
             "reading scans takes trimesh; install it: pip install 'hamst3r[eval]'"
         ) from None
     try:
-        cloud = trimesh.load(path, process=False)
-        return np.asarray(cloud.vertices, float)  # type: ignore[union-attr]
-    except (OSError, ValueError, IndexError, KeyError, AttributeError) as error:
+        points = getattr(trimesh.load(path, process=False), "vertices", None)
+    except (OSError, ValueError, IndexError, KeyError) as error:
         raise DatasetError(f"{path}: expected a PLY with points: {error}") from error
+    if points is None or len(points) == 0:
+        raise DatasetError(f"{path}: expected a PLY with points, it has none")
+    return np.asarray(points, float)

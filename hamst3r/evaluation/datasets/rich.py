@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from xml.etree import ElementTree
 
 import cv2
 import numpy as np
@@ -123,16 +122,17 @@ def _image(camera: Path, frame: str) -> Path:
 
 
 def _calibration(path: Path) -> tuple[Lens, NDArray[np.float64]]:
-    # ElementTree only looks whether it is XML; OpenCV reads the matrices and resolves nothing.
+    names = ("Intrinsics", "CameraMatrix", "Distortion")
+    parts: list[NDArray | None] = [None]
     try:
-        ElementTree.parse(path)
-        storage = cv2.FileStorage(str(path), cv2.FILE_STORAGE_READ)
-    except (OSError, ElementTree.ParseError, cv2.error) as error:
-        raise DatasetError(f"{path}: expected OpenCV's XML of a camera: {error}") from error
-    parts = [storage.getNode(name).mat() for name in ("Intrinsics", "CameraMatrix", "Distortion")]
-    storage.release()
+        if path.is_file():
+            storage = cv2.FileStorage(str(path), cv2.FILE_STORAGE_READ)
+            parts = [storage.getNode(name).mat() for name in names]
+            storage.release()
+    except (cv2.error, SystemError):  # the latter where it is no XML at all
+        pass
     if any(part is None for part in parts):
-        raise DatasetError(f"{path}: expected Intrinsics, CameraMatrix and Distortion")
+        raise DatasetError(f"{path}: expected OpenCV's XML with {', '.join(names)}")
     K, extrinsics, distortion = parts
     lens = Lens(matrix3(K, str(path)), np.asarray(distortion, float).ravel())
     return lens, as_pose(extrinsics, str(path))
