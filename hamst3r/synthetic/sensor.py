@@ -1,4 +1,4 @@
-"""What a camera does to a clean image: exposure, colour, blur, vignette, noise, compression."""
+"""What a camera does to a clean image: lens, exposure, colour, blur, noise, compression."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
+
+from hamst3r.synthetic.lens import resampled, through_lenses
 
 REACH = 3  # pixels from the middle of a blur to its border
 # JPEG's example tables (ITU-T T.81, annex K), brightness and colour.
@@ -26,7 +28,9 @@ _YCC = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.
 def expose(
     rgb: NDArray[np.uint8], rng: np.random.Generator, strength: float = 1.0
 ) -> NDArray[np.uint8]:
-    """A photograph of ``rgb`` (H, W, 3) uint8 by a random camera; geometry stays exact.
+    """A photograph of ``rgb`` (H, W, 3) uint8 by a random camera, undistorted.
+
+    Geometry stays exact but for :data:`lens.RESIDUE` pixels.
 
     Args:
         strength: 0 returns the image as it is, 1 is meant for training.
@@ -50,22 +54,24 @@ def photograph(images: Tensor, rng: np.random.Generator, strength: float = 1.0) 
     def some(share: float) -> NDArray[np.bool_]:
         return np.asarray(rng.random(count) < share * strength)
 
-    # Light: exposure, white balance, vignette, mixed light; then the camera's tone curve.
+    images = through_lenses(images, some(0.3), rng)
+    # Light: exposure, white balance, vignette, then the camera's tone curve.
     gain = rng.normal(0, 0.35 * strength, (count, 1)) + rng.normal(0, 0.08 * strength, (count, 3))
     y, x = (torch.linspace(-1, 1, n, device=device) for n in (height, width))
     corner = (x.square()[None] + y.square()[:, None]) / 2
     vignette = column(rng.uniform(0, 0.4, count) * rng.random(count) * strength)
     light = (images**2.2).mul_(column(np.exp(gain), 3)).mul_(1 - vignette * corner)
-    # Lamps of several colours, or mains flicker under a rolling shutter.
-    wave = column(rng.normal(0, 0.08, (count, 3)) * some(0.2)[:, None], 3)
-    phase = column(rng.uniform(0.3, 4, count)) * y[:, None] + column(rng.uniform(0, 6.3, count))
-    light.mul_(1 + wave * phase.sin())
+    # Light of two colours from two sides, or mains flicker under a rolling shutter.
+    waves, phase = column(rng.uniform(0.5, 6, count)), column(rng.uniform(0, 6.3, count))
+    tint = rng.normal(0, 0.08, (count, 3)) * some(0.2)[:, None]
+    light *= 1 + column(tint, 3) * torch.sin(y.view(1, 1, -1, 1) * waves + phase)
     image = light.clamp_(0, 1).pow_(column(1 / rng.uniform(1.9, 2.6, count)))
-    # Colour: saturation (none in infrared), then contrast about a middle grey.
-    contrast, saturation = np.exp(rng.normal(0, 0.12 * strength, (2, count)))
+    # Colour: saturation, then contrast about a middle grey.
+    contrast, saturation = (column(np.exp(rng.normal(0, 0.12 * strength, count))) for _ in range(2))
+    saturation = saturation * column(~some(0.04))  # infrared and old cameras see grey
     grey = image.mean(1, keepdim=True)
-    image = torch.lerp(grey, image, column(np.where(some(0.04), 0.0, saturation)))
-    image.sub_(0.45).mul_(column(contrast)).add_(0.45)
+    image = torch.lerp(grey, image, saturation).sub_(0.45).mul_(contrast).add_(0.45)
+    image = resampled(image, some(0.12), rng)
     # Optics: out of focus, moved, sharpened. One small kernel each.
     blur = torch.where(
         column(some(0.5)) > 0, _gaussians(rng.uniform(0.3, 1.1, count), device), _point(device)
