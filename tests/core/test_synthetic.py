@@ -12,6 +12,7 @@ from hamst3r.synthetic.bodies import Figure, sample_betas
 from hamst3r.synthetic.cameras import STYLES
 from hamst3r.synthetic.clothing import sample_outfit
 from hamst3r.synthetic.generator import GeneratorConfig, SceneGenerator, SyntheticScene
+from hamst3r.synthetic.lens import RESIDUE, resampled, through_lenses
 from hamst3r.synthetic.lighting import Tracer
 from hamst3r.synthetic.motion import MovingScene
 from hamst3r.synthetic.poses import KINDS, sample_pose
@@ -99,11 +100,12 @@ def test_depths_of_different_views_agree_in_the_world(scenes: list[SyntheticScen
                 here = np.stack([u - x, v - y, np.ones(len(u))], 1)[usable][flat]
                 predicted = 1 / (here * plane.T[flat]).sum(1)
                 gap = predicted - z[usable][flat]
-                # Where B's surface is clearly nearer or farther, something is in the way.
-                visible = abs(gap) < 0.02
+                # Where B's surface is nearer or farther, something is in the way, be it as thin as
+                # a rug or a picture's frame.
+                visible = abs(gap) < 0.005
                 compared += int(visible.sum())
                 if visible.any():
-                    assert np.percentile(abs(gap[visible]), 99) < 1e-3
+                    assert np.percentile(abs(gap[visible]), 98) < 1e-3
     assert compared > 5000
 
 
@@ -339,3 +341,25 @@ def test_contact_sheet_holds_every_view(scenes: list[SyntheticScene]) -> None:
     sheet = contact_sheet(scenes[0].views)
     assert sheet.shape == (4 * SIZE[1], 4 * SIZE[0], 3)
     assert (sheet[: SIZE[1], : SIZE[0]] == scenes[0].views[0].rgb).all()
+
+
+def test_lenses_move_nothing_by_a_pixel() -> None:
+    """Images of their own coordinates: what a pixel holds is where it came from."""
+    rows, cols = torch.meshgrid(torch.arange(60.0), torch.arange(80.0), indexing="ij")
+    places = torch.stack([rows, cols, rows])[None].repeat(20, 1, 1, 1)
+    chosen = np.arange(20) % 2 == 0
+    seen = through_lenses(places, chosen, np.random.default_rng(0))
+    moved = (seen - places)[:, :2, 3:-3, 3:-3].norm(dim=1)
+    assert (moved[~chosen] == 0).all()
+    assert moved.max() < RESIDUE + 0.1
+    assert (moved[chosen].amax((1, 2)) > 0.01).all()  # but none is perfect
+
+
+def test_resampling_loses_detail_and_nothing_else() -> None:
+    grain = torch.rand(4, 3, 40, 60, generator=torch.Generator().manual_seed(0))
+    chosen = np.array([True, False, True, True])
+    out = resampled(grain, chosen, np.random.default_rng(1))
+    assert (out[1] == grain[1]).all()
+    for k in (0, 2, 3):
+        assert out[k].std() < 0.95 * grain[k].std()
+        assert abs(out[k].mean() - grain[k].mean()) < 0.02
