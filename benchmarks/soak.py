@@ -81,7 +81,7 @@ def walkers(phase: int) -> dict[int, tuple[float, float]]:
 
 @cache
 def render(camera: str, phase: int) -> NDArray[np.uint8]:
-    """(H, W, 3) of one of ``PERIOD`` phases: a wall at x = 2 in grey, people as coloured ellipsoids."""
+    """(H, W, 3) of one of ``PERIOD`` phases: a grey wall at x = 2, people as ellipsoids."""
     T_world_cam = poses()[camera]
     rays = pixel_rays(K, HEIGHT, WIDTH) @ T_world_cam[:3, :3].T
     centre = T_world_cam[:3, 3]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import fields
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -58,14 +59,10 @@ def watch_node(node: str, show: Callable[[Scene, Images], None], go_on: Callable
     rclpy.init(context=context)
     try:
         own = rclpy.create_node("hamst3r_view", context=context)
-        for topic, kind in (("points", PointCloud2), ("cameras", CameraArray),
-                            ("humans", HumanArray)):  # fmt: skip
-            own.create_subscription(
-                kind,
-                f"{node.rstrip('/')}/{topic}",
-                lambda message, topic=topic: latest.__setitem__(topic, message),
-                qos_profile_sensor_data,
-            )
+        kinds = {"points": PointCloud2, "cameras": CameraArray, "humans": HumanArray}
+        for topic, kind in kinds.items():
+            name, take = f"{node.rstrip('/')}/{topic}", partial(latest.__setitem__, topic)
+            own.create_subscription(kind, name, take, qos_profile_sensor_data)
         executor = rclpy.executors.SingleThreadedExecutor(context=context)
         executor.add_node(own)
         shown = 0.0
@@ -177,7 +174,7 @@ def _person(message: Any) -> Person:
         state=TrackingState(message.tracking_state),
         confidence=message.confidence,
         fit=fit,
-        joints=array([(p.x, p.y, p.z) for p in message.joints]).reshape(-1, 3),
+        joints=np.array([(p.x, p.y, p.z) for p in message.joints], np.float32).reshape(-1, 3),
         joint_std=array(message.joint_std),
         position=_pose(message.pose.pose)[:3, 3],
         covariance=np.array(message.pose.covariance, float).reshape(6, 6)[:3, :3],

@@ -259,7 +259,7 @@ class Fused:
         columns = np.zeros((len(self.information), DOF))
         at = slice(DOF * where[0], DOF * where[0] + DOF)
         columns[at] = np.eye(DOF)
-        variance: F64 = np.linalg.solve(self.information, columns)[at].diagonal()
+        variance = np.asarray(np.linalg.solve(self.information, columns)[at].diagonal(), float)
         return np.asarray(np.sqrt(np.maximum(variance, 0)), float)
 
     def scale_std(self, nodes: NDArray[np.intp]) -> float:
@@ -269,7 +269,8 @@ class Fused:
             return 0.0
         mean = np.zeros(len(self.information))
         mean[at] = 1 / len(at)
-        return float(np.sqrt(max(mean @ np.linalg.solve(self.information, mean), 0.0)))
+        variance = float(mean @ np.linalg.solve(self.information, mean))
+        return float(np.sqrt(max(variance, 0.0)))
 
 
 def fuse(nodes: Nodes, factors: Sequence[Factor], free: NDArray[np.bool_], steps: int = 8) -> Fused:

@@ -84,8 +84,6 @@ def photograph(images: Tensor, rng: np.random.Generator, strength: float = 1.0) 
     kernel = (kernel / kernel.sum((2, 3), keepdim=True)).repeat_interleave(3, 0)
     padded = F.pad(image.reshape(1, 3 * count, height, width), [REACH] * 4, mode="replicate")
     image = F.conv2d(padded, kernel, groups=3 * count).view(images.shape)
-    stretched = torch.as_tensor(np.flatnonzero(some(0.12)), device=device)
-    image[stretched] = _stretched(image[stretched], rng)
     # Noise, then eight bits and compression.
     generator = torch.Generator(device=device).manual_seed(int(rng.integers(1 << 62)))
     noise = torch.randn(image.shape, device=device, generator=generator)
@@ -95,16 +93,6 @@ def photograph(images: Tensor, rng: np.random.Generator, strength: float = 1.0) 
     quality = rng.integers(35, 96, count)[packed.cpu().numpy()]
     image[packed] = compress(image[packed], torch.as_tensor(quality, device=device))
     return image
-
-
-def _stretched(images: Tensor, rng: np.random.Generator) -> Tensor:
-    """Images (B, 3, H, W) that had fewer pixels before."""
-    size = images.shape[2:]
-    height, width = (max(8, int(n * rng.uniform(0.4, 0.9))) for n in size)
-    mode = str(rng.choice(["bilinear", "nearest", "bicubic"]))
-    if len(images) == 0:
-        return images
-    return F.interpolate(F.adaptive_avg_pool2d(images, (height, width)), size, mode=mode)
 
 
 def compress(images: Tensor, quality: Tensor) -> Tensor:
