@@ -17,6 +17,7 @@ COMMANDS = {
     "view": "look at a scene, or at what is being made, in a browser",
     "weights": "list, describe, fetch and verify checkpoints",
     "parity": "compare our network with recorded outputs of a public one",
+    "synth": "look at generated scenes, or write them for training",
     "train": "train the compact network, or go on with a run",
     "align": "align saved predictions of pairs of images, for finding faults",
     "eval": "measure what weights reach: generated scenes, a recording, public data sets",

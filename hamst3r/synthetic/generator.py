@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hamst3r.synthetic.assets import load_pack
 from hamst3r.synthetic.bodies import Figure, PersonMesh, PersonState, sample_betas
 from hamst3r.synthetic.cameras import sample_cameras, small
 from hamst3r.synthetic.clothing import sample_outfit
@@ -18,6 +20,7 @@ from hamst3r.synthetic.surfaces import Cast
 from hamst3r.synthetic.worlds import PLACES, sample_place, sample_world
 
 F64 = NDArray[np.float64]
+HELD_OUT = 900_000  # seeds from here on are never trained on
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,7 @@ class GeneratorConfig:
         lookalikes: Scales the number of statues, dummies and the like (they are in every world).
         clutter: Scales the furniture. sensor: Strength of the sensor model, 0 off.
         camera_style: One of ``cameras.STYLES``, or None for all.
+        assets: A folder of models to furnish with (:mod:`hamst3r.synthetic.assets`).
     """
 
     places: tuple[float, float, float, float] = (0.5, 0.12, 0.18, 0.2)
@@ -43,6 +47,7 @@ class GeneratorConfig:
     clutter: float = 1.0
     sensor: float = 1.0
     camera_style: str | None = None
+    assets: Path | None = None
 
     def __post_init__(self) -> None:
         if self.place is not None and self.place not in PLACES:
@@ -105,7 +110,8 @@ class SceneGenerator:
         space.take(*crowd.solids)
         stand_ins = config.lookalikes * (0.3 + hard) * (1.0 if crowd.states else 2.0)
         clutter = config.clutter * (0.6 + 0.8 * hard)
-        world = sample_world(rng, place, space, crowd.props, clutter, stand_ins)
+        pack = load_pack(config.assets) if config.assets else None
+        world = sample_world(rng, place, space, crowd.props, clutter, stand_ins, pack)
         renderer, cast = Renderer(world), Cast(crowd.meshes)
         targets = [np.array([0, 0, 1.0]), *(s.joints[[0, 15]].mean(0) for s in crowd.states)]
         if len(targets) > 1 and rng.random() < 0.85:

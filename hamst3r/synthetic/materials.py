@@ -76,7 +76,7 @@ class MaterialMaker:
     """Draws materials; :meth:`table` returns all drawn so far.
 
     Args:
-        photos: Pictures of people for :meth:`portrait`, three planes each, upright ones in
+        photos: Pictures for :meth:`pictured`, three planes each; upright ones of people in
             ``family["tall"]`` and others in ``family["wide"]``. None: posters are drawn instead.
     """
 
@@ -147,8 +147,12 @@ class MaterialMaker:
         rng = self._rng
         index = int(rng.choice(self._photos.family[shape]))
         tint = np.exp(rng.normal(0, 0.25, 3)) if rng.random() < 0.4 else np.ones(3)
-        colours = np.tile(np.clip(tint * rng.uniform(0.5, 1), 0, 1.3), (3, 1))
-        gloss = float(rng.choice([0.0, 0.2]))
+        tint = np.clip(tint * rng.uniform(0.5, 1), 0, 1.3)
+        return self.pictured(index, tint, glow, float(rng.choice([0.0, 0.2])))
+
+    def pictured(self, index: int, tint: NDArray, glow: float = 0.0, gloss: float = 0.05) -> int:
+        """Image ``index`` of the photos, once per unit of uv, times ``tint`` (3,); its row."""
+        colours = np.tile(np.asarray(tint, float), (3, 1))
         self._rows.append((0, 1.0, colours, 0.0, gloss, glow, index))
         return len(self._rows) - 1
 

@@ -25,9 +25,16 @@ ASPECT = {"tall": 0.7, "wide": 1.45}  # width by height
 
 @lru_cache(maxsize=1)
 def picture_bank() -> TextureBank:
-    """The pictures all scenes share, families ``tall`` and ``wide`` (a second's work per process).
+    """The pictures all scenes share, families ``tall`` and ``wide``."""
+    family, planes = picture_planes()
+    return TextureBank(planes, family)
 
-    Every image takes three planes: linear red, green and blue.
+
+@lru_cache(maxsize=1)
+def picture_planes() -> tuple[dict[str, NDArray[np.int64]], NDArray[np.float32]]:
+    """Images of each family, and their planes (3 N, SIDE, SIDE): linear red, green, blue of each.
+
+    Drawn once per process, which takes two seconds.
     """
     rng = np.random.default_rng(0x9047)
     family: dict[str, NDArray[np.int64]] = {}
@@ -35,7 +42,7 @@ def picture_bank() -> TextureBank:
     for shape, aspect in ASPECT.items():
         family[shape] = np.arange(len(planes), len(planes) + COUNT)
         planes += [_picture(rng, aspect) for _ in range(COUNT)]
-    return TextureBank(np.concatenate(planes), family)
+    return family, np.concatenate(planes)
 
 
 def _picture(rng: np.random.Generator, aspect: float) -> NDArray[np.float32]:

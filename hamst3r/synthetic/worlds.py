@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from hamst3r.synthetic.assets import AssetPack
 from hamst3r.synthetic.clutter import cable
 from hamst3r.synthetic.furniture import (
     CORRIDOR,
@@ -52,6 +53,7 @@ def sample_world(
     props: Sequence[Prop] = (),
     clutter: float = 1.0,
     lookalikes: float = 0.8,
+    pack: AssetPack | None = None,
 ) -> World:
     """A furnished place.
 
@@ -59,9 +61,9 @@ def sample_world(
         space: What of it is taken by people; everything that is added is taken from it.
         props: What people sit on, lie on and hold; they are there already in ``space``.
         clutter: Scales how much stands around. lookalikes: Mean number of things that look like
-            people (:mod:`hamst3r.synthetic.humanlike`).
+            people (:mod:`hamst3r.synthetic.humanlike`). pack: Models to furnish with, too.
     """
-    maker, builder = MaterialMaker(rng, picture_bank()), MeshBuilder(rng)
+    maker, builder = MaterialMaker(rng, pack.pictures if pack else picture_bank()), MeshBuilder(rng)
     sky: Sky | None = None
     if place.kind == "yard":
         space.take(*build_yard(rng, builder, maker, place))
@@ -73,11 +75,20 @@ def sample_world(
         prop.build(builder, maker, rng)
     stand_ins = list(HUMANLIKE)
     for _ in range(rng.poisson(lookalikes)):
-        _stand(rng, builder, maker, place, space, stand_ins[rng.integers(len(stand_ins))], 4)
+        odd = stand_ins[rng.integers(len(stand_ins))]
+        _stand(rng, builder, maker, place, space, odd, footprint_of(odd, rng), 4)
     stock = _STOCK[place.kind]
     area = 4 * float(np.prod(place.half))
     for _ in range(rng.poisson(clutter * (3 + min(_DENSITY[place.kind] * area, 22)))):
-        _stand(rng, builder, maker, place, space, stock[rng.integers(len(stock))], 2)
+        if pack is not None and rng.random() < 0.6:
+            model = pack.models[rng.integers(len(pack.models))]
+            _stand(rng, builder, maker, place, space, model.build, model.size, 2)
+            continue
+        kind = stock[rng.integers(len(stock))]
+        size = footprint_of(kind, rng)
+        if kind in TO_THE_CEILING and place.kind != "yard" and rng.random() < 0.7:
+            size = (*size[:2], place.height)
+        _stand(rng, builder, maker, place, space, kind, size, 2)
     for _ in range(rng.poisson(0.3 * clutter)):
         builder.place((0, 0, 0), 0.0)
         cable(builder, maker, rng, space, int(rng.integers(3, 12)))
@@ -93,13 +104,13 @@ def _stand(
     place: Place,
     space: Space,
     kind: Builder,
+    size: tuple[float, float, float],
     attempts: int,
 ) -> None:
     """Put one piece where it fits, against a wall or anywhere; leave it out where none does."""
-    w, d, h = footprint_of(kind, rng)
-    h = min(h, place.height - 0.05)
-    if kind in TO_THE_CEILING and place.kind != "yard" and rng.random() < 0.7:
-        h = place.height
+    w, d, h = size
+    if place.kind != "yard" and h > place.height:
+        return
     for _ in range(attempts):
         wall = int(rng.integers(4))
         if place.kind != "yard" and rng.random() < 0.6:
