@@ -161,7 +161,7 @@ def sample_cameras(
         best: tuple[float, SyntheticCamera, F32] | None = None
         for attempt in range(24):
             if k == 0 and (attempt % 3 == 0 or plan.style == "rig"):
-                base = _around(rng, target, plan.distance * (1 - attempt / 40), limit)
+                base = _around(rng, target, plan.distance * (1 - attempt / 60), limit)
             spread = 0.0 if k == 0 else plan.baseline * (1 - attempt / 48)
             away = rng.normal(0, 0.7, 2) * spread
             if plan.style == "rig" and k:  # anywhere around, not one beside the other

@@ -38,7 +38,7 @@ class GeneratorConfig:
         assets: A folder of models to furnish with (:mod:`hamst3r.synthetic.assets`).
     """
 
-    places: tuple[float, float, float, float] = (0.5, 0.12, 0.18, 0.2)
+    places: tuple[float, float, float, float] = (0.44, 0.13, 0.22, 0.21)
     place: str | None = None
     empty: float = 0.3
     max_people: int = 6
@@ -66,7 +66,8 @@ class SyntheticScene:
         seed: What it came from. views: V of them, one size. people: Also those out of sight.
         meshes: The people's posed surfaces, in the order of ``people``.
         metadata: place, style (of the cameras), difficulty, half (2,) and height (m), activities,
-            props (what people sit on, lie on and hold) and solids (what all furniture fills).
+            props (what people sit on, lie on and hold), solids (what all furniture fills),
+            lookalikes (L, 3) (middles of what looks like people).
     """
 
     seed: int
@@ -113,9 +114,10 @@ class SceneGenerator:
         pack = load_pack(config.assets) if config.assets else None
         world = sample_world(rng, place, space, crowd.props, clutter, stand_ins, pack)
         renderer, cast = Renderer(world), Cast(crowd.meshes)
-        targets = [np.array([0, 0, 1.0]), *(s.joints[[0, 15]].mean(0) for s in crowd.states)]
-        if len(targets) > 1 and rng.random() < 0.85:
-            targets = targets[1:]
+        people = [state.joints[[0, 15]].mean(0) for state in crowd.states]
+        targets = people or list(world.lookalikes)
+        if not targets or rng.random() < 0.15:
+            targets = [np.array([0, 0, 1.0]), *people, *world.lookalikes]
         cameras, style = sample_cameras(
             rng,
             views,
@@ -125,7 +127,7 @@ class SceneGenerator:
             np.stack(targets),
             lambda camera: renderer.probe(small(camera), cast),
             config.camera_style,
-            (1.0, 2.5 + 7.5 * hard),
+            (1.2 + 1.6 * hard, 4.0 + 6.0 * hard),
         )
         rendered = []
         for camera in cameras:
@@ -141,6 +143,7 @@ class SceneGenerator:
             "activities": crowd.activities,
             "props": crowd.props,
             "solids": tuple(space.solids),
+            "lookalikes": world.lookalikes,
         }
         return SyntheticScene(seed, tuple(rendered), crowd.states, crowd.meshes, metadata)
 
@@ -150,7 +153,7 @@ class SceneGenerator:
         empty = rng.random() < self.config.empty
         if most == 0:
             return 0
-        chances = np.exp(-np.arange(most) / (0.9 + 3.6 * hard))
+        chances = np.exp(-np.arange(most) / (1.0 + 5.0 * hard))
         count = 1 + int(rng.choice(most, p=chances / chances.sum()))
         return 0 if empty else count
 

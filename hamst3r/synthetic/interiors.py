@@ -100,7 +100,12 @@ def _windows(
     w, h = rng.uniform(0.6, 2.4), rng.uniform(0.8, max(0.9, 0.55 * wall.height))
     z = min(rng.uniform(0.85, 1.2) + h / 2, wall.height - h / 2 - 0.05)
     kinds = ("outside", "outside", "plain", "blinds", "drapes", "noise")
-    pane = m.draw(kinds, (1.0, 1.0), 0.7, (0.45, 0.95), float(rng.uniform(0.4, 1.0)))
+    glow = float(rng.uniform(0.4, 1.0))
+    if rng.random() < 0.75:
+        day = np.array([0.7, 0.8, 0.9]) * rng.uniform(0.5, 1.05)
+        pane = m.tinted(kinds, day, (1.0, 1.0), 0.6, glow)
+    else:
+        pane = m.draw(kinds, (1.0, 1.0), 0.7, (0.45, 0.95), glow)
     bars = int(rng.integers(0, 3))
     lit = []
     for x in np.arange(-wall.half + w / 2 + 0.3, wall.half, w * rng.uniform(1.15, 2.2)):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,6 +60,7 @@ class World:
         half: (2,) half extents of the accessible area around the origin, metres.
         height: Of the ceiling; of nothing in particular outdoors.
         ambient: (3,) light from everywhere. sky: None indoors.
+        lookalikes: (L, 3) middles of the things that look like people and are none.
     """
 
     mesh: Mesh
@@ -69,3 +70,4 @@ class World:
     sky: Sky | None
     half: F64
     height: float
+    lookalikes: F64 = field(default_factory=lambda: np.zeros((0, 3)))

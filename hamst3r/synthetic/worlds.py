@@ -40,7 +40,7 @@ def sample_place(rng: np.random.Generator, kind: str) -> Place:
     if kind == "corridor":
         half = np.array([rng.uniform(0.8, 1.5), rng.uniform(3.5, 9.0)])
         return Place(kind, half[:: rng.choice([-1, 1])].copy(), float(rng.uniform(2.2, 3.2)))
-    low, high = {"room": (1.5, 4.0), "hall": (4.0, 10.0), "yard": (2.5, 10.0)}[kind]
+    low, high = {"room": (1.5, 5.0), "hall": (4.0, 10.0), "yard": (2.5, 10.0)}[kind]
     half = np.exp(rng.uniform(np.log(low), np.log(high), 2))
     heights = (3.5, 8.0) if kind == "hall" else (2.3, 3.6)
     return Place(kind, half, float(rng.uniform(*heights)))
@@ -74,9 +74,12 @@ def sample_world(
     for prop in props:
         prop.build(builder, maker, rng)
     stand_ins = list(HUMANLIKE)
+    middles: list[tuple[float, float, float]] = []
     for _ in range(rng.poisson(lookalikes)):
         odd = stand_ins[rng.integers(len(stand_ins))]
-        _stand(rng, builder, maker, place, space, odd, footprint_of(odd, rng), 4)
+        if _stand(rng, builder, maker, place, space, odd, footprint_of(odd, rng), 4):
+            x, y, z = space.solids[-1].centre
+            middles.append((x, y, z))
     stock = _STOCK[place.kind]
     area = 4 * float(np.prod(place.half))
     for _ in range(rng.poisson(clutter * (3 + min(_DENSITY[place.kind] * area, 22)))):
@@ -93,7 +96,14 @@ def sample_world(
         builder.place((0, 0, 0), 0.0)
         cable(builder, maker, rng, space, int(rng.integers(3, 12)))
     return World(
-        builder.build(), maker.table(), lights, ambient, sky, place.half.copy(), place.height
+        builder.build(),
+        maker.table(),
+        lights,
+        ambient,
+        sky,
+        place.half.copy(),
+        place.height,
+        np.array(middles, float).reshape(-1, 3),
     )
 
 
@@ -106,11 +116,11 @@ def _stand(
     kind: Builder,
     size: tuple[float, float, float],
     attempts: int,
-) -> None:
-    """Put one piece where it fits, against a wall or anywhere; leave it out where none does."""
+) -> bool:
+    """Put one piece where it fits, against a wall or anywhere; whether there was such a place."""
     w, d, h = size
     if place.kind != "yard" and h > place.height:
-        return
+        return False
     for _ in range(attempts):
         wall = int(rng.integers(4))
         if place.kind != "yard" and rng.random() < 0.6:
@@ -129,4 +139,5 @@ def _stand(
             builder.place((float(xy[0]), float(xy[1]), 0.0), yaw)
             kind(builder, maker, rng, (w, d, h))
             space.take(solid)
-            return
+            return True
+    return False

@@ -11,15 +11,21 @@ from hamst3r.people.body import anny24
 from hamst3r.synthetic.bodies import Figure, sample_betas
 from hamst3r.synthetic.cameras import STYLES
 from hamst3r.synthetic.clothing import sample_outfit
+from hamst3r.synthetic.furniture import footprint_of
 from hamst3r.synthetic.generator import GeneratorConfig, SceneGenerator, SyntheticScene
+from hamst3r.synthetic.humanlike import HUMANLIKE
 from hamst3r.synthetic.lens import RESIDUE, resampled, through_lenses
 from hamst3r.synthetic.lighting import Tracer
+from hamst3r.synthetic.materials import MaterialMaker
+from hamst3r.synthetic.meshes import MeshBuilder
 from hamst3r.synthetic.motion import MovingScene
+from hamst3r.synthetic.portraits import picture_bank
 from hamst3r.synthetic.poses import KINDS, sample_pose
 from hamst3r.synthetic.preview import contact_sheet
 from hamst3r.synthetic.render import Renderer, SyntheticView
 from hamst3r.synthetic.sensor import compress, expose, photograph
 from hamst3r.synthetic.surfaces import Cast
+from hamst3r.synthetic.worlds import PLACES
 
 SIZE = (96, 72)
 # Clothes stand off the skin by at most this (coat, folds included), metres.
@@ -363,3 +369,83 @@ def test_resampling_loses_detail_and_nothing_else() -> None:
     for k in (0, 2, 3):
         assert out[k].std() < 0.95 * grain[k].std()
         assert abs(out[k].mean() - grain[k].mean()) < 0.02
+
+
+def test_what_looks_like_people_is_never_labelled() -> None:
+    config = GeneratorConfig(sensor=0.0, empty=1.0, lookalikes=6.0, clutter=0.3)
+    looked_at = 0
+    for seed in range(6):
+        scene = SceneGenerator(config).sample(seed, SIZE, 2)
+        assert not scene.people
+        for view in scene.views:
+            assert not view.instances.any() and np.isnan(view.densepose).all()
+            looked_at += int((view.depth > 0).any())
+    assert looked_at == 12
+
+
+@pytest.mark.parametrize("stand_in", list(HUMANLIKE), ids=lambda kind: kind.__name__)
+def test_stand_ins_stand_where_they_should(stand_in) -> None:
+    rng = np.random.default_rng(3)
+    for _ in range(8):
+        size = footprint_of(stand_in, rng)
+        builder, maker = MeshBuilder(rng), MaterialMaker(rng, picture_bank())
+        stand_in(builder, maker, rng, size)
+        vertices = builder.build().vertices
+        assert abs(vertices[:, 2].min()) < 0.03
+        assert 0.4 * size[2] < vertices[:, 2].max() < size[2] + 0.15
+        assert (abs(vertices[:, :2]) < np.array(size[:2]) / 2 + 0.15).all()
+
+
+def test_cameras_look_at_stand_ins_where_nobody_is() -> None:
+    config = GeneratorConfig(sensor=0.0, empty=1.0, lookalikes=5.0, clutter=0.3)
+    looked = []
+    for seed in range(8):
+        scene = SceneGenerator(config).sample(seed, SIZE, 1)
+        view, middles = scene.views[0], np.asarray(scene.metadata["lookalikes"])
+        assert (abs(middles[:, :2]) < scene.metadata["half"]).all()
+        local = (middles - view.T_world_cam[:3, 3]) @ view.T_world_cam[:3, :3]
+        pixels = (local @ view.K.T)[:, :2] / local[:, 2:]
+        inside = (local[:, 2] > 0) & (pixels > 0).all(1) & (pixels < np.array(SIZE)).all(1)
+        looked.append(bool(inside.any()))
+    assert np.mean(looked) > 0.6
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_places_are_what_they_are_called(place: str) -> None:
+    generator = SceneGenerator(GeneratorConfig(place=place, empty=1.0, sensor=0.0))
+    for seed in range(3):
+        scene = generator.sample(seed, SIZE, 2)
+        assert scene.metadata["place"] == place
+        short, long = np.sort(2 * np.asarray(scene.metadata["half"]))
+        sky = any((view.depth == 0).any() for view in scene.views)
+        assert place == "yard" or not sky
+        assert (place == "corridor") == (long > 2.2 * short) or place != "corridor"
+        assert scene.metadata["height"] > 2.0
+
+
+def test_harder_scenes_have_more_people_who_are_smaller() -> None:
+    count, size = [], []
+    for difficulty in (0.0, 1.0):
+        config = GeneratorConfig(difficulty=difficulty, empty=0.0, sensor=0.0)
+        scenes = [SceneGenerator(config).sample(seed, (64, 48), 2) for seed in range(16)]
+        count.append(np.mean([len(scene.people) for scene in scenes]))
+        shares = [
+            (view.instances == person.id).mean()
+            for scene in scenes
+            for view in scene.views
+            for person in scene.people
+        ]
+        size.append(np.mean([share for share in shares if share > 0]))
+    assert count[1] > 1.4 * count[0]
+    assert size[1] < 0.8 * size[0]
+
+
+def test_cameras_are_within_what_is_promised() -> None:
+    poses, angles = [], []
+    for seed in range(12):
+        scene = SceneGenerator(GeneratorConfig(sensor=0.0, clutter=0.3)).sample(seed, (48, 36), 4)
+        poses += [view.T_world_cam for view in scene.views]
+        angles += [np.degrees(2 * np.arctan(24 / view.K[0, 0])) for view in scene.views]
+    heights = np.array([pose[2, 3] for pose in poses])
+    assert heights.min() >= 0.2 - 1e-9 and heights.max() <= 3.0 + 1e-9 and np.ptp(heights) > 1.0
+    assert min(angles) >= 35 - 1e-6 and max(angles) <= 110 + 1e-6 and np.ptp(angles) > 40
