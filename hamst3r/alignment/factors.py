@@ -259,8 +259,8 @@ class Fused:
         columns = np.zeros((len(self.information), DOF))
         at = slice(DOF * where[0], DOF * where[0] + DOF)
         columns[at] = np.eye(DOF)
-        variance = np.asarray(np.linalg.solve(self.information, columns)[at].diagonal(), float)
-        return np.asarray(np.sqrt(np.maximum(variance, 0)), float)
+        variance = np.asarray(np.linalg.solve(self.information, columns)[at].diagonal())
+        return np.sqrt(np.clip(variance, 0, None)).astype(float)
 
     def scale_std(self, nodes: NDArray[np.intp]) -> float:
         """Relative standard deviation of the mean scale of some nodes."""
@@ -269,8 +269,7 @@ class Fused:
             return 0.0
         mean = np.zeros(len(self.information))
         mean[at] = 1 / len(at)
-        variance = float(mean @ np.linalg.solve(self.information, mean))
-        return float(np.sqrt(max(variance, 0.0)))
+        return float(np.clip(mean @ np.linalg.solve(self.information, mean), 0, None)) ** 0.5
 
 
 def fuse(nodes: Nodes, factors: Sequence[Factor], free: NDArray[np.bool_], steps: int = 8) -> Fused:

@@ -13,7 +13,7 @@ from std_msgs.msg import Header
 
 from hamst3r.geometry import unproject
 from hamst3r.scene import LABEL_HUMAN, LABEL_SCENE, PointCloud, View
-from hamst3r_ros.static_map import cube_keys
+from hamst3r.static_map import cube_keys
 
 POINT = np.dtype(
     [

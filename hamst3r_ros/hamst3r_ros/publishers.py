@@ -15,11 +15,11 @@ from visualization_msgs.msg import MarkerArray
 
 from hamst3r.people.body import BodyModel
 from hamst3r.scene import Scene
+from hamst3r.static_map import StaticMap
 from hamst3r_ros import clouds, conversions, qos
 from hamst3r_ros.bodies import CoarseBody
 from hamst3r_ros.headers import NANOSECONDS, header
 from hamst3r_ros.parameters import Values
-from hamst3r_ros.static_map import StaticMap
 
 # Markers outlive this many frame sets that do not come, within these seconds.
 MARKER_SETS, MARKER_SECONDS = 3.0, (0.5, 10.0)

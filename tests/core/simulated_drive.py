@@ -6,15 +6,15 @@ Rendered analytically like the rooms of :mod:`synthetic_pairs`, whose noise the 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 from scipy.spatial.transform import Rotation
-from synthetic_pairs import Noise, Room, _render, predict
+from synthetic_pairs import STRIDE, Noise, Room, _render, predict
 
 from hamst3r.frames import Frame, FrameSet
-from hamst3r.geometry import invert, make_T, pixel_rays
-from hamst3r.image import NetworkImage
+from hamst3r.geometry import lengths, make_T, pixel_rays, rigid_fit, transform, umeyama
 
 LENGTH, WIDTH, HEIGHT = 18.0, 12.0, 3.0
 PERIOD_NS = 100_000_000
@@ -95,7 +95,6 @@ class Drive:
         self._walks = rng.uniform(
             [0.4, 2.0, 1.0, 0, -4, -2.5], [1.2, 4.0, 2.2, 2 * np.pi, 4, 2.5], (self.people, 6)
         )
-        self.truth: dict[int, View] = {}  # id of an image -> what is true of it
 
     def T_world_rig(self, step: int) -> np.ndarray:
         """(4, 4) on an ellipse around the middle, with a sway."""
@@ -126,48 +125,105 @@ class Drive:
             result.append(View(T, *_render(T, rays, self.planes, self.bodies(step), self.things)))
         return result
 
-    def frame_set(
-        self, step: int, **known
-    ) -> tuple[FrameSet, list[NetworkImage], list[np.ndarray]]:
-        """Frames without content, their images, and the masks of the people that were found.
+    def frame_set(self, step: int, cameras=None, **known) -> FrameSet:
+        """Frames without content, twice the size of the grids.
 
         Args:
-            known: Per camera fields of the frames: ``known[name][camera]``.
+            cameras: Which are there; None = all.
+            known: Fields of the frames, per camera: ``known[name][camera]``.
         """
-        rng = np.random.default_rng([self.seed, step])
-        frames, images, masks = [], [], []
-        for k, view in enumerate(self.views(step)):
-            rgb = np.zeros((self.height, self.width, 3), np.uint8)
-            more = {name: values[k] for name, values in known.items()}
-            frames.append(Frame(f"cam{k}", step * PERIOD_NS, rgb, **more))
-            image = NetworkImage(
-                f"cam{k}", torch.zeros(3, 2, 2), rgb, more.get("K"), more.get("K"), np.eye(3)
-            )
-            self.truth[id(image)] = replace(view)
-            images.append(image)
-            found = np.append(True, rng.random(self.people) >= self.missed)
-            masks.append(np.where(found[view.people], view.people, 0))
-        return FrameSet(step * PERIOD_NS, tuple(frames)), images, masks
+        stamp = step * PERIOD_NS
+        rgb = np.zeros((STRIDE * self.height, STRIDE * self.width, 3), np.uint8)
+        return FrameSet(
+            stamp,
+            tuple(
+                Frame(f"cam{k}", stamp, rgb, **{name: v[k] for name, v in known.items()})
+                for k in (range(self.cameras) if cameras is None else cameras)
+            ),
+        )
 
-    def predict(self, images, edges, seed: int):
-        """What the network says of pairs of images that :meth:`frame_set` made."""
-        views = [self.truth[id(image)] for image in images]
-        K = [self.K[int(image.camera[3:])] for image in images]
+    @property
+    def K_image(self) -> list[np.ndarray]:
+        """Per camera, of the frames."""
+        result = []
+        for K in self.K:
+            scaled = np.diag([STRIDE, STRIDE, 1.0]) @ K
+            scaled[:2, 2] += (STRIDE - 1) / 2
+            result.append(scaled)
+        return result
+
+
+class DriveEngine:
+    """Says of a drive's images what a network of its noise would; people are queries of their own.
+
+    Attributes:
+        step: Of the drive, when images were taken that are new to the engine.
+        blind: Cameras that see nothing at present.
+    """
+
+    patch, stride = STRIDE, STRIDE
+
+    def __init__(self, drive: Drive) -> None:
+        self.drive = drive
+        self.image_size = STRIDE * drive.width
+        self.step = 0
+        self.blind: set[int] = set()
+        self._truth: WeakKeyDictionary = WeakKeyDictionary()
+        self._now: tuple[int, list[View]] = (-1, [])
+
+    def views(self) -> list[View]:
+        """What is true at present."""
+        if self._now[0] != self.step:
+            self._now = self.step, self.drive.views(self.step)
+        return self._now[1]
+
+    def predict(self, images, edges):
+        cameras = [int(image.camera[3:]) for image in images]
+        for image, k in zip(images, cameras, strict=True):
+            self._truth.setdefault(image, self.views()[k])
+        views = [self._truth[image] for image in images]
         room = Room(
             np.stack([v.T_world_cam for v in views]),
-            K,
+            [self.drive.K[k] for k in cameras],
             [v.depth for v in views],
             [v.people for v in views],
             np.empty((0, 2)),
         )
-        return predict(room, edges, seed, self.noise)
+        rng = np.random.default_rng([self.drive.seed, self.step])
+        found = np.append(False, rng.random(self.drive.people) >= self.drive.missed)
+        seed = int(rng.integers(2**32))
+        predictions = predict(room, list(edges), seed, self.drive.noise)
+        return [
+            unsure(self._with_people(p, views, found), cameras, self.blind) for p in predictions
+        ]
 
-    def forget(self, images) -> None:
-        """Keep what is true of these images only."""
-        kept = {id(image) for image in images}
-        self.truth = {key: view for key, view in self.truth.items() if key in kept}
+    def _with_people(self, p, views, found):
+        changes = {}
+        queries = np.flatnonzero(found)[:, None, None]
+        for view, suffix in ((p.i, "i"), (p.j, "j")):
+            mask = torch.tensor(views[view].people == queries).reshape(-1, *views[view].depth.shape)
+            changes[f"mask_logits_{suffix}"] = torch.where(mask, 6.0, -6.0)
+            changes[f"body_logits_{suffix}"] = torch.where(mask.any(0), 6.0, -6.0)
+        return replace(p, person_prob=torch.full((len(queries),), 0.9), **changes)
 
 
-def relative(T: np.ndarray) -> np.ndarray:
-    """Poses (n, 4, 4) relative to the first."""
-    return invert(T[0]) @ T
+def unsure(p, cameras, blind):
+    """The same pair, with noise for what a blind camera shows."""
+    if not {cameras[p.i], cameras[p.j]} & blind:
+        return p
+    rng = np.random.default_rng([p.i, p.j])
+
+    def noise(points):
+        shape = tuple(points.shape)
+        return torch.tensor(rng.normal([0, 0, 2], 0.5, shape), dtype=torch.float32)
+
+    doubt = torch.full_like(p.conf_j, 1.002)
+    if cameras[p.i] in blind:
+        p = replace(p, pts_i=noise(p.pts_i), conf_i=doubt)
+    return replace(p, pts_j=noise(p.pts_j), conf_j=doubt)
+
+
+def trajectory_error(found: np.ndarray, true: np.ndarray, scale: bool) -> float:
+    """RMSE (m) of positions (n, 3) after the best alignment, with or without a scale."""
+    T = (umeyama if scale else rigid_fit)(found, true)
+    return float(np.sqrt((lengths(transform(T, found) - true) ** 2).mean()))

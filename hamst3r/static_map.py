@@ -8,10 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hamst3r.geometry import invert, project, transform
-from hamst3r.scene import LABEL_SCENE, Camera, Scene, View
+from hamst3r.scene import LABEL_SCENE, Scene, View
 
 HALF = 1 << 20  # cubes each way from the origin that a key can hold
-CONFIRMED = 2.0  # weight from which a cube is in the map: it was seen in two frame sets
+# Weight from which a cube is in the map: it was seen in so many frame sets. Who walks does not stay
+# in one cube for as long, even if no mask claims him.
+CONFIRMED = 4.0
 WEIGHT_MAX = 10.0  # what was seen long is gone soon all the same, once it is seen through
 # A cube is seen through when the surface behind it is farther by this share and one cube.
 MARGIN = 0.1
@@ -49,12 +51,14 @@ class StaticMap:
     """Cubes with evidence for and against them, as occupancy maps have it (Hornung et al. 2013).
 
     Points of people never enter. What entered wrongly (somebody whom no mask claimed) leaves
-    again as soon as a camera sees the surface behind it.
+    again as soon as a camera sees the surface behind it. Cubes are those of the map (see
+    ``Scene.T_map_world``), so that a corrected drift of moving cameras does not blur it.
     """
 
     def __init__(self) -> None:
         self._voxel = 0.0
         self._cubes = _EMPTY
+        self._T_map_world = np.eye(4)
 
     def clear(self) -> None:
         """Forget everything."""
@@ -70,9 +74,12 @@ class StaticMap:
         if voxel != self._voxel:
             self._voxel = voxel
             self.clear()
+        self._T_map_world = scene.T_map_world
         known, seen = self._cubes, _cubes(scene, voxel)
         again = np.isin(known.key, seen.key, assume_unique=True)
-        weight = np.where(again, known.weight, known.weight - self._seen_through(scene))
+        through, people = self._contradicted(scene, known)
+        # Where a person is now, what is not known well was one whom no mask had claimed.
+        weight = known.weight - (through & ~again) - (people & (known.weight <= CONFIRMED))
         kept = _Cubes(known.key, known.xyz, known.rgb, weight)[weight > 0]
         cubes = _merge(kept, seen)
         if len(cubes.key) > limit:
@@ -81,21 +88,34 @@ class StaticMap:
         self._cubes = cubes
 
     def confirmed(self) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-        """(N, 3) places in the world, metres, and (N, 3) colours of what is known to be there."""
-        cubes = self._cubes[self._cubes.weight >= CONFIRMED]
-        return cubes.xyz, np.rint(cubes.rgb).astype(np.uint8)
+        """(N, 3) places and (N, 3) colours of what is known to be there.
 
-    def _seen_through(self, scene: Scene) -> NDArray[np.bool_]:
-        through = np.zeros(len(self._cubes.key), bool)
+        The places are in the world of the frame set that was added last, metres.
+        """
+        cubes = self._cubes[self._cubes.weight >= CONFIRMED]
+        xyz = transform(invert(self._T_map_world), cubes.xyz)
+        return xyz, np.rint(cubes.rgb).astype(np.uint8)
+
+    def _contradicted(
+        self, scene: Scene, known: _Cubes
+    ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """(N,) each: whether a camera sees through it, and whether one sees a person in it."""
+        through = np.zeros(len(known.key), bool)
+        people = np.zeros(len(known.key), bool)
         for camera, view in zip(scene.cameras, scene.views, strict=True):
-            through |= _behind_is_seen(self._cubes.xyz, camera, view, self._voxel)
-        return through
+            T_map_cam = scene.T_map_world @ camera.T_world_cam
+            at, z, depth, instance = _looked_up(known.xyz, T_map_cam, view)
+            through[at] |= depth * (1 - MARGIN) - self._voxel > z
+            near = np.abs(depth - z) < MARGIN * depth + self._voxel
+            people[at] |= near & (depth > 0) & (instance > 0)
+        return through, people
 
 
 def _cubes(scene: Scene, voxel: float) -> _Cubes:
     """One frame set's cubes, each of weight 1."""
     points = scene.points
-    key = cube_keys(points.xyz, voxel)
+    xyz = transform(scene.T_map_world, points.xyz)
+    key = cube_keys(xyz, voxel)
     use = (points.label == LABEL_SCENE) & (key >= 0)
     keys, group, count = np.unique(key[use], return_inverse=True, return_counts=True)
 
@@ -103,7 +123,7 @@ def _cubes(scene: Scene, voxel: float) -> _Cubes:
         sums = [np.bincount(group.reshape(-1), values[use, c], len(keys)) for c in range(3)]
         return (np.stack(sums, -1) / count[:, None]).astype(np.float32)
 
-    return _Cubes(keys, mean(points.xyz), mean(points.rgb), np.ones(len(keys), np.float32))
+    return _Cubes(keys, mean(xyz), mean(points.rgb), np.ones(len(keys), np.float32))
 
 
 def _merge(known: _Cubes, seen: _Cubes) -> _Cubes:
@@ -129,14 +149,19 @@ def _merge(known: _Cubes, seen: _Cubes) -> _Cubes:
     )[order]
 
 
-def _behind_is_seen(xyz: NDArray, camera: Camera, view: View, voxel: float) -> NDArray[np.bool_]:
-    """(N,) whether a camera sees a surface well behind the points, in their direction."""
-    points = transform(invert(camera.T_world_cam), xyz)
+def _looked_up(
+    xyz: NDArray, T_map_cam: NDArray, view: View
+) -> tuple[NDArray[np.intp], NDArray, NDArray, NDArray]:
+    """What a view has in the direction of points (N, 3) of the map.
+
+    Returns:
+        (M,) each: index of a point in the image, its depth, the view's depth and instance there.
+    """
+    points = transform(invert(T_map_cam), xyz)
     height, width = view.depth.shape
     with np.errstate(invalid="ignore"):
         pixels = np.rint(np.nan_to_num(project(points, view.K), nan=-1.0))
     inside = (pixels >= 0).all(1) & (pixels[:, 0] < width) & (pixels[:, 1] < height)
-    u, v = pixels[inside].astype(int).T
-    through = np.zeros(len(xyz), bool)
-    through[inside] = view.depth[v, u] * (1 - MARGIN) - voxel > points[inside, 2]
-    return through
+    at = np.flatnonzero(inside)
+    u, v = pixels[at].astype(int).T
+    return at, points[at, 2], view.depth[v, u], view.instances[v, u]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
-from hamst3r_ros.static_map import StaticMap
 
-from hamst3r.geometry import transform, unproject
+from hamst3r.geometry import invert, transform, unproject
 from hamst3r.scene import Camera, PointCloud, ScaleSource, Scene, View
+from hamst3r.static_map import StaticMap
 
 K = np.array([[40.0, 0, 19.5], [0, 40, 14.5], [0, 0, 1]])
 H, W = 30, 40
@@ -50,9 +52,10 @@ def near(xyz: np.ndarray) -> int:
     return int((xyz[:, 0] < 3).sum())
 
 
-def test_a_wall_is_in_the_map_once_it_was_seen_twice():
+def test_a_wall_is_in_the_map_once_it_was_seen_often_enough():
     it = StaticMap()
-    it.add(scene(WALL, colour=50), 0.2, 10000)
+    for colour in (50, 150, 50):
+        it.add(scene(WALL, colour=colour), 0.2, 10000)
     assert len(it.confirmed()[0]) == 0
     it.add(scene(WALL, colour=150), 0.2, 10000)
     xyz, rgb = it.confirmed()
@@ -87,9 +90,43 @@ def test_what_went_away_goes_from_the_map_and_what_is_hidden_stays():
     assert near(xyz) == 0 and len(xyz) == wall
 
 
+def test_a_person_whom_a_mask_claims_later_leaves_at_once():
+    it = StaticMap()
+    for _ in range(4):
+        it.add(scene(IN_FRONT), 0.1, 10000)
+    assert near(it.confirmed()[0])
+    it.add(scene(IN_FRONT, PATCH), 0.1, 10000)
+    assert near(it.confirmed()[0]) == 0
+    for _ in range(10):
+        it.add(scene(WALL), 0.1, 10000)
+    known = len(it.confirmed()[0])
+    # What is known well stays, though somebody leans against it.
+    it.add(scene(np.where(PATCH, 3.9, 4.0), PATCH), 0.1, 10000)
+    assert len(it.confirmed()[0]) == known
+
+
+def test_the_map_follows_what_is_corrected_between_map_and_world():
+    it = StaticMap()
+    for _ in range(6):
+        it.add(scene(WALL), 0.1, 10000)
+    before, _ = it.confirmed()
+    drifted = scene(WALL)
+    shift = np.eye(4)
+    shift[:3, 3] = 5, 0, 0  # The world has drifted; in the map all is where it was.
+    moved = replace(
+        drifted,
+        cameras=(replace(drifted.cameras[0], T_world_cam=invert(shift) @ T),),
+        points=replace(drifted.points, xyz=drifted.points.xyz - np.float32([5, 0, 0])),
+        T_map_world=shift,
+    )
+    it.add(moved, 0.1, 10000)
+    after, _ = it.confirmed()
+    np.testing.assert_allclose(after, before - np.float32([5, 0, 0]), atol=1e-3)
+
+
 def test_a_limit_keeps_what_is_known_best():
     it = StaticMap()
-    for _ in range(3):
+    for _ in range(5):
         it.add(scene(WALL), 0.1, 10000)
     it.add(scene(np.full((H, W), 3.9)), 0.1, 200)
     xyz, _ = it.confirmed()
@@ -98,11 +135,12 @@ def test_a_limit_keeps_what_is_known_best():
 
 def test_another_size_of_cubes_and_clearing_start_anew():
     it = StaticMap()
-    for _ in range(2):
+    for _ in range(4):
         it.add(scene(WALL), 0.1, 10000)
     it.add(scene(WALL), 0.2, 10000)
     assert len(it.confirmed()[0]) == 0
-    it.add(scene(WALL), 0.2, 10000)
+    for _ in range(3):
+        it.add(scene(WALL), 0.2, 10000)
     assert len(it.confirmed()[0])
     it.clear()
     assert len(it.confirmed()[0]) == 0
@@ -113,7 +151,7 @@ def test_points_beyond_all_cubes_are_left_out(far):
     it = StaticMap()
     made = scene(WALL)
     made.points.xyz[:, 2] += far
-    for _ in range(2):
+    for _ in range(4):
         it.add(made, 0.05, 10000)
     assert len(it.confirmed()[0]) == 0
 
