@@ -85,7 +85,7 @@ def detect(
         for local, score in view.scores.items():
             scores.setdefault(local, []).append(score)
     found = []
-    for group in _join(glimpses, config.merge_distance):
+    for group in _join(glimpses, triangulator, config.merge_distance):
         own = [glimpse for local in group for glimpse in glimpses[local]]
         if sum(glimpse.count for glimpse in own) < config.min_pixels:
             continue
@@ -94,17 +94,17 @@ def detect(
     return found
 
 
-def _join(glimpses: dict[int, list[Glimpse]], distance: float) -> list[list[int]]:
+def _join(
+    glimpses: dict[int, list[Glimpse]], triangulator: Triangulator, distance: float
+) -> list[list[int]]:
     """Groups of local ids that are one person seen by views that do not share a pair.
 
     Nearest first; a group never holds two ids of one view, which are two people.
     """
     groups = {local: [local] for local in glimpses}
     seen_in = {local: {g.view for g in own} for local, own in glimpses.items()}
-    centre = {local: _centre(own) for local, own in glimpses.items()}
-    gaps = sorted(
-        (float(np.linalg.norm(centre[a] - centre[b])), a, b) for a, b in combinations(glimpses, 2)
-    )
+    shapes = {local: _Shape.of(own, triangulator) for local, own in glimpses.items()}
+    gaps = sorted((shapes[a].gap(shapes[b]), a, b) for a, b in combinations(glimpses, 2))
     for gap, a, b in gaps:
         if gap >= distance:
             break
@@ -121,8 +121,36 @@ def _join(glimpses: dict[int, list[Glimpse]], distance: float) -> list[list[int]
     return [sorted(group) for group in unique.values()]
 
 
-def _centre(glimpses: Sequence[Glimpse]) -> F64:
-    return np.median(np.concatenate([glimpse.points for glimpse in glimpses]), axis=0)
+# Places of the body that two views must share for their agreement to count.
+_COMMON_PLACES = 6
+
+
+@dataclass(frozen=True, eq=False)
+class _Shape:
+    """Where one local id is: its middle (3,), and the mean point (n, 3) per place of the body."""
+
+    centre: F64
+    places: NDArray[np.int64]
+    points: F64
+
+    @staticmethod
+    def of(glimpses: Sequence[Glimpse], triangulator: Triangulator) -> _Shape:
+        points = np.concatenate([glimpse.points for glimpse in glimpses])
+        vertex_ids = np.concatenate([glimpse.vertex_ids for glimpse in glimpses])
+        known = vertex_ids >= 0
+        places, row = np.unique(triangulator.cell[vertex_ids[known]], return_inverse=True)
+        count = np.bincount(row, minlength=len(places))
+        sums = [np.bincount(row, column, len(places)) for column in points[known].T]
+        return _Shape(np.median(points, axis=0), places, np.stack(sums, 1) / count[:, None])
+
+    def gap(self, other: _Shape) -> float:
+        """Metres between equal places of the body; between the middles where few are common."""
+        _, own, theirs = np.intersect1d(
+            self.places, other.places, assume_unique=True, return_indices=True
+        )
+        if len(own) < _COMMON_PLACES:
+            return float(np.linalg.norm(self.centre - other.centre))
+        return float(np.median(np.linalg.norm(self.points[own] - other.points[theirs], axis=1)))
 
 
 def _detection(

@@ -66,13 +66,17 @@ class _Places:
 
 
 class Triangulator:
-    """Crosses rays of equal places of the body; built once per body model."""
+    """Crosses rays of equal places of the body; built once per body model.
+
+    Attributes:
+        cell: (V,) int64, the place of the body that each vertex belongs to.
+    """
 
     def __init__(self, body: BodyModel, config: TriangulationConfig | None = None) -> None:
         self.config = config or TriangulationConfig()
         self._template = body.v_template.numpy().astype(np.float64)
         keys = np.floor(self._template / self.config.cell).astype(np.int64)
-        self._cell = np.unique(keys, axis=0, return_inverse=True)[1].reshape(-1)
+        self.cell: NDArray[np.int64] = np.unique(keys, axis=0, return_inverse=True)[1].reshape(-1)
         self._tree = cKDTree(self._template)
 
     def __call__(self, glimpses: Sequence[Glimpse]) -> tuple[Triangulated, list[Glimpse]]:
@@ -115,7 +119,7 @@ class Triangulator:
     def _places(self, glimpse: Glimpse) -> _Places:
         known = glimpse.vertex_ids >= 0
         ids, weights = glimpse.vertex_ids[known], glimpse.weights[known]
-        cells, row = np.unique(self._cell[ids], return_inverse=True)
+        cells, row = np.unique(self.cell[ids], return_inverse=True)
         total = np.bincount(row, weights, minlength=len(cells))
 
         def mean(values: F64) -> F64:

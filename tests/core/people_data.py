@@ -133,19 +133,34 @@ def photograph(
     body: BodyModel, people: dict[int, BodyState], T_world_cam: np.ndarray, K: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Instances (gh, gw), depth and canonical coordinates by splatting the vertices."""
-    instances = np.zeros(GRID, dtype=np.int32)
-    depth = np.full(GRID, np.inf, dtype=np.float32)
-    canonical = np.full((*GRID, 3), np.nan, dtype=np.float32)
+    vertices = {
+        local: body(state.rotations, state.transl, state.betas)[0][0].numpy()
+        for local, state in people.items()
+    }
+    return splat(body, vertices, T_world_cam, K, GRID)
+
+
+def splat(
+    body: BodyModel,
+    people: dict[int, np.ndarray],
+    T_world_cam: np.ndarray,
+    K: np.ndarray,
+    grid: tuple[int, int],
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """As :func:`photograph`, of posed vertices."""
+    instances = np.zeros(grid, dtype=np.int32)
+    depth = np.full(grid, np.inf, dtype=np.float32)
+    canonical = np.full((*grid, 3), np.nan, dtype=np.float32)
     T_cam_world = np.linalg.inv(T_world_cam)
-    for local, state in people.items():
-        vertices = body(state.rotations, state.transl, state.betas)[0][0].numpy()
+    for local, vertices in people.items():
         seen = vertices @ T_cam_world[:3, :3].T + T_cam_world[:3, 3]
-        pixels = np.rint((seen @ K.T)[:, :2] / seen[:, 2:]).astype(int)
+        ahead = np.maximum(seen[:, 2:], 0.1)
+        pixels = np.rint((seen @ K.T)[:, :2] / ahead).astype(int)
         order = np.argsort(-seen[:, 2])  # the nearest is written last
-        inside = ((pixels >= 0) & (pixels < [GRID[1], GRID[0]])).all(1) & (seen[:, 2] > 0.1)
+        inside = ((pixels >= 0) & (pixels < [grid[1], grid[0]])).all(1) & (seen[:, 2] > 0.1)
         order = order[inside[order]]
-        own = np.full(GRID, np.inf, dtype=np.float32)
-        places = np.full((*GRID, 3), np.nan, dtype=np.float32)
+        own = np.full(grid, np.inf, dtype=np.float32)
+        places = np.full((*grid, 3), np.nan, dtype=np.float32)
         own[pixels[order, 1], pixels[order, 0]] = seen[order, 2]
         places[pixels[order, 1], pixels[order, 0]] = body.canonical.numpy()[order]
         front = own < depth
