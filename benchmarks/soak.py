@@ -4,10 +4,11 @@
 The real node in a process of its own, with everything but the network: three calibrated cameras
 see a room whose images say in their colours how far away things are and who is a person; where the
 network would be, that is read. So every other part does its work: matching, decoding, alignment,
-people and their bodies, the map, all topics. One frame set is sent when the last one's people have
-come back. Now and then something goes wrong: a camera falls silent, sends garbage or huge images,
-all clocks jump, memory runs out, the node is deactivated. After each, the time is taken until
-people of all cameras, newer than the fault's end, come out again.
+people, the map, all topics; with --bodies the fitting of bodies, too, at three times the time. One
+frame set is sent when the last one's people have come back. Now and then something goes wrong: a
+camera falls silent, sends garbage or huge images, all clocks jump, memory runs out, the node is
+deactivated. After each, the time is taken until people of all cameras, newer than the fault's end,
+come out again.
 
 ``rss_growth_mb``: resident memory of the node, median of the last tenth of the run less that of the
 second tenth; ``fd_growth`` likewise of open files.
@@ -81,7 +82,7 @@ def walkers(phase: int) -> dict[int, tuple[float, float]]:
 
 @cache
 def render(camera: str, phase: int) -> NDArray[np.uint8]:
-    """(H, W, 3) of one of ``PERIOD`` phases: a grey wall at x = 2, people as ellipsoids."""
+    """(H, W, 3) of one of PERIOD phases: the wall x = 2 in grey, people as coloured ellipsoids."""
     T_world_cam = poses()[camera]
     rays = pixel_rays(K, HEIGHT, WIDTH) @ T_world_cam[:3, :3].T
     centre = T_world_cam[:3, 3]
@@ -175,7 +176,7 @@ def _pair(i: int, j: int, a: _Seen, b: _Seen, T_i_j: NDArray) -> PairPrediction:
     )
 
 
-def node(calibration: str) -> None:
+def node(calibration: str, bodies: bool) -> None:
     """The node, until it is interrupted."""
     from hamst3r_ros import node as module
     from hamst3r_ros import reconstruction
@@ -187,6 +188,7 @@ def node(calibration: str) -> None:
         "world.known_extrinsics": "file",
         "world.calibration_file": calibration,
         "sync.max_age": 0.3,
+        "humans.fit_body_model": bodies,
         "diagnostics.max_delay": 0.0,  # stamps are of no clock here
         "model.warmup": 0,
         "map.always": True,
@@ -413,7 +415,7 @@ def usage(process: subprocess.Popen[str]) -> tuple[float, int]:
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6, files
 
 
-def soak(count: int) -> tuple[dict[str, float], list[tuple[int, float, int]]]:
+def soak(count: int, bodies: bool) -> tuple[dict[str, float], list[tuple[int, float, int]]]:
     """Figures by name, and (frame set, MB, open files) over time."""
     domain = free_domain()
     samples: list[tuple[int, float, int]] = []
@@ -423,7 +425,8 @@ def soak(count: int) -> tuple[dict[str, float], list[tuple[int, float, int]]]:
     with tempfile.TemporaryDirectory() as folder:
         calibration = Path(folder, "calibration.json")
         calibration.write_text(json.dumps(rig_file()))
-        running = child(__file__, domain, "--role", "node", "--calibration", str(calibration))
+        arguments = ["--role", "node", "--calibration", str(calibration)]
+        running = child(__file__, domain, *arguments, *(["--bodies"] if bodies else []))
         rig = Rig(domain)
         try:
             recover(rig, running)
@@ -523,16 +526,17 @@ def main() -> int:
     parser.add_argument("--frame-sets", type=int, default=10_000, help="how many (%(default)s)")
     parser.add_argument("--json", type=Path, help="write the figures to this file, too")
     parser.add_argument("--plot", type=Path, help="draw memory and files over time (PNG)")
+    parser.add_argument("--bodies", action="store_true", help="fit bodies, too")
     parser.add_argument("--role", choices=("node",), help=argparse.SUPPRESS)
     parser.add_argument("--calibration", help=argparse.SUPPRESS)
     options = parser.parse_args()
     cv2.setNumThreads(1)
     if options.role == "node":
-        node(options.calibration)
+        node(options.calibration, options.bodies)
         return 0
     if options.frame_sets < 10 * SAMPLE:
         parser.error(f"--frame-sets is {options.frame_sets}, expected at least {10 * SAMPLE}")
-    figures, samples = soak(options.frame_sets)
+    figures, samples = soak(options.frame_sets, options.bodies)
     for name, value in figures.items():
         print(f"{name:26}{value:10g}")
     if options.json:
