@@ -37,7 +37,7 @@ class Stillness:
         floor = np.repeat(self.floor, 3)
         steps = {name: _step(self._mean[name], poses[name]) for name in common}
         still = bool(common) and all(
-            (np.abs(steps[name]) < self.gate * std[name][:6] + floor).all() for name in common
+            _excess(steps[name], std[name], floor) < self.gate for name in common
         )
         if not still:
             self._mean = {name: pose.copy() for name, pose in poses.items()}
@@ -63,6 +63,12 @@ class Stillness:
         """The frame that the poses are in has moved: T_new_old (4, 4)."""
         self._mean = {name: T @ pose for name, pose in self._mean.items()}
         self._shown = {name: T @ pose for name, pose in self._shown.items()}
+
+
+def _excess(step: F64, std: F64, floor: F64) -> float:
+    """How many standard deviations, on average over the axes, a step goes beyond the floor."""
+    beyond = np.maximum(np.abs(step) - floor, 0) / np.maximum(std, 1e-9)
+    return float(np.sqrt((beyond**2).mean()))
 
 
 def _step(a: F64, b: F64) -> F64:

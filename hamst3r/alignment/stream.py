@@ -354,6 +354,12 @@ class Stream:
         pairs_scale = float(np.mean(solved.log_scales)) if solved.log_scales else 0.0
         links = rig_factors(frames.frames, self._rig, rig) if by_pairs else []
         poses = {v: solved.T_world_cam[v] for v in by_pairs}
+        if (
+            not self.graph.keyframes
+            and by_pairs
+            and any(frame.T_rig_cam is not None for frame in frames.frames)
+        ):
+            poses[rig] = np.eye(4)  # The world begins as the rig's frame.
         placed = _follow(poses, links)
         T = np.tile(np.eye(4), (rig + 1, 1, 1))
         for v, pose in [*placed.items(), *anchors.items()]:
