@@ -311,7 +311,7 @@ class Hamst3rNode(LifecycleNode):
         except saving.SaveError as error:
             response.message = str(error)
         except OSError as error:
-            response.message = f"cannot write: {error}"
+            response.message = f"cannot write, nothing was changed: {error}"
         return response
 
     # ---------------------------------------------------------------------------- diagnostics

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import uuid
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 import numpy as np
 
@@ -53,23 +56,31 @@ def target(output_dir: str, path: str, form: str) -> tuple[Path, str]:
 def save(scene: Scene, file: Path, form: str, include_humans: bool) -> int:
     """Write a scene; the number of points written.
 
+    What was there under that name stays until everything is on the disk.
+
     Raises:
-        OSError: It cannot be written.
+        OSError: It cannot be written; nothing is left of the attempt.
     """
     keep = np.ones(len(scene.points), bool)
     if not include_humans:
         keep = scene.points.label != LABEL_HUMAN
     file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f"{file.name}.partial")
-    if form == "ply":
-        _write_ply(partial, scene.points, keep)
-    else:
-        _write_npz(partial, scene, keep, include_humans)
-    partial.replace(file)
+    partial = file.with_name(f".{file.name}.{uuid.uuid4().hex}.partial")
+    try:
+        with partial.open("xb") as stream:
+            if form == "ply":
+                _write_ply(stream, scene.points, keep)
+            else:
+                _write_npz(stream, scene, keep, include_humans)
+            stream.flush()
+            os.fsync(stream.fileno())
+        partial.replace(file)
+    finally:
+        partial.unlink(missing_ok=True)
     return int(keep.sum())
 
 
-def _write_ply(file: Path, points: PointCloud, keep: np.ndarray) -> None:
+def _write_ply(stream: BinaryIO, points: PointCloud, keep: np.ndarray) -> None:
     records = np.empty(int(keep.sum()), _PLY)
     for axis, name in enumerate("xyz"):
         records[name] = points.xyz[keep, axis]
@@ -79,12 +90,11 @@ def _write_ply(file: Path, points: PointCloud, keep: np.ndarray) -> None:
         records[name] = getattr(points, name)[keep]
     properties = [f"property {_PLY_TYPES[_PLY[name].str]} {name}" for name in _PLY.names or ()]
     head = ["ply", "format binary_little_endian 1.0", f"element vertex {len(records)}"]
-    with file.open("wb") as stream:
-        stream.write("\n".join([*head, *properties, "end_header\n"]).encode())
-        stream.write(records.tobytes())
+    stream.write("\n".join([*head, *properties, "end_header\n"]).encode())
+    stream.write(records.tobytes())
 
 
-def _write_npz(file: Path, scene: Scene, keep: np.ndarray, include_humans: bool) -> None:
+def _write_npz(stream: BinaryIO, scene: Scene, keep: np.ndarray, include_humans: bool) -> None:
     points = scene.points
     arrays: dict[str, np.ndarray] = {
         "stamp": np.array(scene.stamp),
@@ -110,5 +120,4 @@ def _write_npz(file: Path, scene: Scene, keep: np.ndarray, include_humans: bool)
         for name, size in (("betas", 10), ("global_orient", 3), ("body_pose", 69), ("transl", 3)):
             values = [getattr(fit, name) for _, fit in fitted]
             arrays[f"fitted_{name}"] = np.array(values, np.float32).reshape(-1, size)
-    with file.open("wb") as stream:
-        np.savez(stream, **arrays)  # type: ignore[arg-type]
+    np.savez(stream, **arrays)  # type: ignore[arg-type]

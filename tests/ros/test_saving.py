@@ -1,0 +1,70 @@
+"""~/save_scene: whole files or none, and only below the folder that the operator named."""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hamst3r_ros.saving import SaveError, save, target
+from test_conversions import fitted, glimpsed, scene
+
+
+@pytest.fixture
+def full_disk() -> Iterator[None]:
+    """No file can grow beyond 400 bytes: what a full disk is like, to this process."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (400, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("form", ["ply", "npz"])
+def test_a_full_disk_leaves_what_was_there(form, tmp_path, full_disk):
+    file = tmp_path / f"x.{form}"
+    file.write_text("the last one")
+    with pytest.raises(OSError, match="File too large"):
+        save(scene(fitted()), file, form, True)
+    assert file.read_text() == "the last one"
+    assert os.listdir(tmp_path) == [file.name]
+
+
+@pytest.mark.parametrize("form", ["ply", "npz"])
+def test_a_file_appears_whole(form, tmp_path):
+    file, found = target(str(tmp_path), f"a/b.{form}", "")
+    assert (file, found) == (tmp_path / "a" / f"b.{form}", form)
+    given = scene(fitted(), glimpsed())
+    assert save(given, file, form, True) == len(given.points)
+    assert save(given, file, form, False) == np.count_nonzero(given.points.label == 0)
+    assert os.listdir(file.parent) == [file.name]
+
+
+def test_a_folder_that_cannot_be_written_to(tmp_path):
+    (tmp_path / "a").write_text("a file, not a folder")
+    with pytest.raises(OSError):
+        save(scene(), tmp_path / "a" / "x.ply", "ply", True)
+
+
+@pytest.mark.parametrize(
+    "path", ["../x.ply", "/etc/x.ply", "a/../../x.ply", "", "x\0.ply", "link/x.ply", "x.pcd"]
+)
+def test_nothing_leads_out_of_the_folder(path, tmp_path):
+    folder = tmp_path / "out"
+    folder.mkdir()
+    (folder / "link").symlink_to(tmp_path)
+    with pytest.raises(SaveError):
+        target(str(folder), path, "")
+
+
+def test_a_link_in_place_of_the_file_is_not_followed(tmp_path):
+    folder, secret = tmp_path / "out", tmp_path / "secret.ply"
+    folder.mkdir()
+    secret.write_text("mine")
+    (folder / "x.ply").symlink_to(secret)
+    with pytest.raises(SaveError, match="leads out of output_dir"):
+        target(str(folder), "x.ply", "")
+    assert secret.read_text() == "mine"
+    assert Path(folder, "x.ply").is_symlink()
