@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 
 import cv2
 import numpy as np
+import PIL.Image
 from numpy.typing import NDArray
 from sensor_msgs.msg import CompressedImage, Image
 
 Pixels = NDArray[np.uint8]
 
 MAX_SIDE = 16384
+# A few kilobytes can claim to be gigabytes of pixels.
+MAX_PIXELS = 1 << 26
 # JPEG ends with EOI, sometimes followed by a few bytes of padding of the camera.
 JPEG_START, JPEG_END, JPEG_TAIL = b"\xff\xd8", b"\xff\xd9", 64
 PNG_START, PNG_END = b"\x89PNG", b"IEND"
@@ -139,6 +143,7 @@ def decode_compressed(message: CompressedImage) -> Pixels:
         )
     if not complete:
         raise ImageError(f"truncated: {len(data)} bytes, the end of the image is missing")
+    _check_claim(data)
     # Calibration is of the sensor's axes: turning by EXIF tags would contradict it.
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     try:
@@ -147,6 +152,17 @@ def decode_compressed(message: CompressedImage) -> Pixels:
         raise ImageError(f"{len(data)} bytes cannot be decoded: {error.err}") from error
     if image is None:
         raise ImageError(f"{len(data)} bytes cannot be decoded; the image is broken")
-    if max(image.shape[:2]) > MAX_SIDE:
-        raise ImageError(f"size {image.shape[1]}x{image.shape[0]}, at most {MAX_SIDE} fit")
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), dtype=np.uint8)
+
+
+def _check_claim(data: Pixels) -> None:
+    """Refuse by what the head of the file says, before memory is taken for the pixels."""
+    try:
+        with PIL.Image.open(io.BytesIO(data)) as image:
+            width, height = image.size
+    except (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError) as error:
+        raise ImageError(f"{len(data)} bytes cannot be decoded: {error}") from error
+    if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
+        raise ImageError(
+            f"size {width}x{height}, at most {MAX_SIDE} a side and {MAX_PIXELS} pixels fit"
+        )

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
+
 import cv2
 import numpy as np
 import pytest
 from hamst3r_ros.decoding import ENCODINGS, ImageError, decode_compressed, decode_image
 from hamst3r_ros.headers import byte_array
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sensor_msgs.msg import CompressedImage, Image
 
 H, W = 32, 48
@@ -174,3 +179,52 @@ def test_what_is_no_image_is_refused(data, form, told):
     with pytest.raises(ImageError) as caught:
         decode_compressed(compressed(".png", data, form))
     assert told in str(caught.value)
+
+
+@pytest.mark.parametrize("size", [(30000, 30000), (9000, 9000), (20000, 10)])
+def test_what_claims_to_be_huge_is_refused_before_memory_is_taken(size):
+    data = bytearray(bytes(compressed(".png").data))
+    data[16:24] = struct.pack(">II", *size)  # in the header
+    data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+    with pytest.raises(ImageError, match=f"size {size[0]}x{size[1]}, at most|cannot be decoded"):
+        decode_compressed(compressed(".png", bytes(data)))
+
+
+SIZES = st.one_of(st.integers(0, 60), st.integers(0, 2**32 - 1))
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    SIZES,
+    SIZES,
+    SIZES,
+    st.one_of(st.sampled_from(ENCODINGS), st.text(max_size=8)),
+    st.integers(0, 255),
+    st.integers(0, 20_000),
+)
+def test_any_fields_give_an_image_of_that_size_or_a_reason(width, height, step, name, big, count):
+    made = Image(width=width, height=height, step=step, encoding=name, is_bigendian=big)
+    made.data = byte_array(np.zeros(count, np.uint8))
+    try:
+        found = decode_image(made)
+    except ImageError as error:
+        assert str(error)
+    else:
+        assert found.shape == (height, width, 3) and found.dtype == np.uint8
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.sampled_from([".png", ".jpg"]),
+    st.lists(st.tuples(st.integers(0, 10_000), st.binary(min_size=1, max_size=3)), max_size=6),
+)
+def test_flipped_bytes_give_an_image_or_a_reason(suffix, changes):
+    data = bytearray(bytes(compressed(suffix).data))
+    for at, value in changes:
+        data[at % len(data)] = value[0]
+    try:
+        found = decode_compressed(compressed(suffix, bytes(data)))
+    except ImageError as error:
+        assert str(error)
+    else:
+        assert found.ndim == 3 and found.shape[2] == 3 and found.dtype == np.uint8
