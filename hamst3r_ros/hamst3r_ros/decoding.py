@@ -158,7 +158,7 @@ def decode_compressed(message: CompressedImage) -> Pixels:
 def _check_claim(data: Pixels) -> None:
     """Refuse by what the head of the file says, before memory is taken for the pixels."""
     try:
-        with PIL.Image.open(io.BytesIO(data)) as image:
+        with PIL.Image.open(io.BytesIO(data.tobytes())) as image:
             width, height = image.size
     except (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError) as error:
         raise ImageError(f"{len(data)} bytes cannot be decoded: {error}") from error

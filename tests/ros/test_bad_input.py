@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from bench import STEP, image, jpeg
 from hamst3r_msgs.msg import HumanArray
 from hamst3r_ros.headers import to_nanoseconds
@@ -112,6 +113,41 @@ def test_stamps_that_jump_back(running):
     assert len(it.problems(told_once_event)) == 1
     before = len(humans)
     it.until(lambda: len(humans) > before + 3, it.shoot)
+
+
+def test_stamps_that_jump_ahead(running):
+    it, humans = running()
+    it.until(lambda: len(humans) > 2, it.shoot)
+    it.stamp += 3600 * 1_000_000_000
+    after = it.stamp
+    it.until(lambda: to_nanoseconds(humans[-1].header.stamp) > after, it.shoot)
+    seen = len(humans)
+    it.until(lambda: len(humans) > seen + 3 and len(humans[-1].cameras) in (0, 3), it.shoot)
+    assert all(to_nanoseconds(h.header.stamp) > after for h in humans[seen:])
+
+
+def test_running_out_of_memory_costs_frame_sets_and_nothing_else(running, monkeypatch):
+    it, humans = running(world__known_extrinsics="tf")
+    it.put_up()
+    it.until(lambda: len(humans) > 2, it.shoot)
+    engine = it.node._pipeline.reconstructor.engine
+    with monkeypatch.context() as hook:
+
+        def full(*_):
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+        hook.setattr(engine, "predict", full)
+        it.until(lambda: int(it.value("device", "out_of_memory") or 0) > 2, it.shoot)
+        assert it.message("device").startswith("out of GPU memory, the frame set was dropped")
+        assert it.status["device"].level == b"\x02"
+        during = len(humans)
+        failed = int(it.value("frame_sets", "failed"))
+        it.until(lambda: int(it.value("frame_sets", "failed")) > failed + 1, it.shoot)
+        assert len(humans) == during  # nothing old is sent as if it were new
+    assert len(it.problems("out of GPU memory")) == 1
+    now = it.stamp
+    it.until(lambda: to_nanoseconds(humans[-1].header.stamp) > now, it.shoot)
+    it.until(lambda: it.status["device"].level == b"\x00", it.shoot)
 
 
 def test_cameras_whose_clocks_differ(running):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pkgutil
 import signal
@@ -11,6 +12,9 @@ import threading
 from pathlib import Path
 
 import pytest
+import rclpy
+from lifecycle_msgs.srv import ChangeState
+from rclpy.node import Node
 
 import hamst3r
 
@@ -85,5 +89,51 @@ def test_signals_end_it_cleanly(number, moment, tiny_weights):
         assert "[ERROR]" not in said and moment in said
     finally:
         watchdog.cancel()
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "transitions",
+    [
+        (),
+        ("configure",),
+        ("configure", "activate", "deactivate"),
+        ("configure", "activate", "deactivate", "cleanup"),
+        ("shutdown",),
+    ],
+    ids=lambda t: "-".join(t) or "unconfigured",
+)
+def test_signals_end_it_in_every_state(number, transitions, tiny_weights, ros):
+    settings = {"cameras": ["a", "b"], "model.device": "cpu", "model.weights": tiny_weights}
+    settings["autostart"] = False
+    parameters = [w for n, v in settings.items() for w in ("-p", f"{n}:={json.dumps(v)}")]
+    domain = rclpy.get_default_context().get_domain_id()
+    name = f"hamst3r_{os.getpid()}"  # nobody else's, whoever tests beside us
+    process = subprocess.Popen(
+        [*NODE, "--ros-args", "-r", f"__node:={name}", *parameters],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONUNBUFFERED": "1", "ROS_DOMAIN_ID": str(domain)},
+    )
+    operator = Node("operator")
+    try:
+        client = operator.create_client(ChangeState, f"/{name}/change_state")
+        assert client.wait_for_service(DEADLINE)
+        for label in transitions:
+            request = ChangeState.Request()
+            request.transition.label = label
+            answer = client.call_async(request)
+            rclpy.spin_until_future_complete(operator, answer, timeout_sec=DEADLINE)
+            if not answer.result().success:
+                process.kill()
+                pytest.fail(f"{label}: {process.communicate()[1]}")
+        process.send_signal(number)
+        _, said = process.communicate(timeout=DEADLINE)
+        assert process.returncode == 0, said
+        assert "Traceback" not in said and "[ERROR]" not in said
+    finally:
+        operator.destroy_node()
         process.kill()
         process.wait()
