@@ -6,6 +6,7 @@ worker uses is destroyed only after it has been stopped. Torch is imported while
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 import traceback
@@ -404,6 +405,15 @@ def _sources(values: Values) -> list[Source]:
 
 def main(args: Sequence[str] | None = None) -> int:
     """Console entry point: 0 after SIGINT or SIGTERM, 1 after a one-line error."""
+    spinning = False
+
+    def interrupted(*_: object) -> None:
+        # While it spins, rclpy's own handler, which calls this one, ends the context and so the
+        # spinning; an exception in the middle of rclpy's code would leave halves of things.
+        if not spinning:
+            raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, interrupted)
     rclpy.init(args=None if args is None else list(args))
     node = None
     try:
@@ -413,6 +423,7 @@ def main(args: Sequence[str] | None = None) -> int:
         executor.add_node(node)
         if not node.start():
             return 1 if rclpy.ok() else 0  # the reason is in the log
+        spinning = True
         executor.spin_until_future_complete(node.ended)
         return node.ended.result() if node.ended.done() else 0
     except ParameterException as error:
