@@ -13,6 +13,7 @@ import numpy as np
 from cyclonedds.core import Policy, Qos
 from cyclonedds.domain import DomainParticipant
 from cyclonedds.idl import make_idl_struct, types
+from cyclonedds.pub import DataWriter
 from cyclonedds.sub import DataReader, Subscriber
 from cyclonedds.topic import Topic
 from cyclonedds.util import duration
@@ -103,6 +104,12 @@ class Peer:
         kind = Topic(self._participant, f"rt{topic}", idl_type(message), qos=qos)
         self._readers[topic] = DataReader(self._subscriber, kind, qos=qos)
         self.received[topic] = []
+
+    def publisher(self, topic: str, message: str) -> Callable[[Any], None]:
+        """What sends messages of a type on a topic; reliable, so that readers of any kind match."""
+        qos = Qos(Policy.Reliability.Reliable(duration(seconds=1)), Policy.History.KeepLast(1))
+        kind = Topic(self._participant, f"rt{topic}", idl_type(message), qos=qos)
+        return DataWriter(self._participant, kind, qos=qos).write
 
     def wait(self, until: Callable[[], bool], alive: Callable[[], None] = lambda: None) -> None:
         """Collect until a condition holds.
