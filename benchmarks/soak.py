@@ -11,7 +11,7 @@ deactivated. After each, the time is taken until people of all cameras, newer th
 come out again.
 
 ``rss_growth_mb``: resident memory of the node, median of the last tenth of the run less that of the
-second tenth; ``fd_growth`` likewise of open files.
+second tenth, when each fault has happened once; ``fd_growth`` likewise of open files.
 """
 
 from __future__ import annotations
@@ -49,8 +49,9 @@ PEOPLE = 3  # as many as there are colours
 PERIOD = 400  # frame sets until everybody walks as before
 BROKEN = 250  # a blue corner of this level: the network runs out of memory
 STEP = 100_000_000  # ns between frame sets
-EVERY = 250  # frame sets between faults
-SAMPLE = 50  # frame sets between looks at the node's memory
+EVERY = 250  # frame sets between faults, once each of them has happened
+FIRST = 15  # and before
+SAMPLE = 20  # frame sets between looks at the node's memory
 PATIENCE = 60.0
 
 
@@ -420,7 +421,7 @@ def soak(count: int, bodies: bool) -> tuple[dict[str, float], list[tuple[int, fl
     domain = free_domain()
     samples: list[tuple[int, float, int]] = []
     recoveries: dict[str, list[float]] = {fault.__name__: [] for fault in FAULTS}
-    done = lost = 0
+    done, lost, due = 0, 0, FIRST
     live = sys.stdout.isatty()
     with tempfile.TemporaryDirectory() as folder:
         calibration = Path(folder, "calibration.json")
@@ -441,8 +442,9 @@ def soak(count: int, bodies: bool) -> tuple[dict[str, float], list[tuple[int, fl
                     samples.append((done, *usage(running)))
                     if live:
                         print(f"\r{done}/{count}  {samples[-1][1]:.0f} MB ", end="", flush=True)
-                if done % EVERY == EVERY // 2:
-                    fault = FAULTS[done // EVERY % len(FAULTS)]
+                if done >= due:
+                    fault = FAULTS[sum(map(len, recoveries.values())) % len(FAULTS)]
+                    due += EVERY if all(recoveries.values()) else FIRST
                     fault(rig)
                     recoveries[fault.__name__].append(recover(rig, running))
                     done += 1  # the set that recovered
@@ -534,8 +536,9 @@ def main() -> int:
     if options.role == "node":
         node(options.calibration, options.bodies)
         return 0
-    if options.frame_sets < 10 * SAMPLE:
-        parser.error(f"--frame-sets is {options.frame_sets}, expected at least {10 * SAMPLE}")
+    least = 2 * FIRST * len(FAULTS)
+    if options.frame_sets < least:
+        parser.error(f"--frame-sets is {options.frame_sets}, expected at least {least}")
     figures, samples = soak(options.frame_sets, options.bodies)
     for name, value in figures.items():
         print(f"{name:26}{value:10g}")

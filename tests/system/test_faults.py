@@ -50,6 +50,12 @@ def state(peer: Peer, name: str) -> str:
     return ""
 
 
+def runs(pid: int, program: str) -> bool:
+    """Whether a process runs one of the package's programs."""
+    words = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+    return any(Path(word).name == program for word in words[:2])
+
+
 def broken_image(rng: random.Random) -> object:
     """An Image whose fields have nothing to do with each other."""
     kind = idl_type("sensor_msgs/msg/Image")
@@ -103,7 +109,7 @@ def test_a_node_that_is_killed_is_there_again_with_new_images(
     bringup = start("bringup", *replay, "device:=cpu", "respawn:=true")
     peer.wait(lambda: sets(peer, NAMES) > 1, bringup.alive)
 
-    (node,) = [p for p in children(bringup.pid) if "/hamst3r" in _program(p)]
+    (node,) = [p for p in children(bringup.pid) if runs(p, "hamst3r")]
     killed = time.time_ns()
     os.kill(node, signal.SIGKILL)
     peer.wait(lambda: sets(peer, NAMES, since=killed) > 2, bringup.alive)
@@ -132,9 +138,3 @@ def test_a_camera_that_is_killed_comes_back_when_it_is_started_again(
     play(start, folder, "cam1")
     peer.wait(lambda: sets(peer, NAMES, since=again) > 1, node.alive)
     peer.wait(lambda: state(peer, "cam1") == "active", node.alive)
-
-
-def _program(pid: int) -> str:
-    """What a process runs."""
-    words = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
-    return " ".join(word for word in words[:2])
