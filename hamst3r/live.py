@@ -116,7 +116,6 @@ def cloud_of(message: Any) -> PointCloud:
     columns: dict[str, NDArray] = {
         "xyz": xyz,
         "rgb": np.full((len(xyz), 3), 128, np.uint8),
-        "confidence": np.ones(len(xyz), np.float32),
         "body": np.full((len(xyz), 3), np.nan, np.float32),
     }
     if "rgb" in known:
@@ -127,10 +126,9 @@ def cloud_of(message: Any) -> PointCloud:
     empty = fuse_points((), (), ReconstructorConfig())
     for field in fields(PointCloud):
         dtype = getattr(empty, field.name).dtype
-        values = columns.get(field.name)
-        if field.name in known:
-            values = records[field.name]
-        columns[field.name] = (np.zeros(len(xyz)) if values is None else values).astype(dtype)
+        default = np.ones(len(xyz)) if field.name == "confidence" else np.zeros(len(xyz))
+        told = records[field.name] if field.name in known else default
+        columns[field.name] = columns.get(field.name, told).astype(dtype)
     return PointCloud(**columns)
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,13 +63,15 @@ class SceneViewer:
                 "the viewer needs viser; install it: pip install 'hamst3r[view]'"
             ) from None
         self.body = body or anny24()
-        self._server = viser.ViserServer(host, _free_port(host, port), "hamst3r", verbose=False)
+        with _quiet():
+            port = _free_port(host, port)
+            self._server = viser.ViserServer(host, port, "hamst3r", verbose=False)
         self._lock = threading.RLock()
         self._moments: list[Moment] = []
         self._scene: Scene | None = None
         self._images: Images = {}
         self._nodes: dict[str, Any] = {}
-        self._looked = False
+        self._title, self._looked = "", False
         self._picked: list[NDArray[np.float64]] = []
         self._playing = False
         self._build()
@@ -80,7 +84,8 @@ class SceneViewer:
     def close(self) -> None:
         """Stop serving."""
         self._playing = False
-        self._server.stop()
+        with _quiet():
+            self._server.stop()
 
     def _build(self) -> None:
         gui, scene = self._server.gui, self._server.scene
@@ -137,7 +142,7 @@ class SceneViewer:
     def show_scene(self, scene: Scene, images: Images) -> None:
         """Show one scene that is not a stored moment: what comes in live."""
         with self._lock:
-            self._scene, self._images = scene, images
+            self._scene, self._images, self._title = scene, images, ""
             self._draw()
 
     def _show_time(self) -> None:
@@ -146,7 +151,8 @@ class SceneViewer:
                 return
             moment = self._moments[min(self._time.value, len(self._moments) - 1)]
             self._scene, self._images = moment.load()
-            self._draw(moment.title)
+            self._title = moment.title
+            self._draw()
 
     def _start_playing(self) -> None:
         self._playing = self._play.value
@@ -161,7 +167,7 @@ class SceneViewer:
                 self._show_time()
             time.sleep(0.2)
 
-    def _draw(self, title: str = "") -> None:
+    def _draw(self) -> None:
         with self._lock, self._server.atomic():
             scene = self._scene
             if scene is None:
@@ -173,7 +179,7 @@ class SceneViewer:
             for name in set(self._nodes) - set(fresh):
                 self._nodes[name].remove()
             self._nodes = fresh
-            self._describe(scene, title)
+            self._describe(scene)
             if not self._looked and (len(scene.points) or scene.cameras):
                 self._look(scene)
 
@@ -261,8 +267,8 @@ class SceneViewer:
             position=camera.T_world_cam[:3, 3],
         )
 
-    def _describe(self, scene: Scene, title: str) -> None:
-        head = f"**{title}**  \n" if title else ""
+    def _describe(self, scene: Scene) -> None:
+        head = f"**{self._title}**  \n" if self._title else ""
         self._summary.content = (
             f"{head}{len(scene.cameras)} cameras, {len(scene.points):,} points; scale: "
             f"{scene.scale_source.name.lower()} ±{100 * scene.scale_std:.0f} %"
@@ -361,6 +367,13 @@ def pick(
     chosen = hit[along[hit].argmin()]
     picked: NDArray[np.float64] = np.asarray(xyz[chosen], float)
     return picked
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without viser's banner, which ignores "verbose"."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        yield
 
 
 def _free_port(host: str, port: int) -> int:

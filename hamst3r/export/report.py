@@ -166,10 +166,13 @@ def _camera_lines(scene: Scene) -> tuple[NDArray, NDArray, list[dict[str, Any]]]
 def _person_labels(scene: Scene) -> list[dict[str, Any]]:
     labels = []
     for person in scene.people:
-        if not person.num_points:
-            continue
         own = scene.points.xyz[scene.points.instance == person.id]
-        above = np.append(np.median(own, axis=0)[:2], np.quantile(own[:, 2], 0.98))
+        if len(own):
+            above = np.append(np.median(own, axis=0)[:2], np.quantile(own[:, 2], 0.98))
+        elif person.fit is not None:
+            above = np.append(person.position[:2], person.joints[:, 2].max())
+        else:
+            continue
         tint = _css(person_colors(np.array(person.id)))
         labels.append({"text": f"person {person.id}", "at": above.tolist(), "color": tint})
     return labels
