@@ -16,6 +16,7 @@ COMMANDS = {
     "reconstruct": "photos, a video, a recording or a bag in; points, people and cameras out",
     "view": "look at a scene, or at what is being made, in a browser",
     "localize": "find where images were taken in a scene",
+    "batch": "reconstruct many recordings, here or on a cluster",
     "weights": "list, describe, fetch and verify checkpoints",
     "parity": "compare our network with recorded outputs of a public one",
     "synth": "look at generated scenes, or write them for training",
