@@ -38,10 +38,11 @@ from hamst3r.evaluation.datasets.skeleton import load_skeleton
 from hamst3r.evaluation.samples import figures
 from hamst3r.evaluation.truth import on_grid, perfect
 from hamst3r.evaluation.video import interpolated
-from hamst3r.geometry import invert, make_T, project, transform
+from hamst3r.geometry import invert, make_T, project, rotation_angle, transform
 from hamst3r.network.checkpoint import save_checkpoint
 from hamst3r.network.hamst3r import HAMSt3R
 from hamst3r.people.body import anny24
+from hamst3r.reconstructor import ReconstructorConfig
 from hamst3r.synthetic.motion import MovingScene
 
 BODY = Path(str(resources.files("hamst3r"))) / "data" / "anny24.npz"
@@ -247,6 +248,24 @@ def test_a_video_seen_perfectly(video, tmp_path):
     assert values["person_found"] == values["cameras_placed"] == 1
     assert values["ate_m"] < 0.02
     assert values["wa_mpjpe_mm"] < 150 and values["w_mpjpe_mm"] < 150
+
+
+def test_chunks_go_on_in_one_world(video, tmp_path, monkeypatch):
+    """Three chunks of five frames, every frame a keyframe: the way of the camera is one."""
+    from hamst3r.evaluation import video as video_module
+
+    views, person = video
+    make.emdb(tmp_path, views, parameters(person))
+    (clip,) = read("emdb", tmp_path, body=BODY)
+    monkeypatch.setattr(video_module, "STEP", 1)
+    monkeypatch.setattr(video_module, "CHUNK", 4)
+    poses = video_module.camera_way(Oracle(views), clip, range(11), ReconstructorConfig())
+    assert sorted(poses) == list(range(11))
+    found = np.stack([poses[k] for k in range(11)])
+    true = np.stack([view.T_world_cam for view in views])
+    expected = found[0] @ invert(true[0]) @ true
+    assert np.abs(found[:, :3, 3] - expected[:, :3, 3]).max() < 0.02
+    assert np.degrees(rotation_angle(found, expected)).max() < 0.5
 
 
 def test_gaps_are_filled_between_what_is_known():
