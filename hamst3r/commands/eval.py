@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from hamst3r.engine import PairEngine
     from hamst3r.evaluation.datasets.registry import Dataset
+    from hamst3r.network.checkpoint import Checkpoint
+    from hamst3r.reconstructor import Engine
 
 # Named here so that --help need not import the readers; a test holds both equal.
 DATASETS = {
@@ -87,9 +88,26 @@ def configure(parser: argparse.ArgumentParser) -> None:
                 metavar="PATH",
                 help="your own SMPL or SMPL-X model, a file or a folder; the set needs one",
             )
+        dataset.add_argument(
+            "--image-size",
+            type=_count(1),
+            metavar="PIXELS",
+            help="long side that the network sees (default: what it was trained for)",
+        )
         datasets.append(dataset)
     for kind in (synthetic, recording, *datasets):
         kind.add_argument("--weights", type=Path, metavar="FILE", help="default: the shipped ones")
+        kind.add_argument(
+            "--encoder", type=Path, metavar="FILE", help="DUNE's encoder, if not beside its weights"
+        )
+        kind.add_argument(
+            "--human-weights",
+            metavar="FILE",
+            help="weights that see people where --weights do not; 'compact': the shipped ones",
+        )
+        kind.add_argument(
+            "--precision", choices=("auto", "bf16", "fp32"), default="auto", help="default: auto"
+        )
         kind.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
         kind.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
     for kind in (synthetic, recording):
@@ -103,23 +121,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Evaluate, print a table, write what was asked for."""
-    from hamst3r.engine import PairEngine
     from hamst3r.evaluation import report
-    from hamst3r.network.checkpoint import load_checkpoint, shipped_weights
 
     if options.json and not options.json.absolute().parent.is_dir():
         raise OSError(f"{options.json.parent}: no such folder; make it or name another --json")
     if options.kind in DATASETS:
         dataset, cases = _read(options)
-    checkpoint = load_checkpoint(options.weights or shipped_weights())
-    engine = PairEngine(checkpoint.network, options.device, sha256=checkpoint.sha256)
-    settings: dict[str, object] = {
-        "weights": checkpoint.path.name,
-        "weights_sha256": checkpoint.sha256,
-        "device": str(engine.device),
-        "precision": engine.precision,
-        "image_size": engine.image_size,
-    }
+    engine, settings, notes = _engine(options)
     if options.kind in DATASETS:
         return _dataset(engine, options, dataset, cases, settings)
     evaluate = _synthetic if options.kind == "synthetic" else _recording
@@ -127,7 +135,7 @@ def run(options: argparse.Namespace) -> int:
     document = report.document(figure_list, samples, settings | own)
     if options.kind == "synthetic":
         # Written by the trainer; None for weights that do not say.
-        pairs = checkpoint.notes.get("pairs_seen", "")
+        pairs = notes.get("pairs_seen", "")
         document["pairs_seen"] = int(pairs) if pairs.isdigit() else None
     print(report.table(figure_list, samples))
     if options.json:
@@ -135,7 +143,36 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _synthetic(engine: PairEngine, options: argparse.Namespace) -> tuple:
+def _engine(options: argparse.Namespace) -> tuple[Engine, dict[str, object], dict[str, str]]:
+    """What runs the network or networks, what a report says of it, and the weights' notes."""
+    from hamst3r.combined import CombinedEngine
+    from hamst3r.engine import PairEngine
+    from hamst3r.network.checkpoint import load_checkpoint, shipped_weights
+
+    def load(path: Path, encoder: Path | None) -> tuple[PairEngine, Checkpoint]:
+        found = load_checkpoint(path, encoder)
+        pair_engine = PairEngine(
+            found.network, options.device, options.precision, sha256=found.sha256
+        )
+        return pair_engine, found
+
+    engine, checkpoint = load(options.weights or shipped_weights(), options.encoder)
+    settings: dict[str, object] = {
+        "weights": checkpoint.path.name,
+        "weights_sha256": checkpoint.sha256,
+        "device": str(engine.device),
+        "precision": engine.precision,
+        "image_size": getattr(options, "image_size", None) or engine.image_size,
+    }
+    if options.human_weights is None:
+        return engine, settings, checkpoint.notes
+    compact = options.human_weights == "compact"
+    humans, seen = load(shipped_weights() if compact else Path(options.human_weights), None)
+    settings |= {"human_weights": seen.path.name, "human_weights_sha256": seen.sha256}
+    return CombinedEngine(engine, humans), settings, checkpoint.notes
+
+
+def _synthetic(engine: Engine, options: argparse.Namespace) -> tuple:
     from hamst3r.evaluation.pictures import Extremes, draw_scene
     from hamst3r.evaluation.samples import Samples
     from hamst3r.evaluation.synthetic import FIGURES, HELD_OUT, SyntheticEvaluation
@@ -157,7 +194,7 @@ def _synthetic(engine: PairEngine, options: argparse.Namespace) -> tuple:
     return FIGURES, samples, settings
 
 
-def _recording(engine: PairEngine, options: argparse.Namespace) -> tuple:
+def _recording(engine: Engine, options: argparse.Namespace) -> tuple:
     from hamst3r.evaluation.pictures import Extremes, draw_set
     from hamst3r.evaluation.recording import FIGURES, RecordingEvaluation
     from hamst3r.evaluation.samples import Samples
@@ -191,17 +228,19 @@ def _read(options: argparse.Namespace) -> tuple[Dataset, list]:
 
 
 def _dataset(
-    engine: PairEngine, options: argparse.Namespace, dataset: Dataset, cases: list, settings: dict
+    engine: Engine, options: argparse.Namespace, dataset: Dataset, cases: list, settings: dict
 ) -> int:
     """Measure a public data set, beside what papers report of it."""
     from hamst3r.evaluation import comparison, report
     from hamst3r.evaluation.datasets.base import DatasetError
+    from hamst3r.reconstructor import ReconstructorConfig
 
+    config = ReconstructorConfig(image_size=options.image_size)
     groups: dict[str, list] = {}
     unreadable: list[str] = []
     for case in _progress(cases, len(cases), "case"):
         try:
-            result = next(dataset.protocol.run(engine, [case]))
+            result = next(dataset.protocol.run(engine, [case], config))
         except DatasetError as error:  # one broken file does not cost what was measured
             unreadable.append(str(error))
             print(f"left out {case.name}: {error}", file=sys.stderr)
@@ -216,7 +255,8 @@ def _dataset(
     settings |= {"dataset": dataset.name, **changed}
     settings |= {"cases": len(cases) - len(unreadable), "unreadable": unreadable}
     images = comparison.images_used(dataset, changed)
-    print(comparison.text(dataset, measured, str(settings["weights"]), images))
+    names = [str(settings[key]) for key in ("weights", "human_weights") if key in settings]
+    print(comparison.text(dataset, measured, " + ".join(names), images))
     if options.json:
         report.write(options.json, comparison.document(dataset, measured, settings, images))
     return 0

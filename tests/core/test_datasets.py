@@ -633,6 +633,19 @@ def test_the_papers_rows_stand_beside_ours(room, weights, tmp_path, capsys):
     ).items()
 
 
+def test_places_of_one_network_and_people_of_another(room, weights, tmp_path, capsys):
+    make.egohumans(tmp_path, room[0], {"aria01": room[1].joints})
+    report = tmp_path / "report.json"
+    arguments = ["eval", "egohumans", str(tmp_path), "--weights", str(weights), "--views", "2"]
+    arguments += ["--human-weights", "compact", "--image-size", "224", "--precision", "fp32"]
+    assert cli.main([*arguments, "--device", "cpu", "--json", str(report)]) == 0
+    name = "tiny.safetensors + hamst3r_compact.safetensors"
+    assert f"this run, {name}" in capsys.readouterr().out
+    settings = json.loads(report.read_text(encoding="utf-8"))["settings"]
+    assert settings["human_weights"] == "hamst3r_compact.safetensors"
+    assert settings["image_size"] == 224 and settings["precision"] == "fp32"
+
+
 def test_one_broken_image_costs_one_case(room, weights, tmp_path, capsys):
     make.tanks(tmp_path, room[0])
     (tmp_path / "Barn" / "depth" / "000001.npz").write_bytes(b"PK")
