@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -13,20 +14,25 @@ from hamst3r_ros.saving import SaveError, save, target
 from test_conversions import fitted, glimpsed, scene
 
 
-@pytest.fixture
+@contextmanager
 def full_disk() -> Iterator[None]:
-    """No file can grow beyond 400 bytes: what a full disk is like, to this process."""
+    """No file can grow beyond 400 bytes: what a full disk is like, to this process.
+
+    Nor can the file that pytest's own words may go to: nothing is printed meanwhile.
+    """
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (400, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.mark.parametrize("form", ["ply", "npz"])
-def test_a_full_disk_leaves_what_was_there(form, tmp_path, full_disk):
+def test_a_full_disk_leaves_what_was_there(form, tmp_path):
     file = tmp_path / f"x.{form}"
     file.write_text("the last one")
-    with pytest.raises(OSError, match="File too large"):
+    with pytest.raises(OSError, match="File too large"), full_disk():
         save(scene(fitted()), file, form, True)
     assert file.read_text() == "the last one"
     assert os.listdir(tmp_path) == [file.name]
