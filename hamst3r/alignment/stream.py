@@ -10,25 +10,36 @@ the map, slowly, because z is up in both.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from hamst3r.alignment.factors import Absolute, Factor, Metric, Nodes, Relative, fuse
+from hamst3r.alignment.factors import Absolute, Factor, Metric, Nodes, fuse
 from hamst3r.alignment.keyframes import Keyframe, KeyframeGraph, KeyView
+from hamst3r.alignment.loops import closing, loop_candidate, measure_loop
 from hamst3r.alignment.observations import Observations, observe
-from hamst3r.alignment.placement import Placement, fit_poses, scaling
+from hamst3r.alignment.placement import Placement
 from hamst3r.alignment.priors import gravity_factors
 from hamst3r.alignment.rig import LearnedRig, rig_factors
 from hamst3r.alignment.stillness import Stillness
+from hamst3r.alignment.tracked import (
+    Recalled,
+    Seen,
+    Tracked,
+    beginning,
+    corrected,
+    follow_links,
+    only,
+    own_looks,
+    transformed,
+)
 from hamst3r.alignment.uncalibrated import Problem, Remembered, place_uncalibrated
-from hamst3r.alignment.world import level_start
 from hamst3r.engine import PairPrediction
-from hamst3r.frames import Frame, FrameSet
-from hamst3r.geometry import invert, make_T, rotation_angle, split_similarity, unproject
+from hamst3r.frames import FrameSet
+from hamst3r.geometry import invert, make_T, rotation_angle, unproject
 from hamst3r.image import NetworkImage
 
 F32 = NDArray[np.float32]
@@ -38,8 +49,6 @@ MIN_SURENESS = 0.25
 SUREST = 0.9
 # Radians per frame set by which the world is turned back upright.
 MAX_LEVELLING = np.deg2rad(0.05)
-# A loop: share of its pair's points that agree, and how far from where it should be, at most.
-MIN_LOOP_SCORE, MAX_LOOP_TURN = 0.4, np.deg2rad(25)
 
 
 @dataclass(frozen=True)
@@ -74,67 +83,6 @@ class StreamConfig:
                 f"window must be at least 1 and less than keyframes, got {self.window} and "
                 f"{self.keyframes}"
             )
-
-
-@dataclass(frozen=True, eq=False)
-class Recalled:
-    """Views of the past that the network should look at beside the current ones.
-
-    Attributes:
-        views: Of keyframes. In a frame set of n they are the views n, n + 1, ...
-        edges: Pairs (current view, view of the past).
-        probe: Index of an edge whose place is not taken for granted (a loop), or None.
-    """
-
-    views: tuple[KeyView, ...] = ()
-    edges: tuple[tuple[int, int], ...] = ()
-    probe: int | None = None
-
-    @property
-    def images(self) -> list[NetworkImage]:
-        """As the network saw them."""
-        return [view.image for view in self.views]
-
-
-@dataclass(frozen=True, eq=False)
-class Seen:
-    """What pairs and kept depths say of current and recalled views; the probe's pair apart."""
-
-    observations: Observations
-    probe: Observations | None
-
-
-@dataclass(eq=False)
-class Tracked:
-    """Where a frame set is.
-
-    Attributes:
-        placement: Of the current views, in the world.
-        nodes: (n + recalled + 1, 4, 4) poses in the map: current views, recalled ones, the rig.
-        placed, by_pairs: Current views with a pose, and those that pairs have placed.
-        measured: What the pairs know of the nodes.
-        scale_std: Relative, of the depths; metric: It is a calibration that tells the scale.
-        pairs_scale: Mean log scale of the pairs. loop: What the probe says, if it is believed.
-    """
-
-    placement: Placement
-    nodes: F64
-    placed: tuple[int, ...]
-    by_pairs: tuple[int, ...]
-    measured: tuple[Relative, ...]
-    scale_std: float
-    metric: bool
-    pairs_scale: float
-    loop: Loop | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Loop:
-    """A pair with an old keyframe: what it measures, and the depths (gh, gw) it gives the view."""
-
-    view: int
-    measured: Relative
-    depth: F32
 
 
 class Stream:
@@ -175,7 +123,7 @@ class Stream:
                 views.append(view)
         probe = None
         if not self._lost and self._turn % self.config.loop_every == 0:
-            loop = self._loop_candidate(frames.cameras)
+            loop = loop_candidate(self.graph, self._last, frames.cameras, self._turn)
             if loop is not None:
                 probe = len(edges)
                 edges.append((loop[0], count + len(views)))
@@ -190,23 +138,6 @@ class Stream:
         tries = min(self.config.lost_pairs, len(mine))
         return [mine[(self._turn * tries + k) % len(mine)] for k in range(tries)]
 
-    def _loop_candidate(self, cameras: Sequence[str]) -> tuple[int, KeyView] | None:
-        """A kept view, not of the newest keyframes, that should show what a camera sees now."""
-        best, nearest = None, 1.0
-        for keyframe in self.graph.keyframes[: -self.config.window]:
-            for v, name in enumerate(cameras):
-                if name not in self._last:
-                    continue
-                for view in keyframe.views.values():
-                    T = self.graph.pose(view)
-                    apart = np.linalg.norm(T[:3, 3] - self._last[name][:3, 3]) / keyframe.reach
-                    turned = rotation_angle(T, self._last[name]) / np.deg2rad(40)
-                    # Not always the same one: half of the time the second best, and so on.
-                    worth = max(apart / 0.5, turned) + 0.2 * ((keyframe.index + self._turn) % 3)
-                    if max(apart / 0.5, turned) < 1 and worth < nearest + 0.4:
-                        best, nearest = (v, view), min(worth, 1.0)
-        return best
-
     def look(
         self,
         frames: FrameSet,
@@ -217,7 +148,7 @@ class Stream:
         samples: int,
     ) -> Seen:
         """What the pairs, the probe's apart, and the kept depths say."""
-        count, past = len(images), self._past_predictions(recalled, len(images))
+        count, past = len(images), _past_predictions(self.graph, recalled, len(images))
         names = [*frames.cameras, *(f"{view.camera} (kept)" for view in recalled.views)]
         shapes = [*(image.grid for image in images), *(v.depth.shape for v in recalled.views)]
         moving = [*movers, *(view.movers for view in recalled.views)]
@@ -228,18 +159,6 @@ class Stream:
             return Seen(observations, None)
         pairs = [p for p in predictions if (p.i, p.j) == probed] + [past[probed[1] - count]]
         return Seen(observations, observe(names, shapes, pairs, moving, samples))
-
-    def _past_predictions(self, recalled: Recalled, count: int) -> list[PairPrediction]:
-        """The kept views' depths, as if the network had said them of each view alone."""
-        result = []
-        for k, view in enumerate(recalled.views):
-            points = torch.from_numpy(
-                unproject(self.graph.depth(view), view.K).astype(np.float32, copy=False)
-            )
-            confidence = torch.from_numpy(view.confidence)
-            at = count + k
-            result.append(PairPrediction(at, at, points, points, confidence, confidence))
-        return result
 
     # -------------------------------------------------------------- after the network
 
@@ -279,8 +198,11 @@ class Stream:
         moved = self._rig.learn({frames.cameras[v]: solved.T_world_cam[v] for v in by_pairs})
         notes += [f"camera {name} has moved on the rig" for name in moved]
         tracked = self._fused(frames, solved, anchors, observations, notes)
-        if seen.probe is not None and by_pairs:
-            tracked.loop = self._loop(recalled, problem, seen.probe, past, tracked)
+        if seen.probe is not None and self.graph.keyframes and self._sure(seen.probe.w[1]):
+            tracked.nodes[list(loops)] = np.stack([past[v] for v in loops])
+            tracked.loop = measure_loop(
+                recalled, problem, seen.probe, tracked, self.graph.keyframes[-1].reach
+            )
         return tracked
 
     def _previous(self, cameras: Sequence[str]) -> dict[int, Remembered]:
@@ -302,8 +224,8 @@ class Stream:
         notes = list(solved.notes)
         if not self.graph.keyframes:
             group = max(solved.groups, key=len, default=())
-            start = _beginning(solved, group, frames.frames)
-            return _only(solved, set(group), observations, start), notes
+            start = beginning(solved, group, frames.frames)
+            return only(solved, set(group), observations, start), notes
         sure = self._sure_pairs(observations, count)
         kept: set[int] = set()
         for group in solved.groups:
@@ -320,7 +242,7 @@ class Stream:
             if self._lost > self.config.give_up:
                 notes.append("the way back was not found; the map begins anew")
                 self._begin_anew()
-        return _only(solved, kept, observations, np.eye(4)), notes
+        return only(solved, kept, observations, np.eye(4)), notes
 
     def _sure_pairs(self, observations: Observations, count: int) -> list[tuple[int, int]]:
         """Pairs with the past whose second view the network recognises as it usually does."""
@@ -334,6 +256,11 @@ class Stream:
             old = value if self._sureness is None else self._sureness
             self._sureness = 0.98 * old + 0.02 * value
         return [(pair.i, pair.j) for pair, _ in sure]
+
+    def _sure(self, weights: NDArray) -> bool:
+        """Whether the network recognises a second view (S,) nearly as it usually does."""
+        usual = self._sureness
+        return usual is not None and float(np.quantile(weights, SUREST)) > 0.5 * usual
 
     def _begin_anew(self) -> None:
         """Forget the map, but not where the world is."""
@@ -360,7 +287,7 @@ class Stream:
             and any(frame.T_rig_cam is not None for frame in frames.frames)
         ):
             poses[rig] = np.eye(4)  # The world begins as the rig's frame.
-        placed = _follow(poses, links)
+        placed = follow_links(poses, links)
         T = np.tile(np.eye(4), (rig + 1, 1, 1))
         for v, pose in [*placed.items(), *anchors.items()]:
             T[v] = pose
@@ -387,15 +314,15 @@ class Stream:
         self._last = {frames.cameras[v]: after[v] for v in current}
         if current:
             self._level(after[current, :3, 3].mean(0))
-        own = _own_looks(solved, observations, after, set(current) - set(by_pairs), pairs_scale)
-        corrected = _corrected(own, observations, T, fused.nodes.log_scale, after, current)
+        own = own_looks(solved, observations, after, set(current) - set(by_pairs), pairs_scale)
+        final = corrected(own, observations, T, fused.nodes.log_scale, after, current)
         told = sum(frame.T_rig_cam is not None for frame in frames.frames) > 1
         spread = fused.scale_std(np.array(by_pairs, int))
         if self.graph.keyframes:
             spread = float(np.hypot(spread, self.graph.scale_std))
         metric = told and spread < 0.5 * self._network_std
         return Tracked(
-            placement=_transformed(corrected, invert(self.T_map_world), tuple(notes)),
+            placement=transformed(final, invert(self.T_map_world), tuple(notes)),
             nodes=after,
             placed=tuple(current),
             by_pairs=tuple(by_pairs),
@@ -422,43 +349,6 @@ class Stream:
             self.T_map_world = make_T(R, around - R @ around) @ self.T_map_world
 
     # -------------------------------------------------------------- loops
-
-    def _loop(
-        self,
-        recalled: Recalled,
-        problem: Problem,
-        probe: Observations,
-        past: Mapping[int, F64],
-        tracked: Tracked,
-    ) -> Loop | None:
-        """What the pair with an old keyframe says, if that is near to what is known already."""
-        assert recalled.probe is not None
-        view, old = recalled.edges[recalled.probe]
-        if view not in tracked.placed or probe.pairs[0].second.w.max(initial=0) == 0:
-            return None
-        sure = float(np.quantile(probe.w[1], SUREST))
-        if self._sureness is None or sure < 0.5 * self._sureness:
-            return None
-        solved = place_uncalibrated(
-            replace(
-                problem,
-                observations=probe,
-                known={old: past[old]},
-                previous={},
-                metric=frozenset([old]),
-            )
-        )
-        scores = [score for score in solved.scores if score.used]
-        if not scores or scores[0].score < MIN_LOOP_SCORE or not solved.measured:
-            return None
-        off = invert(tracked.nodes[view]) @ solved.T_world_cam[view]
-        reach = self.graph.keyframes[-1].reach
-        if np.linalg.norm(off[:3, 3]) > reach or rotation_angle(off, np.eye(4)) > MAX_LOOP_TURN:
-            return None
-        look = probe.pairs[0].first
-        to_camera = invert(solved.T_world_cam[view]) @ solved.T_world_look[0, 0]
-        depth = look.points @ to_camera[2, :3].astype(np.float32) + np.float32(to_camera[2, 3])
-        return Loop(view, solved.measured[0], np.where(look.weight > 0, depth, 0))
 
     # -------------------------------------------------------------- after the depth is known
 
@@ -491,7 +381,7 @@ class Stream:
         for measured in tracked.measured:
             factors += graph.named(measured, node)
         if tracked.loop is not None and tracked.loop.view in views:
-            factors += self._closing(tracked.loop, views[tracked.loop.view], node)
+            factors += closing(graph, tracked.loop, views[tracked.loop.view], node)
         for link in rig_factors(frames.frames, self._rig, len(tracked.nodes) - 1):
             factors += graph.named(link, node)
         for level in gravity_factors(frames.frames, sorted(views)):
@@ -519,16 +409,6 @@ class Stream:
         old = abs(frames.stamp - newest.stamp) > 1e9 * self.config.period
         return moved > 1 or (old and moved > 1 / 3)
 
-    def _closing(self, loop: Loop, view: KeyView, node: NDArray[np.intp]) -> list[Factor]:
-        """The loop's measurement, in the unit of the keyframe's depths."""
-        both = (loop.depth > 0) & (view.depth > 0)
-        if not both.any():
-            return []
-        larger = float(np.median(loop.depth[both] / view.depth[both]))
-        scaled = loop.measured.scaled(1 / larger)
-        scaled = replace(scaled, log_ratio=scaled.log_ratio - np.log(larger), robust=True)
-        return self.graph.named(scaled, node)
-
     def _carry(self, T: F64) -> None:
         """The keyframes have been corrected, the newest one by T; the world stays."""
         self.T_map_world = T @ self.T_map_world
@@ -536,95 +416,11 @@ class Stream:
         self._still.carry(T)
 
 
-def _beginning(solved: Placement, group: Sequence[int], frames: Sequence[Frame]) -> F64:
-    """T_map_solved of the first frame set: the rig's frame, else levelled at the first camera."""
-    told = [v for v in group if frames[v].T_rig_cam is not None]
-    if told:
-        known = [T for v in told if (T := frames[v].T_rig_cam) is not None]
-        return fit_poses(np.stack([solved.T_world_cam[v] for v in told]), np.stack(known))
-    if not group:
-        return np.eye(4)
-    return level_start(frames, {v: solved.T_world_cam[v] for v in group})
-
-
-def _follow(poses: Mapping[int, F64], links: Sequence[Factor]) -> dict[int, F64]:
-    """Nodes that are placed, and where links put those that are tied to them."""
-    placed = dict(poses)
-    relative = [link for link in links if isinstance(link, Relative)]
-    found = True
-    while found:
-        found = False
-        for link in relative:
-            for i, j, T_i_j in zip(link.i.tolist(), link.j.tolist(), link.T_i_j, strict=True):
-                if i in placed and j not in placed:
-                    placed[j], found = placed[i] @ T_i_j, True
-                elif j in placed and i not in placed:
-                    placed[i], found = placed[j] @ invert(T_i_j), True
-    return placed
-
-
-def _only(solved: Placement, kept: set[int], observations: Observations, T: F64) -> Placement:
-    """The placement of some views, moved by a similarity."""
-    growth = float(split_similarity(T)[1])
-    return replace(
-        solved,
-        T_world_cam={
-            v: split_similarity(T @ P)[0] for v, P in solved.T_world_cam.items() if v in kept
-        },
-        T_world_look={
-            slot: T @ P
-            for slot, P in solved.T_world_look.items()
-            if observations.viewer(slot) in kept
-        },
-        groups=tuple(group for group in solved.groups if set(group) <= kept),
-        measured=tuple(
-            m.scaled(growth) for m in solved.measured if {int(m.i[0]), int(m.j[0])} <= kept
-        ),
-        log_scales=tuple(log + np.log(growth) for log in solved.log_scales) if kept else (),
-    )
-
-
-def _own_looks(
-    solved: Placement,
-    observations: Observations,
-    poses: F64,
-    views: set[int],
-    pairs_scale: float,
-) -> Placement:
-    """Views that only the rig has placed: with the depths that they show themselves."""
-    looks = dict(solved.T_world_look)
-    for v in views:
-        for look in observations.own_looks(v):
-            looks[look.edge, look.slot] = poses[v] @ scaling(float(np.exp(pairs_scale)))
-    return replace(solved, T_world_look=looks)
-
-
-def _corrected(
-    solved: Placement,
-    observations: Observations,
-    before: F64,
-    log_scale: F64,
-    after: F64,
-    views: Sequence[int],
-) -> Placement:
-    """Views at their final poses, and the looks at them moved along."""
-    looks = {}
-    for slot, T in solved.T_world_look.items():
-        v = observations.viewer(slot)
-        if v in views:
-            by_pairs = v in solved.T_world_cam
-            grown = scaling(float(np.exp(log_scale[v])))
-            looks[slot] = after[v] @ grown @ invert(before[v]) @ T if by_pairs else T
-    agreement = {v: solved.agreement.get(v, 0.0) for v in views}
-    return replace(
-        solved, T_world_cam={v: after[v] for v in views}, T_world_look=looks, agreement=agreement
-    )
-
-
-def _transformed(placement: Placement, T: F64, notes: tuple[str, ...]) -> Placement:
-    return replace(
-        placement,
-        T_world_cam={v: T @ pose for v, pose in placement.T_world_cam.items()},
-        T_world_look={slot: T @ pose for slot, pose in placement.T_world_look.items()},
-        notes=notes,
-    )
+def _past_predictions(graph: KeyframeGraph, recalled: Recalled, count: int) -> list[PairPrediction]:
+    """The kept views' depths, as if the network had said them of each view alone."""
+    result = []
+    for at, view in enumerate(recalled.views, count):
+        points = unproject(graph.depth(view), view.K).astype(np.float32, copy=False)
+        maps = torch.from_numpy(points), torch.from_numpy(view.confidence)
+        result.append(PairPrediction(at, at, maps[0], maps[0], maps[1], maps[1]))
+    return result
