@@ -20,7 +20,8 @@ from hamst3r_ros import qos
 from hamst3r_ros.assembler import MessageSet, Pace
 from hamst3r_ros.decoding import ImageError, decode_compressed, decode_image
 from hamst3r_ros.diagnostics import Problems
-from hamst3r_ros.headers import to_nanoseconds
+from hamst3r_ros.headers import NANOSECONDS, to_nanoseconds
+from hamst3r_ros.parameters import Values
 from hamst3r_ros.tf import FrameBuffer
 
 F64 = NDArray[np.float64]
@@ -272,7 +273,7 @@ class Extrinsics:
     Attributes:
         file: camera -> calibration, of ``world.calibration_file``; empty otherwise.
         frames: The TF tree, None if it is not asked.
-        rig_frame: Frame in which TF is asked.
+        rig_frame: Frame in which TF is asked; "" = it is not.
     """
 
     file: dict[str, CameraCalibration]
@@ -281,7 +282,9 @@ class Extrinsics:
 
     def pose(self, frame_id: str, stamp: int) -> F64 | None:
         """T_rig_cam from TF, None if it is not known there."""
-        return None if self.frames is None else self.frames.lookup(self.rig_frame, frame_id, stamp)
+        if self.frames is None or not self.rig_frame:
+            return None
+        return self.frames.lookup(self.rig_frame, frame_id, stamp)
 
 
 class Cameras:
@@ -411,3 +414,18 @@ class Cameras:
                 "the parameters 'transport' and 'image_topics'"
             )
         return "it has a publisher, but it is silent"
+
+
+def sources(values: Values) -> list[Source]:
+    """Where each camera's messages come from."""
+    compressed = values["transport"] == "compressed"
+    suffix = "image_raw/compressed" if compressed else "image_raw"
+    names, offsets = values["cameras"], values["stamp_offsets"]
+    images = values["image_topics"] or [f"{name}/{suffix}" for name in names]
+    infos = values["info_topics"] or [f"{name}/camera_info" for name in names]
+    if not any(offsets):
+        offsets = [0.0] * len(names)
+    return [
+        Source(name, image, info, compressed, round(offset * NANOSECONDS))
+        for name, image, info, offset in zip(names, images, infos, offsets, strict=True)
+    ]

@@ -94,10 +94,26 @@ def check_together(values: Values) -> None:
             f"parameter 'sync.reference_camera' is '{reference}', expected one of "
             f"{', '.join(cameras)} or empty"
         )
+    _check_anchor(values)
     if values["world.known_extrinsics"] == "file" and not values["world.calibration_file"]:
         raise ParameterError(
             "parameter 'world.known_extrinsics' is 'file', but 'world.calibration_file' is empty; "
             "set it to the path of a calibration.json"
+        )
+
+
+def _check_anchor(values: Values) -> None:
+    camera, cameras = values["world.anchor_camera"], values["cameras"]
+    if camera and camera not in cameras:
+        raise ParameterError(
+            f"parameter 'world.anchor_camera' is '{camera}', expected one of {', '.join(cameras)} "
+            "or empty"
+        )
+    if values["tf.mode"] == "anchor" and values["world.anchor_frame"] == values["world.frame"]:
+        raise ParameterError(
+            "parameters 'world.anchor_frame' and 'world.frame' are both "
+            f"'{values['world.frame']}', but with tf.mode anchor one is the other's parent; give "
+            "world.frame another name"
         )
 
 

@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 from builtin_interfaces.msg import Time
-from geometry_msgs.msg import Pose, Quaternion, Transform, TransformStamped
+from geometry_msgs.msg import Point, Pose, Quaternion, Transform, TransformStamped, Vector3
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 from std_msgs.msg import Header
@@ -78,7 +78,15 @@ def to_transform(stamp: int, parent: str, child: str, T_parent_child: NDArray) -
 
 def from_transform(message: Transform) -> NDArray[np.float64] | None:
     """(4, 4) of a Transform; None if it is not a rigid transform."""
-    q, t = message.rotation, message.translation
+    return _rigid(message.rotation, message.translation)
+
+
+def from_pose(message: Pose) -> NDArray[np.float64] | None:
+    """(4, 4) of a Pose; None if it is not a rigid transform."""
+    return _rigid(message.orientation, message.position)
+
+
+def _rigid(q: Quaternion, t: Vector3 | Point) -> NDArray[np.float64] | None:
     values = np.array([q.x, q.y, q.z, q.w, t.x, t.y, t.z])
     norm = np.linalg.norm(values[:4])
     if not np.isfinite(values).all() or abs(norm - 1) > 0.1:

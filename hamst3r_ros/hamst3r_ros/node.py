@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
-from hamst3r_msgs.srv import SaveScene
+from hamst3r_msgs.srv import SaveScene, SetAnchor
 from rclpy.clock import Clock, ClockType
 from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
@@ -27,8 +27,9 @@ from std_srvs.srv import SetBool, Trigger
 
 from hamst3r.alignment.calibration import CameraCalibration, load_calibration
 from hamst3r_ros import declaration, qos, reporting, saving
+from hamst3r_ros.anchor import Anchor, AnchorError, requested
 from hamst3r_ros.assembler import Assembler, MessageSet, SyncSettings
-from hamst3r_ros.cameras import Cameras, Extrinsics, Source
+from hamst3r_ros.cameras import Cameras, Extrinsics, sources
 from hamst3r_ros.diagnostics import ERROR, OK, Problems, Statistics, report
 from hamst3r_ros.headers import NANOSECONDS
 from hamst3r_ros.parameters import Values
@@ -80,6 +81,7 @@ class Hamst3rNode(LifecycleNode):
         self.create_service(Trigger, "~/reset", self._on_reset)
         self.create_service(SetBool, "~/pause", self._on_pause)
         self.create_service(SaveScene, "~/save_scene", self._on_save)
+        self.create_service(SetAnchor, "~/set_anchor", self._on_anchor)
 
     # ------------------------------------------------------------------------------ lifecycle
 
@@ -122,14 +124,14 @@ class Hamst3rNode(LifecycleNode):
         engine = make_engine(values)
         body = make_body(values)
         reconstructor = make_reconstructor(engine, values, body)
-        if known == "tf":
+        if known == "tf" or values["tf.mode"] == "anchor":
             self._listener = FrameListener(self)
         frames = self._listener.buffer if self._listener is not None else None
         self._pipeline = Pipeline(
             reconstructor,
             engine,
-            Publishers(self, values["cameras"], values["tf.mode"] == "estimated", body),
-            Extrinsics(file, frames, values["world.rig_frame"]),
+            Publishers(self, values["cameras"], values["tf.mode"] != "none", body),
+            Extrinsics(file, frames, values["world.rig_frame"] if known == "tf" else ""),
             values,
             self._problems,
             self._statistics,
@@ -138,6 +140,9 @@ class Hamst3rNode(LifecycleNode):
             alive=self.context.ok,
             fatal=self._fatal,
         )
+        if values["tf.mode"] == "anchor" and values["world.anchor_camera"]:
+            anchor = Anchor(values["world.anchor_camera"], values["world.anchor_frame"])
+            self._pipeline.anchor = anchor
         if "humans" in engine.provides:
             self._problems.remove("inference", "people")
         else:
@@ -167,7 +172,7 @@ class Hamst3rNode(LifecycleNode):
         self._assembler = Assembler(values["cameras"], _sync(values))
         self._worker = Worker(pipeline.process, pipeline.failed, pipeline.period)
         self._cameras = pipeline.cameras = Cameras(
-            self, _sources(values), values["image_reliability"], self._problems, self._arrived
+            self, sources(values), values["image_reliability"], self._problems, self._arrived
         )
         self._fault = None
         self._since = time.monotonic()
@@ -248,7 +253,7 @@ class Hamst3rNode(LifecycleNode):
         if self._assembler is not None:
             self._assembler.settings = _sync(values)
         if self._cameras is not None:
-            for source in _sources(values):
+            for source in sources(values):
                 self._cameras.inputs[source.name].offset = source.offset
         if self._pipeline is not None:
             self._pipeline.change(values)
@@ -300,19 +305,19 @@ class Hamst3rNode(LifecycleNode):
         self, request: SaveScene.Request, response: SaveScene.Response
     ) -> SaveScene.Response:
         scene = self._pipeline.scene if self._pipeline is not None else None
+        return saving.answer(request, response, scene, self._values["output_dir"])
+
+    def _on_anchor(
+        self, request: SetAnchor.Request, response: SetAnchor.Response
+    ) -> SetAnchor.Response:
+        values, pipeline = self._values, self._pipeline
         try:
-            file, form = saving.target(self._values["output_dir"], request.path, request.format)
-            if scene is None:
-                raise saving.SaveError(
-                    "no scene yet; activate the node, and subscribe to an output or set lazy to "
-                    "false"
-                )
-            response.num_points = saving.save(scene, file, form, request.include_humans)
-            response.success, response.message = True, f"written to {file}"
-        except saving.SaveError as error:
+            if pipeline is None or values["tf.mode"] != "anchor":
+                raise AnchorError("configure the node with parameter 'tf.mode' set to anchor first")
+            pipeline.anchor, response.message = requested(request, values)
+            response.success = True
+        except AnchorError as error:
             response.message = str(error)
-        except OSError as error:
-            response.message = f"cannot write, nothing was changed: {error}"
         return response
 
     # ---------------------------------------------------------------------------- diagnostics
@@ -359,7 +364,7 @@ class Hamst3rNode(LifecycleNode):
             assembler,
             worker.mailbox.superseded if worker is not None else 0,
             pipeline.device() if pipeline is not None else {},
-            reporting.world(pipeline.scene if pipeline is not None else None),
+            reporting.world(pipeline.scene, pipeline.anchor, pipeline.residual) if pipeline else {},
         )
         statuses = reporting.statuses(facts, problems, statistics)
         self._diagnostics.publish(report(self.get_clock().now().nanoseconds, statuses))
@@ -386,21 +391,6 @@ def _sync(values: Values) -> SyncSettings:
         max_age=round(values["sync.max_age"] * NANOSECONDS),
         reference=values["sync.reference_camera"],
     )
-
-
-def _sources(values: Values) -> list[Source]:
-    """Where each camera's messages come from."""
-    compressed = values["transport"] == "compressed"
-    suffix = "image_raw/compressed" if compressed else "image_raw"
-    names, offsets = values["cameras"], values["stamp_offsets"]
-    images = values["image_topics"] or [f"{name}/{suffix}" for name in names]
-    infos = values["info_topics"] or [f"{name}/camera_info" for name in names]
-    if not any(offsets):
-        offsets = [0.0] * len(names)
-    return [
-        Source(name, image, info, compressed, round(offset * NANOSECONDS))
-        for name, image, info, offset in zip(names, images, infos, offsets, strict=True)
-    ]
 
 
 def main(args: Sequence[str] | None = None) -> int:

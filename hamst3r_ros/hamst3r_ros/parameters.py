@@ -389,6 +389,19 @@ TABLE: tuple[Parameter, ...] = (
         expected="a frame id",
     ),
     Parameter(
+        "world.anchor_camera",
+        "",
+        "With tf.mode anchor: the camera whose pose on TF ties the world to world.anchor_frame. "
+        "~/set_anchor sets another one, or a pose.",
+    ),
+    Parameter(
+        "world.anchor_frame",
+        "map",
+        "With tf.mode anchor: the frame that the robot knows, parent of world.frame.",
+        pattern=_FRAME,
+        expected="a frame id",
+    ),
+    Parameter(
         "world.calibration_file",
         "",
         "With known_extrinsics file: path of calibration.json with K, distortion, R, t of the "
@@ -397,8 +410,10 @@ TABLE: tuple[Parameter, ...] = (
     Parameter(
         "tf.mode",
         "estimated",
-        "Whether the cameras' poses are published on /tf, below world.frame.",
-        choices=("estimated", "none"),
+        "What is published on /tf: the cameras' estimated poses below world.frame; with anchor "
+        "also world.frame below world.anchor_frame, so that world.anchor_camera is where TF has "
+        "it; or nothing.",
+        choices=("estimated", "anchor", "none"),
     ),
     Parameter(
         "tf.prefix",

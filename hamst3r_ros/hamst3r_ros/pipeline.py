@@ -8,12 +8,16 @@ import time
 import traceback
 from collections.abc import Callable
 
+import numpy as np
 import torch
+from geometry_msgs.msg import TransformStamped
+from numpy.typing import NDArray
 from rclpy.impl.rcutils_logger import RcutilsLogger
 
 from hamst3r.frames import FrameSet
 from hamst3r.reconstructor import Reconstructor
 from hamst3r.scene import Scene
+from hamst3r_ros.anchor import Anchor, apply
 from hamst3r_ros.assembler import MessageSet
 from hamst3r_ros.cameras import Cameras, Extrinsics
 from hamst3r_ros.diagnostics import ERROR, Problems, Statistics
@@ -37,6 +41,8 @@ class Pipeline:
 
     Attributes:
         scene: The latest one, None before the first and after a reset.
+        anchor: What ties the world to a frame outside, None if nothing does; may be set any time.
+        residual: Metres by which the latest scene's other cameras miss what TF says of them.
         frames: Who knows the cameras' messages; set while the node is active.
     """
 
@@ -59,6 +65,8 @@ class Pipeline:
         self.publishers = publishers
         self.extrinsics = extrinsics
         self.scene: Scene | None = None
+        self.anchor: Anchor | None = None
+        self.residual: float | None = None
         self.cameras: Cameras | None = None
         self._values = values
         self._changed = False
@@ -100,7 +108,7 @@ class Pipeline:
             return
         self.scene = scene
         published = time.monotonic()
-        self.publishers.publish(scene, values)
+        self.publishers.publish(scene, values, self._anchored(scene, values))
         self._statistics.record("stage/publish", time.monotonic() - published)
         self._statistics.record("latency", (self._now() - scene.stamp) / NANOSECONDS)
         self._statistics.record("out", time.monotonic() - start)
@@ -128,6 +136,24 @@ class Pipeline:
             self._statistics.record("waiting_for_tf")
             return None
         return frames
+
+    def _anchored(self, scene: Scene, values: Values) -> TransformStamped | None:
+        """The world's pose in the anchor's frame, if there is an anchor."""
+        anchor, frames = self.anchor, self.extrinsics.frames
+        if anchor is None:
+            self._problems.remove("world", "anchor")
+            return None
+
+        def lookup(target: str, source: str, stamp: int) -> NDArray[np.float64] | None:
+            return None if frames is None else frames.lookup(target, source, stamp)
+
+        found = apply(anchor, scene, values["world.frame"], lookup)
+        self.residual = found.residual
+        if found.problem:
+            self._problems.add("world", "anchor", found.problem)
+        else:
+            self._problems.remove("world", "anchor")
+        return found.transform
 
     def _tell(self, scene: Scene, frames: FrameSet) -> None:
         for note in scene.notes:

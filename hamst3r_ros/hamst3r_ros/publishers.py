@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from geometry_msgs.msg import TransformStamped
 from hamst3r_msgs.msg import CameraArray, HumanArray
 from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
 from rclpy.qos import QoSProfile
@@ -94,16 +95,22 @@ class Publishers:
         self._static.clear()
         self._last_map = float("-inf")
 
-    def publish(self, scene: Scene, values: Values) -> None:
+    def publish(
+        self, scene: Scene, values: Values, anchored: TransformStamped | None = None
+    ) -> None:
         """Send a scene; also when it is empty, so that viewers clear.
 
         Args:
             values: The parameters as of now.
+            anchored: The world's pose in a frame outside, for /tf.
         """
         world = values["world.frame"]
         head = header(scene.stamp, world)
         if self._tf is not None and scene.cameras:
-            self._tf.publish(conversions.transforms(scene, world, values["tf.prefix"]))
+            message = conversions.transforms(scene, world, values["tf.prefix"])
+            if anchored is not None:
+                message.transforms.append(anchored)
+            self._tf.publish(message)
         if _listened(self._cameras):
             self._cameras.publish(conversions.camera_array(scene, head))
         self._publish_people(scene, head)

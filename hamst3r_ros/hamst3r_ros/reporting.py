@@ -11,6 +11,7 @@ from statistics import median
 from diagnostic_msgs.msg import DiagnosticStatus
 
 from hamst3r.scene import Scene
+from hamst3r_ros.anchor import Anchor
 from hamst3r_ros.assembler import Assembler
 from hamst3r_ros.cameras import Cameras
 from hamst3r_ros.diagnostics import ERROR, Problems, Statistics, status
@@ -188,11 +189,16 @@ def _process() -> dict[str, object]:
     return {"rss_mib": f"{pages * os.sysconf('SC_PAGE_SIZE') / 2**20:.0f}", "open_files": files}
 
 
-def world(scene: Scene | None) -> dict[str, object]:
-    """What is known of the world, from the latest scene."""
+def world(scene: Scene | None, anchor: Anchor | None, residual: float | None) -> dict[str, object]:
+    """What is known of the world, from the latest scene, and of its anchor."""
     if scene is None:
         return {}
-    return {
+    tied: dict[str, object] = (
+        {} if anchor is None else {"anchor": f"{anchor.camera} in {anchor.frame}"}
+    )
+    if residual is not None:
+        tied["anchor_residual_m"] = f"{residual:.3f}"
+    return tied | {
         "scale_source": scene.scale_source.name.lower(),
         "scale_std": f"{scene.scale_std:.3f}",
         "cameras_placed": len(scene.cameras),

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 import numpy as np
+from hamst3r_msgs.srv import SaveScene
 
 from hamst3r.scene import LABEL_HUMAN, PointCloud, Scene
 
@@ -27,6 +28,25 @@ _PLY_TYPES = {"<f4": "float", "|u1": "uchar", "<u2": "ushort"}
 
 class SaveError(ValueError):
     """A request that is refused; the message says why and what to do."""
+
+
+def answer(
+    request: SaveScene.Request, response: SaveScene.Response, scene: Scene | None, output_dir: str
+) -> SaveScene.Response:
+    """Do what a request asks for, or say why not."""
+    try:
+        file, form = target(output_dir, request.path, request.format)
+        if scene is None:
+            raise SaveError(
+                "no scene yet; activate the node, and subscribe to an output or set lazy to false"
+            )
+        response.num_points = save(scene, file, form, request.include_humans)
+        response.success, response.message = True, f"written to {file}"
+    except SaveError as error:
+        response.message = str(error)
+    except OSError as error:
+        response.message = f"cannot write, nothing was changed: {error}"
+    return response
 
 
 def target(output_dir: str, path: str, form: str) -> tuple[Path, str]:

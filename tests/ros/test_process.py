@@ -51,7 +51,7 @@ def test_the_library_needs_no_ros():
         (["-p", "cameras:=[a,b]", "-p", "model.weights:=none.safetensors"], "no such weights file"),
         ([], "'cameras' is empty"),
         (["-p", "cameras:=[a,b]", "-p", "sync.slop:=7.5"], "sync.slop"),
-        (["-p", "cameras:=[a,b]", "-p", "tf.mode:=maybe"], "estimated | none"),
+        (["-p", "cameras:=[a,b]", "-p", "tf.mode:=maybe"], "estimated | anchor | none"),
         (["-p", "cameras:=3"], "string[]"),
     ],
 )
