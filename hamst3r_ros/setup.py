@@ -35,6 +35,7 @@ setup(
             "replay = hamst3r_ros.replay:main",
             "bringup = hamst3r_ros.bringup:main",
             "demo = hamst3r_ros.demo:main",
+            "top = hamst3r_ros.top:main",
         ]
     },
 )
