@@ -4,7 +4,7 @@ ros2 launch hamst3r_ros multi_cam.launch.py --show-args
 """
 
 from hamst3r_ros.plan import ARGUMENTS, Process, plan
-from launch.actions import DeclareLaunchArgument, EmitEvent, OpaqueFunction
+from launch.actions import DeclareLaunchArgument, EmitEvent, ExecuteProcess, OpaqueFunction
 from launch.events import Shutdown
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode, Node
@@ -12,8 +12,12 @@ from launch_ros.actions import LifecycleNode, Node
 from launch import LaunchContext, LaunchDescription
 
 
-def action(process: Process) -> Node:
+def action(process: Process) -> ExecuteProcess:
     """The launch action of a planned process; parameter ``autostart`` drives the lifecycle."""
+    if not process.package:
+        return ExecuteProcess(
+            cmd=[process.executable, *process.arguments], name=process.name, output="screen"
+        )
     kind = LifecycleNode if process.executable == "hamst3r" else Node
 
     def ended(context: LaunchContext) -> list[EmitEvent]:
@@ -37,7 +41,7 @@ def action(process: Process) -> Node:
     )
 
 
-def start(context: LaunchContext) -> list[Node]:
+def start(context: LaunchContext) -> list[ExecuteProcess]:
     """What the arguments ask for."""
     given = {a.name: LaunchConfiguration(a.name).perform(context) for a in ARGUMENTS}
     return [action(process) for process in plan(given)]

@@ -9,6 +9,7 @@ first process that fails ends all others, and its exit code is that of bringup.
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import sys
 from collections.abc import Sequence
@@ -48,6 +49,14 @@ def command(process: Process) -> Command:
     Raises:
         BringupError: Its package or program is not installed.
     """
+    if not process.package:
+        program = shutil.which(process.executable)
+        if program is None:
+            raise BringupError(
+                f"no program '{process.executable}' on the path; '{process.name}' needs an "
+                "installed ROS (sudo apt install ros-jazzy-ros2bag)"
+            )
+        return Command(process.name, (program, *process.arguments), process.respawn)
     try:
         prefix = get_package_prefix(process.package)
     except PackageNotFoundError as error:
@@ -56,10 +65,10 @@ def command(process: Process) -> Command:
             f"ros-jazzy-{process.package.replace('_', '-')}), or enter the environment that has it "
             "(source scripts/env.sh)"
         ) from error
-    program = Path(prefix, "lib", process.package, process.executable)
-    if not program.exists():
-        raise BringupError(f"{program}: no such program; build the workspace (scripts/setup)")
-    argv = [str(program), *process.arguments, "--ros-args", "--log-level", process.log_level]
+    path = Path(prefix, "lib", process.package, process.executable)
+    if not path.exists():
+        raise BringupError(f"{path}: no such program; build the workspace (scripts/setup)")
+    argv = [str(path), *process.arguments, "--ros-args", "--log-level", process.log_level]
     if process.name:
         argv += ["-r", f"__node:={process.name}"]
     if process.namespace:

@@ -34,7 +34,7 @@ class Process:
     """One process.
 
     Attributes:
-        package, executable: As for ``ros2 run``.
+        package, executable: As for ``ros2 run``; a program on the path where package is "".
         name: Of the node; "" = its own.
         parameters: Paths of parameter files and dicts of values; later ones win.
         namespace: Of the node.
@@ -59,7 +59,12 @@ _BOOL = ("true", "false")
 
 ARGUMENTS: tuple[Argument, ...] = (
     Argument("cameras", "", 'names of the cameras, e.g. "[front, left]"; those of the source'),
-    Argument("params_file", "", "parameters of the node (YAML); the package's hamst3r.yaml"),
+    Argument("topics", "", "their image topics, where they are not <camera>/image_raw"),
+    Argument(
+        "params_file",
+        "",
+        "parameters of the node: a YAML file, or one of the package's: rig, room, cpu, jetson",
+    ),
     Argument("calibration", "", "calibration.json of the rig: poses and intrinsics are known"),
     Argument(
         "transport", "", "how images travel; as the parameter file says", ("", "raw", "compressed")
@@ -72,6 +77,8 @@ ARGUMENTS: tuple[Argument, ...] = (
     Argument("rate", "", "frame sets per second of the source; its own default"),
     Argument("loop", "true", "whether a replay starts again at its end", _BOOL),
     Argument("rviz", "false", "start RViz with the package's configuration", _BOOL),
+    Argument("foxglove", "false", "start foxglove_bridge, for viewers on this machine", _BOOL),
+    Argument("record", "", "folder, not yet there, for a bag of what goes in and comes out"),
     Argument("use_sim_time", "false", "take time from /clock", _BOOL),
     Argument("namespace", "", "namespace of all nodes and topics"),
     Argument("log_level", "info", "of all nodes", ("debug", "info", "warn", "error", "fatal")),
@@ -111,6 +118,9 @@ def plan(arguments: Mapping[str, str]) -> list[Process]:
     overrides: dict[str, object] = {**clock, **transport}
     if cameras:
         overrides["cameras"] = cameras
+    topics = _names("topics", given["topics"])
+    if topics:
+        overrides["image_topics"] = topics
     if given["calibration"]:
         overrides["world.known_extrinsics"] = "file"
         overrides["world.calibration_file"] = given["calibration"]
@@ -120,9 +130,7 @@ def plan(arguments: Mapping[str, str]) -> list[Process]:
     for argument in ("weights", "human_weights", "device"):
         if given[argument]:
             overrides[f"model.{argument}"] = given[argument]
-    file = given["params_file"] or str(config("hamst3r.yaml"))
-    if not Path(file).is_file():
-        raise PlanError(f"params_file:={file}: no such file")
+    file = _params_file(given["params_file"])
     respawn = given["respawn"] == "true"
     processes.append(
         Process(
@@ -141,7 +149,55 @@ def plan(arguments: Mapping[str, str]) -> list[Process]:
         processes.append(
             Process("rviz2", "rviz2", "rviz2", [clock], namespace, False, view, log_level)
         )
+    if given["foxglove"] == "true":
+        # Whoever reaches its port sees the cameras: this machine only, and nothing can be sent.
+        bridge = {"address": "127.0.0.1", "capabilities": ["connectionGraph", "assets"]}
+        processes.append(
+            Process(
+                "foxglove_bridge",
+                "foxglove_bridge",
+                "foxglove_bridge",
+                [{**clock, **bridge}],
+                namespace,
+                log_level=log_level,
+            )
+        )
+    if given["record"]:
+        processes.append(_recorder(given["record"], namespace, cameras, topics, given))
     return processes
+
+
+def _params_file(name: str) -> str:
+    """Path of a parameter file, or of the package's own of that name."""
+    own = config(f"{name or 'hamst3r'}.yaml")
+    file = Path(name) if name and not own.is_file() else own
+    if not file.is_file():
+        raise PlanError(
+            f"params_file:={name}: no such file, and none of the package's (rig, room, cpu, jetson)"
+        )
+    return str(file)
+
+
+def _recorder(
+    folder: str, namespace: str, cameras: list[str], topics: list[str], given: Mapping[str, str]
+) -> Process:
+    """``ros2 bag record`` of images and intrinsics, people, clouds, frames and diagnostics."""
+    if Path(folder).exists():
+        raise PlanError(f"record:={folder} is there already; name a folder that is not")
+    if not cameras:
+        raise PlanError('record:= needs cameras:="[front, left]": images of which are recorded')
+    suffix = "image_raw/compressed" if given["transport"] == "compressed" else "image_raw"
+    images = topics or [f"{name}/{suffix}" for name in cameras]
+    infos = [f"{name}/camera_info" for name in cameras]
+    outputs = [f"hamst3r/{topic}" for topic in ("humans", "cameras", "points")]
+    relative = [*images, *infos, *outputs]
+    prefix = f"/{namespace}" if namespace else ""
+    names = [name if name.startswith("/") else f"{prefix}/{name}" for name in relative]
+    clock = ["--use-sim-time"] if given["use_sim_time"] == "true" else []
+    words = ("bag", "record", "--output", folder, *clock)
+    return Process(
+        "", "ros2", "record", arguments=(*words, *names, "/tf", "/tf_static", "/diagnostics")
+    )
 
 
 def config(name: str) -> Path:
@@ -175,7 +231,7 @@ def _number(name: str, text: str) -> float:
 
 def _cameras(given: Mapping[str, str]) -> tuple[list[str], bool]:
     """Names of the cameras ([] = as the parameter file says), and whether TF knows their poses."""
-    names = _names(given["cameras"])
+    names = _names("cameras", given["cameras"])
     if given["source"] == "sim":
         return names or list(SIM_CAMERAS), True
     if given["source"] == "replay":
@@ -187,7 +243,7 @@ def _cameras(given: Mapping[str, str]) -> tuple[list[str], bool]:
     return names, False
 
 
-def _names(text: str) -> list[str]:
+def _names(argument: str, text: str) -> list[str]:
     """Names from "[a, b]" or "a, b"."""
     if not text.strip():
         return []
@@ -198,7 +254,9 @@ def _names(text: str) -> list[str]:
     if isinstance(value, str):
         value = [name.strip() for name in value.split(",")]
     if not isinstance(value, list) or not all(isinstance(n, str) and n for n in value):
-        raise PlanError(f'cameras:={text} is not a list of names; write cameras:="[front, left]"')
+        raise PlanError(
+            f'{argument}:={text} is not a list of names; write {argument}:="[front, left]"'
+        )
     return value
 
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import yaml
 from bench import picture
-from hamst3r_ros.parameters import TABLE
+from hamst3r_ros.declaration import check_together
+from hamst3r_ros.parameters import TABLE, defaults
 from hamst3r_ros.plan import ARGUMENTS, SIM_CAMERAS, PlanError, plan
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -133,11 +134,58 @@ def test_every_override_is_a_parameter_of_the_node(recording):
 
 
 def test_files_of_parameters_name_only_parameters():
-    for file in ("hamst3r.yaml", "rig.yaml"):
-        values = yaml.safe_load((ROOT / "config" / file).read_text())
+    for use in ("hamst3r", "rig", "room", "cpu", "jetson"):
+        values = yaml.safe_load((ROOT / "config" / f"{use}.yaml").read_text())
         table = {parameter.name: parameter for parameter in TABLE}
-        for name, value in values["/**/hamst3r"]["ros__parameters"].items():
-            table[name].check(value)
+        given = values["/**/hamst3r"]["ros__parameters"]
+        checked = {name: table[name].check(value) for name, value in given.items()}
+        check_together({**defaults(), **checked, "cameras": checked.get("cameras") or ["a", "b"]})
+        (node,) = plan({"cameras": "[a, b]", "params_file": use})
+        assert Path(node.parameters[0]).samefile(ROOT / "config" / f"{use}.yaml")
+
+
+def test_topics_of_the_users_own():
+    (node,) = plan({"cameras": "[a, b]", "topics": "[/left/color, /right/color]"})
+    assert overrides(node)["image_topics"] == ["/left/color", "/right/color"]
+
+
+def test_foxglove_can_only_be_reached_from_this_machine():
+    _, bridge = plan({"cameras": "[a, b]", "foxglove": "true", "namespace": "r"})
+    assert (bridge.package, bridge.executable) == ("foxglove_bridge", "foxglove_bridge")
+    assert overrides(bridge)["address"] == "127.0.0.1"
+    assert not {"clientPublish", "services", "parameters"} & set(overrides(bridge)["capabilities"])
+
+
+def test_a_bag_of_what_goes_in_and_comes_out(tmp_path):
+    folder = tmp_path / "bag"
+    arguments = {"cameras": "[a, /b]", "record": str(folder), "namespace": "r"}
+    recorder = plan(arguments)[-1]
+    assert (recorder.package, recorder.executable) == ("", "ros2")
+    words = list(recorder.arguments)
+    assert words[:4] == ["bag", "record", "--output", str(folder)]
+    for topic in ("/r/a/image_raw", "/b/image_raw", "/r/hamst3r/humans", "/tf_static"):
+        assert topic in words
+    assert (
+        "/r/a/image_raw/compressed" in plan({**arguments, "transport": "compressed"})[-1].arguments
+    )
+    folder.mkdir()
+    with pytest.raises(PlanError, match="is there already"):
+        plan(arguments)
+    with pytest.raises(PlanError, match="needs cameras"):
+        plan({"record": "x"})
+
+
+def test_foxglove_shows_topics_that_exist():
+    layout = json.loads((ROOT / "config" / "hamst3r_foxglove.json").read_text())
+    panels = layout["configById"]
+    made = (ROOT / "hamst3r_ros" / "hamst3r_ros" / "publishers.py").read_text()
+    for topic in panels["3D!scene"]["topics"]:
+        assert f'"{topic.replace("/hamst3r", "~")}"' in made
+
+    def placed(part) -> set[str]:
+        return {part} if isinstance(part, str) else placed(part["first"]) | placed(part["second"])
+
+    assert placed(layout["layout"]) == set(panels)
 
 
 def test_rviz_shows_topics_that_exist():
