@@ -72,13 +72,19 @@ def test_compose_builds_variants_that_the_dockerfile_has():
     compose = yaml.safe_load(COMPOSE.read_text())
     stages = {words[-1] for words in instructions() if words[0] == "FROM" and "AS" in words}
     arguments = {words[1].split("=")[0] for words in instructions() if words[0] == "ARG"}
-    assert set(compose["services"]) == {"cpu", "cuda"}
-    for name, service in compose["services"].items():
+    services = dict(compose["services"])
+    assert set(services) == {"cpu", "cuda", "jetson", "viewer"}
+    viewer = services.pop("viewer")
+    folder = COMPOSE.parent / viewer["build"]["context"]
+    assert (folder / viewer["build"]["dockerfile"]).is_file()
+    assert "address:=127.0.0.1" in viewer["command"] and viewer["profiles"] == ["viewer"]
+    for name, service in services.items():
         build = service["build"]
         assert (COMPOSE.parent / build["context"] / build["dockerfile"]).resolve() == DOCKERFILE
         assert set(build["args"]) <= arguments
         assert f"torch-{build['args']['TORCH']}" in stages
-        assert ("deploy" in service) == ("profiles" in service) == (name == "cuda")
+        assert service.get("profiles", ["cpu"]) == [name]
+        assert ("deploy" in service) == (name == "cuda")
     named = {volume.split(":-")[1].split("}")[0] for volume in service["volumes"]}
     assert named == set(compose["volumes"])
 
