@@ -11,7 +11,9 @@ deactivated. After each, the time is taken until people of all cameras, newer th
 come out again.
 
 ``rss_growth_mb``: resident memory of the node, median of the last tenth of the run less that of the
-second tenth, when each fault has happened once; ``fd_growth`` likewise of open files.
+second tenth, when each fault has happened once; ``rss_shared_growth_mb`` is the part of it that is
+shared memory, which Fast DDS fills from its beginning to its end (64 MiB) before it starts over;
+``fd_growth`` likewise of open files.
 """
 
 from __future__ import annotations
@@ -53,6 +55,8 @@ EVERY = 250  # frame sets between faults, once each of them has happened
 FIRST = 15  # and before
 SAMPLE = 20  # frame sets between looks at the node's memory
 PATIENCE = 60.0
+
+Sample = tuple[int, float, int, float]
 
 
 def poses() -> dict[str, NDArray[np.float64]]:
@@ -409,17 +413,19 @@ def recover(rig: Rig, running: subprocess.Popen[str]) -> float:
     raise SystemExit("error: the node did not recover")
 
 
-def usage(process: subprocess.Popen[str]) -> tuple[float, int]:
-    """Resident MB and open files of a process."""
-    pages = int(Path(f"/proc/{process.pid}/statm").read_text().split()[1])
+def usage(process: subprocess.Popen[str]) -> tuple[float, int, float]:
+    """Resident MB, open files, and how many of the MB are shared memory, of a process."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    fields = dict(line.split(":", 1) for line in status.splitlines())
+    resident, shared = (int(fields[name].split()[0]) for name in ("VmRSS", "RssShmem"))
     files = len(os.listdir(f"/proc/{process.pid}/fd"))
-    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6, files
+    return resident * 1024 / 1e6, files, shared * 1024 / 1e6
 
 
-def soak(count: int, bodies: bool) -> tuple[dict[str, float], list[tuple[int, float, int]]]:
-    """Figures by name, and (frame set, MB, open files) over time."""
+def soak(count: int, bodies: bool) -> tuple[dict[str, float], list[Sample]]:
+    """Figures by name, and (frame set, *:func:`usage`) over time."""
     domain = free_domain()
-    samples: list[tuple[int, float, int]] = []
+    samples: list[Sample] = []
     recoveries: dict[str, list[float]] = {fault.__name__: [] for fault in FAULTS}
     done, lost, due = 0, 0, FIRST
     live = sys.stdout.isatty()
@@ -458,6 +464,7 @@ def soak(count: int, bodies: bool) -> tuple[dict[str, float], list[tuple[int, fl
     second, last = _tenth(samples, 1), _tenth(samples, 9)
     figures = {
         "rss_growth_mb": round(last[0] - second[0], 2),
+        "rss_shared_growth_mb": round(last[2] - second[2], 2),
         "fd_growth": last[1] - second[1],
         "frame_sets": done,
         "recoveries": len(times),
@@ -474,11 +481,12 @@ def soak(count: int, bodies: bool) -> tuple[dict[str, float], list[tuple[int, fl
     return figures, samples
 
 
-def _tenth(samples: Sequence[tuple[int, float, int]], which: int) -> tuple[float, int]:
-    """Median MB and open files of one tenth of the run."""
+def _tenth(samples: Sequence[Sample], which: int) -> tuple[float, int, float]:
+    """Medians of :func:`usage` of one tenth of the run."""
     part = samples[len(samples) * which // 10 : max(len(samples) * (which + 1) // 10, 1)]
     part = part or samples[-1:]
-    return statistics.median(s[1] for s in part), int(statistics.median(s[2] for s in part))
+    resident, files, shared = (statistics.median(s[column] for s in part) for column in (1, 2, 3))
+    return resident, int(files), shared
 
 
 def rig_file() -> dict:
@@ -496,7 +504,7 @@ def rig_file() -> dict:
     return {"cameras": entries}
 
 
-def plot(samples: Sequence[tuple[int, float, int]], file: Path, title: str) -> None:
+def plot(samples: Sequence[Sample], file: Path, title: str) -> None:
     """Memory and open files over frame sets, as a picture."""
     width, height, left, top = 900, 420, 70, 50
     picture = Picture.new("RGB", (width, height), "white")
