@@ -138,4 +138,4 @@ def overview(scene: Scene) -> Overview:
     if len(centres) and np.linalg.norm(back[:2]) < 0.25:
         back = centres[0] - target  # Cameras all around: from beside the first one.
     yaw = float(np.arctan2(back[1], back[0])) + 0.35
-    return Overview(np.asarray(target, float), 2.6 * max(float(reach), 0.1), yaw, 0.45)
+    return Overview(np.asarray(target, float), 2.2 * max(float(reach), 0.1), yaw, 0.45)

@@ -279,6 +279,8 @@ def _people(shown: Sequence[Shown]) -> str:
     if not rows:
         return "<h2>People</h2><p>Nobody was found.</p>"
     head = ["time", "id", "state", "confidence", "hips at (m)", "points", "body", "seen by"]
+    if not any(one.title for one in shown):  # one time only
+        head, rows = head[1:], [row[1:] for row in rows]
     return f"<h2>People</h2>{_table(head, rows)}"
 
 

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+import pty
+import re
 import shutil
+import struct
+import subprocess
+import sys
+import termios
 from dataclasses import replace
 
 import cv2
@@ -327,3 +335,27 @@ def test_bad_input_is_one_line_and_writes_nothing(tmp_path, capsys):
 def test_open_inputs_wants_some():
     with pytest.raises(ValueError, match="no input"):
         open_inputs([], InputOptions(), print)
+
+
+def test_a_terminal_shows_a_bar_with_the_time_left(tmp_path):
+    photos = write_photos(tmp_path / "photos", 8)
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
+    command = [sys.executable, "-m", "hamst3r.cli", "reconstruct", str(photos), "--pairs"]
+    command += ["complete", "--out", str(tmp_path / "out"), "--formats", "ply"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=theirs)
+    os.close(theirs)
+    shown = b""
+    while True:
+        try:
+            part = os.read(ours, 4096)
+        except OSError:  # how a terminal says that nobody writes any more
+            break
+        if not part:
+            break
+        shown += part
+    os.close(ours)
+    assert process.wait(60) == 0
+    text = shown.decode()
+    assert re.search(r"86%.* 24/28 \[\d\d:\d\d<\d\d:\d\d, ", text)
+    assert "28/28" in text and "aligning" in text and "writing" in text
