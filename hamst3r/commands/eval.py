@@ -238,14 +238,22 @@ def _dataset(
     config = ReconstructorConfig(image_size=options.image_size)
     groups: dict[str, list] = {}
     unreadable: list[str] = []
-    for case in _progress(cases, len(cases), "case"):
-        try:
-            result = next(dataset.protocol.run(engine, [case], config))
-        except DatasetError as error:  # one broken file does not cost what was measured
-            unreadable.append(str(error))
-            print(f"left out {case.name}: {error}", file=sys.stderr)
-            continue
-        groups.setdefault(result.group, []).append(result.samples)
+    # Neither one broken file nor the end of somebody's patience costs what was measured.
+    interrupted = False
+    try:
+        for case in _progress(cases, len(cases), "case"):
+            try:
+                result = next(dataset.protocol.run(engine, [case], config))
+            except DatasetError as error:
+                unreadable.append(str(error))
+                print(f"left out {case.name}: {error}", file=sys.stderr)
+                continue
+            groups.setdefault(result.group, []).append(result.samples)
+    except KeyboardInterrupt:
+        if not groups:
+            raise
+        interrupted = True
+        print("interrupted; these are the figures until now", file=sys.stderr)
     if not groups:
         raise DatasetError(f"none of {len(cases)} cases could be read; the first: {unreadable[0]}")
     measured = comparison.measure(dataset, groups)
@@ -253,13 +261,13 @@ def _dataset(
     changed = {name: getattr(options, name) for name in ("split", "views", "limit")}
     changed["list"] = list_file.name if list_file else None
     settings |= {"dataset": dataset.name, **changed}
-    settings |= {"cases": len(cases) - len(unreadable), "unreadable": unreadable}
+    settings |= {"cases": measured.cases, "unreadable": unreadable, "interrupted": interrupted}
     images = comparison.images_used(dataset, changed)
     names = [str(settings[key]) for key in ("weights", "human_weights") if key in settings]
     print(comparison.text(dataset, measured, " + ".join(names), images))
     if options.json:
         report.write(options.json, comparison.document(dataset, measured, settings, images))
-    return 0
+    return 130 if interrupted else 0
 
 
 def _progress(results, total: int | None, unit: str):

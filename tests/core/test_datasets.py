@@ -27,6 +27,7 @@ from hamst3r.evaluation.datasets.base import (
     Case,
     Clip,
     DatasetError,
+    ImageFile,
     Lens,
     ReadOptions,
     around,
@@ -658,6 +659,28 @@ def test_one_broken_image_costs_one_case(room, weights, tmp_path, capsys):
     assert document["settings"]["cases"] == 3
     assert len(document["settings"]["unreadable"]) == 1
     assert document["counts"]["cameras_placed"] == 3
+
+
+def test_an_interruption_costs_nothing_measured(room, weights, tmp_path, monkeypatch, capsys):
+    make.tanks(tmp_path, room[0])
+    report = tmp_path / "report.json"
+    calls = iter(range(9))
+    genuine = ImageFile.__call__
+
+    def impatient(self):
+        if self.path.stem == "00000002" and next(calls) == 0:
+            return genuine(self)
+        if self.path.stem == "00000002":
+            raise KeyboardInterrupt
+        return genuine(self)
+
+    monkeypatch.setattr(ImageFile, "__call__", impatient)
+    arguments = ["eval", "tanks", str(tmp_path), "--weights", str(weights), "--views", "2"]
+    assert cli.main([*arguments, "--device", "cpu", "--json", str(report)]) == 130
+    captured = capsys.readouterr()
+    assert "interrupted" in captured.err and "this run" in captured.out
+    settings = json.loads(report.read_text(encoding="utf-8"))["settings"]
+    assert settings["interrupted"] is True and 0 < settings["cases"] < 4
 
 
 def test_categories_count_alike(room):

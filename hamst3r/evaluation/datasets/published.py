@@ -63,6 +63,8 @@ PUBLISHED: dict[str, tuple[Published, ...]] = {
         _people("HSfM", _HAMST3R, 1.04, 0.21, 0.05),
         _people("DUNE", _HAMST3R, None, None, None, 1.43, 0.17, 3.51, 0.96, 0.27, 0.97),
         _people("HAMSt3R", _HAMST3R, 3.80, 0.42, 0.14, 2.33, 0.40, 10.24, 0.77, 0.06, 0.75),
+        _people("HAMSt3R, small", _HAMST3R, None, None, None, 1.31, 0.12, 2.32, 1.00, 0.14, 1.00),
+        _people("HAMSt3R, large", _HAMST3R, None, None, None, 3.30, 0.66, 16.3, 0.58),
         _people("CHROMM", _CHROMM, 0.51, 0.15, 0.05),
     ),
     "egoexo4d": (
