@@ -59,7 +59,9 @@ def pages() -> list[Path]:
 def commands(text: str) -> Iterator[list[str]]:
     """The words of every command in a shell block, without assignments before it."""
     for line in text.replace("\\\n", " ").splitlines():
-        words = shlex.split(line, comments=True)
+        lexer = shlex.shlex(line, posix=True, punctuation_chars=";&|")
+        lexer.whitespace_split = True
+        words = list(lexer)
         command: list[str] = []
         for word in [*words, ";"]:
             if word in (";", "&&", "||", "|", "&"):

@@ -95,6 +95,12 @@ def check(words: list[str], monkeypatch) -> None:
         assert (ROOT / rest[0]).is_file(), rest[0]
     elif words[:3] == ["ros2", "launch", "hamst3r_ros"]:
         launches(words[3:])
+    elif words[:3] == ["ros2", "run", "hamst3r_ros"]:
+        setup = (ROOT / "hamst3r_ros" / "setup.py").read_text(encoding="utf-8")
+        assert re.search(rf'"{re.escape(words[3])} *= *hamst3r_ros\.', setup), words[3]
+    elif words[:2] == ["ros2", "param"] and words[2] in ("set", "get") and "hamst3r" in words[3]:
+        table = (ROOT / "docs" / "parameters.md").read_text(encoding="utf-8")
+        assert f"| `{words[4]}` |" in table, words[4]
     elif words[:3] == ["docker", "compose", "-f"]:
         assert (ROOT / words[3]).is_file(), words[3]
 
@@ -143,6 +149,8 @@ def test_pages_have_blocks_of_both_kinds():
         "scripts/no_such_script --fast",
         "cd ws && ros2 launch hamst3r_ros multi_cam.launch.py no_such:=1",
         "ros2 launch hamst3r_ros none.launch.py",
+        "ros2 run hamst3r_ros no_such_executable",
+        "ros2 param set /hamst3r no.such_parameter 1",
         "python -m hamst3r.no_such_module",
         "python benchmarks/none.py | tee log",
         "docker compose -f docker/none.yaml up",
@@ -152,6 +160,12 @@ def test_wrong_commands_are_found(text, monkeypatch):
     with pytest.raises((AssertionError, SystemExit)):
         for words in commands(text):
             check(words, monkeypatch)
+
+
+def test_right_commands_are_accepted(monkeypatch):
+    text = "ros2 run hamst3r_ros replay --dir x; ros2 param set /hamst3r points.max 5\n"
+    text += "ros2 launch hamst3r_ros multi_cam.launch.py source:=sim && hamst3r weights list\n"
+    assert [check(words, monkeypatch) for words in commands(text)] == [None] * 4
 
 
 def test_a_block_and_its_mark_belong_together(tmp_path, monkeypatch):
