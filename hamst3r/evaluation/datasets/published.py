@@ -75,8 +75,7 @@ PUBLISHED: dict[str, tuple[Published, ...]] = {
         _people("HAMSt3R", _HAMST3R, 0.51, None, 0.09, 0.60, 0.15, 2.85, 0.99, 0.42, 0.87),
     ),
     "emdb": (
-        _video("WHAM", _JOSH, 135.6, 334.8, None),
-        _video("TRAM", _JOSH, 76.4, 222.4, None),
+        _video("TRAM", "TRAM, ECCV 2024", 76.4, 222.4, None),
         _video("JOSH", _JOSH, 68.9, 174.7, 1.3),
         _video("JOSH3R", _JOSH, 220.0, 661.7, 13.1),
         _video("Human3R", "Human3R, arXiv 2510.06219", 112.2, 267.9, None),
