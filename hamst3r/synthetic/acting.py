@@ -13,14 +13,14 @@ from scipy.spatial import ConvexHull
 from scipy.spatial.transform import Rotation
 
 from hamst3r.synthetic.bodies import Figure, PersonMesh, PersonState
-from hamst3r.synthetic.poses import sample_pose
+from hamst3r.synthetic.poses import KINDS, sample_pose
 from hamst3r.synthetic.props import Prop, bed, held, parcel, seat
 from hamst3r.synthetic.skeleton import aim, balanced, flat_feet, forward, reach
 
 F64 = NDArray[np.float64]
 STRIDE = 3  # every how many vertices collisions are tested: 2 cm apart at most
-SOLO = ("stand", "walk", "sit", "bend", "reach", "squat", "lie", "any", "carry")
-_SOLO_SHARES = (0.24, 0.17, 0.17, 0.08, 0.08, 0.06, 0.06, 0.06, 0.08)
+SOLO = (*KINDS, "carry")
+_SOLO_SHARES = np.array([*KINDS.values(), 0.08]) / 1.08
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,11 +51,14 @@ def perform(
     rotations, _ = sample_pose(rng, "stand" if kind == "carry" else kind, heading=0.0)
     if kind == "sit":
         rotations = _seated(rng, rest, rotations)
-    elif kind in ("stand", "reach", "bend", "carry"):
+    elif kind == "balance":
+        ankles = forward(rest, rotations)[1][[7, 8], 2]
+        rotations = balanced(rest, rotations, (1 if ankles[0] < ankles[1] else -1,))
+    elif kind in ("stand", "reach", "bend", "carry", "lunge"):
         rotations = balanced(rest, rotations)
     if kind == "carry":
         rotations = _carrying(rng, rest, rotations)
-    elif kind in ("stand", "sit", "walk", "bend", "squat", "lie"):
+    elif kind in ("stand", "sit", "walk", "bend", "squat", "lie", "lunge", "kneel"):
         rotations = _gesticulating(rng, rest, rotations, kind, gesture)
     return finish(rng, figure, rotations, kind)
 
@@ -64,8 +67,9 @@ def finish(rng: np.random.Generator, figure: Figure, rotations: F64, kind: str) 
     """The actor in a pose, on the floor, with a seat or a bed where the pose needs one."""
     state, mesh = figure.stand_on_floor(rotations, np.zeros(2), 1, kind)
     points = mesh.vertices[::STRIDE]
-    if kind == "lie":
-        rotations[0] = _rest_on(points).as_matrix() @ rotations[0]
+    if kind in ("lie", "crawl", "kneel"):
+        tilt = 0.8 if kind == "lie" else 0.3
+        rotations[0] = _rest_on(points, tilt).as_matrix() @ rotations[0]
         state, mesh = figure.stand_on_floor(rotations, np.zeros(2), 1, kind)
         points = mesh.vertices[::STRIDE]
     if kind == "sit":
@@ -86,14 +90,18 @@ def finish(rng: np.random.Generator, figure: Figure, rotations: F64, kind: str) 
     return Actor(state, mesh)
 
 
-def _rest_on(points: NDArray) -> Rotation:
-    """How a rigid body (N, 3) tips until it lies: onto the face of its hull that is lowest."""
+def _rest_on(points: NDArray, tilt: float) -> Rotation:
+    """How a rigid body (N, 3) tips until it lies on the face of its hull nearest to its centre.
+
+    Args:
+        tilt: By how much it may tip, radians; it stays as it is where no such face is found.
+    """
     points = points.astype(float)
     hull = ConvexHull(points)
     centre = points.mean(0)
     normals, offsets = hull.equations[:, :3], hull.equations[:, 3]
     height = -(normals @ centre + offsets)  # of the centre over each face
-    height[normals[:, 2] > -0.7] = np.inf
+    height[normals[:, 2] > -np.cos(tilt)] = np.inf
     face = int(height.argmin())
     return (
         aim(normals[face], np.array([0.0, 0.0, -1.0]))
@@ -194,6 +202,8 @@ def _gesticulating(
     chances = np.array([GESTURES[name][0] for name in names])
     if kind == "walk":
         chances[names.index("hang")] = 25.0
+    if kind == "lie":
+        chances[[names.index("behind"), names.index("hang")]] = 0.0, 15.0
     if kind == "sit":
         chances[names.index("lap")] = 6.0
         chances[[names.index(name) for name in ("pocket", "behind", "hips")]] = 0.0

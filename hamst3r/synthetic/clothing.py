@@ -44,6 +44,7 @@ class Outfit:
         skirt, hat, bag: Whether worn. open_front: A stripe of another colour down the chest.
         puff: Offsets of top, trousers and hair from the skin, metres.
         trims: Buttons, prints, pockets. beard, glasses: Whether worn.
+        bare: Whether the trunk is.
     """
 
     materials: MaterialTable
@@ -61,6 +62,7 @@ class Outfit:
     bag: bool
     open_front: float
     puff: tuple[float, float, float]
+    bare: bool = False
     trims: tuple[Trim, ...] = ()
     beard: bool = False
     glasses: bool = False
@@ -73,8 +75,9 @@ class Outfit:
         torso = (
             ~arm & (y > self.hem) & (y < self.neckline + 0.35 * np.maximum(x - 0.05, 0) - 0.1 * z)
         )
-        row[torso | (arm & (x < self.sleeve))] = TOP_ROW
-        row[torso & (x < self.open_front) & (z > 0)] = BOTTOM_ROW
+        if not self.bare:
+            row[torso | (arm & (x < self.sleeve))] = TOP_ROW
+            row[torso & (x < self.open_front) & (z > 0)] = BOTTOM_ROW
         row[~arm & (y <= self.hem) & (y > self.leg)] = BOTTOM_ROW
         row[~arm & (y < self.shoe)] = SHOE_ROW
         if self.gloves:
@@ -198,6 +201,7 @@ def sample_outfit(rng: np.random.Generator) -> Outfit:
             float(rng.uniform(0.002, 0.014)),
             0.003 if hat else float(rng.uniform(0.004, 0.025)),
         ),
+        bare=bool(not coat and skirt is None and rng.random() < 0.06),
         trims=sample_trims(rng, TOP_ROW, BOTTOM_ROW, (TRIM_ROW, TRIM_ROW + 1)),
         beard=bool(hair < 2 and rng.random() < 0.2),
         glasses=bool(rng.random() < 0.2),

@@ -12,7 +12,7 @@ from scipy.spatial import cKDTree
 from hamst3r.synthetic.acting import Actor, perform, placed
 from hamst3r.synthetic.bodies import Figure
 from hamst3r.synthetic.meshes import yaw_matrix
-from hamst3r.synthetic.props import Prop, bench, seat_height, table
+from hamst3r.synthetic.props import HELD, Prop, bench, platform, seat_height, table
 from hamst3r.synthetic.skeleton import forward, reach
 
 F64 = NDArray[np.float64]
@@ -177,7 +177,9 @@ def row(rng: np.random.Generator, new: NewFigure, count: int) -> Group:
             continue
         if lift:
             state, mesh = placed(state, mesh, np.array([0.0, 0.0, lift]), 0.0, state.id)
-        kept.append(Member(Actor(state, mesh), member.x, member.y, member.yaw))
+        there = Member(Actor(state, mesh), member.x, member.y, member.yaw)
+        if all(apart(there.points(), other.points()) for other in kept):
+            kept.append(there)
     seats = [
         (
             m.points(all=True),
@@ -185,7 +187,7 @@ def row(rng: np.random.Generator, new: NewFigure, count: int) -> Group:
         )
         for m in kept
     ]
-    shared = bench(rng, seats, top)
+    shared = bench(rng, seats, top) if kept else None
     return Group("row", tuple(kept), (shared,)) if shared else Group("row", ())
 
 
@@ -318,9 +320,29 @@ ACTIVITIES: tuple[tuple[Callable[..., Group], int, int, float], ...] = (
 )
 
 
+_RAISABLE = ("alone", "talk", "line", "stroll", "crowd", "hug", "shake", "hand in hand")
+
+
+def raised(rng: np.random.Generator, group: Group) -> Group:
+    """The group on a stage, treadmill, mat or step, if nothing of theirs stands on the floor."""
+    things = [prop.kind for member in group.members for prop in member.props()]
+    if group.kind not in _RAISABLE or "stick" in things or set(things) - set(HELD):
+        return group
+    top = float(rng.choice([rng.uniform(0.02, 0.1), rng.uniform(0.1, 0.5)]))
+    members = []
+    for m in group.members:
+        up = np.array([0.0, 0.0, top])
+        state, mesh = placed(m.actor.state, m.actor.mesh, up, 0.0, m.actor.state.id)
+        holding = tuple(prop.raised(top) for prop in m.actor.holding)
+        members.append(Member(Actor(state, mesh, (), holding), m.x, m.y, m.yaw))
+    stage = platform(rng, np.concatenate([m.points() for m in members]), top)
+    return Group(group.kind, tuple(members), (stage,))
+
+
 def sample_group(rng: np.random.Generator, new: NewFigure, most: int) -> Group:
     """A group of at most ``most`` people."""
     fitting = [entry for entry in ACTIVITIES if entry[1] <= most]
     chances = np.array([entry[3] for entry in fitting])
     activity, low, high, _ = fitting[int(rng.choice(len(fitting), p=chances / chances.sum()))]
-    return activity(rng, new, int(rng.integers(low, min(high, most) + 1)))
+    group = activity(rng, new, int(rng.integers(low, min(high, most) + 1)))
+    return raised(rng, group) if rng.random() < 0.15 else group

@@ -44,6 +44,15 @@ class Prop:
             self.kind, tuple(Part(p.solid.moved(x, y, yaw), p.slot, p.round) for p in self.parts)
         )
 
+    def raised(self, by: float) -> Prop:
+        """The same, ``by`` metres higher."""
+        parts = []
+        for part in self.parts:
+            x, y, z = part.solid.centre
+            solid = Solid((x, y, z + by), part.solid.size, part.solid.yaw)
+            parts.append(Part(solid, part.slot, part.round))
+        return Prop(self.kind, tuple(parts))
+
     @property
     def solids(self) -> tuple[Solid, ...]:
         """What it fills."""
@@ -200,6 +209,19 @@ def bed(rng: np.random.Generator, points: NDArray, height: float) -> Prop:
         parts.append(Part(_box(x, y, (0.2 * height, 0.5 * height)), 1))
         parts += _legs(x, y, 0.2 * height, 0.08)
     return Prop("bed", tuple(parts))
+
+
+def platform(rng: np.random.Generator, points: NDArray, top: float) -> Prop:
+    """A stage, treadmill or mat of height ``top`` under people (N, 3) who stand on it."""
+    feet = points[points[:, 2] < top + 0.3]
+    low, high = feet[:, :2].min(0), feet[:, :2].max(0)
+    grow = rng.uniform(0.05, 1.0, 4)
+    x, y = (low[0] - grow[0], high[0] + grow[1]), (low[1] - grow[2], high[1] + grow[3])
+    parts = [Part(_box(x, y, (0.0, top)))]
+    if top > 0.08 and rng.random() < 0.5:  # rails that frame it, level with its top
+        parts.append(Part(_box((x[0] - 0.1, x[0]), y, (0.0, top)), 1))
+        parts.append(Part(_box((x[1], x[1] + 0.1), y, (0.0, top)), 1))
+    return Prop("platform", tuple(parts))
 
 
 def held(rng: np.random.Generator, kind: str, hand: NDArray, size: float = 1.0) -> Prop:

@@ -141,9 +141,13 @@ def test_solo_acts(kind: str) -> None:
         assert kind != "sit" or actor.props
         if kind in ("stand", "walk", "sit"):
             assert actor.state.joints[15, 2] > actor.state.joints[0, 2] + 0.2
-        if kind == "lie":
-            height = actor.props[0].solids[0].top if actor.props else 0.0
-            assert actor.state.joints[0, 2] - height < 0.35
+    if kind == "lie":
+        tops = [actor.props[0].solids[0].top if actor.props else 0.0 for actor in own]
+        above = [a.state.joints[0, 2] - top for a, top in zip(own, tops, strict=True)]
+        assert np.median(above) < 0.3 and max(above) < 0.55
+    if kind == "balance":
+        ankles = np.array([actor.state.joints[[7, 8], 2] for actor in own])
+        assert (abs(np.diff(ankles)) > 0.1).sum() >= 3
     if kind == "carry":
         assert sum(bool(actor.holding) for actor in own) >= 3
 
@@ -225,6 +229,8 @@ def test_front_and_back_look_different() -> None:
             row = outfit.regions(place)
             colour = outfit.colour(part, place, np.full(len(place), 0.005, np.float32))
             colours.append(np.where((row == TOP_ROW)[:, None], colour, np.nan))
+        if np.isnan(colours).all():
+            continue  # a bare trunk
         trimmed = [np.nanstd(c, 0).sum() for c in colours]
         different += abs(trimmed[0] - trimmed[1]) > 0.01
     assert different > 25
