@@ -169,7 +169,7 @@ def row(rng: np.random.Generator, new: NewFigure, count: int) -> Group:
         return Group("row", ())
     heights = [seat_height(m.actor.mesh.vertices, m.actor.state.joints[0]) for m in members]
     top = min(max(heights), min(heights) + 0.25)
-    kept = []
+    kept: list[Member] = []
     for member, height in zip(members, heights, strict=True):
         state, mesh = member.actor.state, member.actor.mesh
         lift = max(top - height, 0.0)
