@@ -25,11 +25,12 @@ from hamst3r.alignment.observations import Observations, observe
 from hamst3r.alignment.placement import PairScore, Placement
 from hamst3r.alignment.priors import Knowledge, exact_poses, fuse_priors, uncertain_poses
 from hamst3r.alignment.resection import resect
+from hamst3r.alignment.scale import MetricScale, grown
 from hamst3r.alignment.stream import Recalled, Stream, StreamConfig
 from hamst3r.alignment.uncalibrated import Problem, Remembered, place_uncalibrated
 from hamst3r.alignment.world import World
 from hamst3r.frames import Frame, FrameSet
-from hamst3r.geometry import invert
+from hamst3r.geometry import invert, make_T
 from hamst3r.image import NetworkImage
 from hamst3r.scene import ScaleSource
 
@@ -117,6 +118,7 @@ class Aligner:
         self._world = World(window=self.config.window)
         self._world_is_rig = False
         self._agreement: dict[str, float] = {}
+        self._scale = MetricScale(self.config.network_scale_std)
         self._stream = Stream(self.config.stream, self.config.network_scale_std)
 
     def recall(self, frames: FrameSet) -> Recalled:
@@ -181,7 +183,25 @@ class Aligner:
             hold = np.array([lens.hold for lens in lenses])
             placement, std, source = self._place(observations, rays, known, hold, frames)
             self._correct_focals(K, placement, hold, observations)
+            if not any(frame.T_rig_cam is not None for frame in frames.frames):
+                placement = grown(placement, self._scale.step())
+                std, source = self._scale.std, self._scale.source
         return self._result(observations, K, placement, std, source)
+
+    def heed_scale(self, factor: float, std: float, source: ScaleSource) -> None:
+        """People (or what they touch) say how much larger the world of the last result should be.
+
+        Where a calibration tells the scale this changes nothing. The world follows by one percent
+        per frame set at most.
+
+        Args:
+            factor: What lengths should be multiplied by. std: Relative standard deviation of it.
+            source: ``BODIES`` or ``CONTACT``.
+
+        Raises:
+            ValueError: Not a positive factor with a positive standard deviation.
+        """
+        self._scale.heed(factor, std, source)
 
     def _follow(
         self,
@@ -192,7 +212,7 @@ class Aligner:
         recalled: Recalled,
     ) -> Alignment:
         """Cameras that move: placed among keyframes."""
-        stream, count = self._stream, len(images)
+        stream = self._stream
         seen = stream.look(frames, images, predictions, movers, recalled, self.config.samples)
         lenses = [
             self._lens(seen.observations, v, frame, image)
@@ -208,14 +228,16 @@ class Aligner:
         hold = np.array([lens.hold for lens in lenses] + [np.inf] * len(recalled.views))
         tracked = stream.track(frames, recalled, seen, rays, hold, self.config.polish_rounds)
         self._correct_focals(K, tracked.placement, hold, seen.observations)
-        source = ScaleSource.CALIBRATION if tracked.metric else ScaleSource.NETWORK
-        result = self._result(seen.observations, K, tracked.placement, tracked.scale_std, source)
+        gain, std, source = 1.0, tracked.scale_std, ScaleSource.CALIBRATION
+        if not tracked.metric:
+            gain, std, source = self._scale.step(), self._scale.std, self._scale.source
+        result = self._result(seen.observations, K, grown(tracked.placement, gain), std, source)
         views = {
             v: KeyView(
                 name,
                 images[v],
                 K[v],
-                result.depth[v],
+                result.depth[v] / np.float32(gain),
                 result.confidence[v],
                 np.asarray(movers[v]) != 0,
             )
@@ -223,8 +245,8 @@ class Aligner:
             if v in tracked.placed
         }
         keyframe = stream.remember(frames, recalled, tracked, views)
-        assert count == len(result.placed)
-        return replace(result, T_map_world=stream.T_map_world.copy(), keyframe=keyframe is not None)
+        T_map_world = make_T(stream.T_map_world[:3, :3], gain * stream.T_map_world[:3, 3])
+        return replace(result, T_map_world=T_map_world, keyframe=keyframe is not None)
 
     def _correct_focals(
         self, K: list[F64], placement: Placement, hold: F64, observations: Observations

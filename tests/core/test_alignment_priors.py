@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
-from synthetic_pairs import Noise, errors, garbage, make_room, predict
+from synthetic_pairs import EXACT, Noise, errors, garbage, make_room, predict
 
 from hamst3r.alignment.calibration import CalibrationError, load_calibration
 from hamst3r.alignment.factors import (
@@ -266,6 +266,49 @@ def test_pose_information_is_in_the_cameras_axes():
     covariance = np.diag([1.0, 4, 9, 1, 4, 9])
     expected = 1 / np.array([4.0, 1, 9, 4, 1, 9])
     np.testing.assert_allclose(np.diag(pose_information(T, covariance)), expected, rtol=1e-6)
+
+
+# ------------------------------------------------------------------ scale
+
+
+def test_people_correct_the_networks_scale_slowly():
+    """The network makes everything a quarter too large; people say so, by their size."""
+    room = make_room(3, 13)
+    aligner = Aligner()
+    ratios, positions, results = [], [], []
+    for k in range(50):
+        pairs = predict(room, choose_pairs(3), k, EXACT)
+        pairs = [replace(p, pts_i=1.25 * p.pts_i, pts_j=1.25 * p.pts_j) for p in pairs]
+        result = aligner.solve(room.frames(), room.images(), pairs, nobody(room))
+        ratios.append(np.median(result.depth[0] / room.depth[0]))
+        positions.append(result.T_world_cam[:, :3, 3])
+        results.append(result)
+        aligner.heed_scale(1 / ratios[-1], 0.05, ScaleSource.BODIES)
+    assert ratios[0] == pytest.approx(1.25, rel=0.01) and results[0].scale_std >= 0.3
+    assert results[0].scale_source is ScaleSource.NETWORK
+    assert ratios[-1] == pytest.approx(1, abs=0.02)
+    assert np.abs(np.diff(np.log(ratios))).max() < 0.0101
+    assert results[-1].scale_source is ScaleSource.BODIES and results[-1].scale_std < 0.06
+    # Cameras and depths keep fitting each other.
+    baselines = [np.linalg.norm(p[1] - p[0]) for p in positions]
+    assert baselines[0] / baselines[-1] == pytest.approx(ratios[0] / ratios[-1], rel=1e-3)
+
+
+def test_a_calibration_is_not_talked_out_of_its_scale_by_people():
+    room = make_room(3, 13)
+    aligner = Aligner()
+    for k in range(5):
+        aligner.heed_scale(2.0, 0.01, ScaleSource.BODIES)
+        pairs = predict(room, choose_pairs(3), k)
+        result = aligner.solve(room.frames(True), room.images(True), pairs, nobody(room))
+    np.testing.assert_array_equal(result.T_world_cam, room.T_world_cam)
+    assert result.scale_source is ScaleSource.CALIBRATION
+
+
+@pytest.mark.parametrize(("factor", "std"), [(0.0, 0.1), (np.nan, 0.1), (1.0, 0.0), (-1, 1)])
+def test_a_scale_that_cannot_be_is_refused(factor, std):
+    with pytest.raises(ValueError, match="a factor and a relative std above 0"):
+        Aligner().heed_scale(factor, std, ScaleSource.BODIES)
 
 
 # ------------------------------------------------------------------ stated by the user
