@@ -21,7 +21,6 @@ import argparse
 import json
 import sys
 import time
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -33,20 +32,17 @@ from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "core"))
 
-from simulated_drive import Drive, DriveEngine, View
+from simulated_drive import Drive, DriveEngine, View, without_bodies
 
 from hamst3r.geometry import invert, transform, unproject
 from hamst3r.pairs import Pairing
-from hamst3r.people.fitting import FitConfig
-from hamst3r.people.tracking import TrackingConfig
 from hamst3r.reconstructor import Reconstructor, ReconstructorConfig
 from hamst3r.scene import Scene
 from hamst3r.static_map import StaticMap, cube_keys
 
-VOXEL, MAX_POINTS = 0.1, 200_000
+VOXEL, MAX_POINTS = 0.15, 200_000
 # Metres from what stands there, within which a cube may be of its surface.
 CLEARANCE = 0.3
-NOBODY_FITS = 1 << 30
 POSITION_STD, TURN_STD, FOCAL_STD = 0.03, np.deg2rad(2.0), 0.05
 
 
@@ -96,7 +92,7 @@ class Ghosts:
         return clear
 
     def watch(self, step: int, scene: Scene, engine: DriveEngine, static: StaticMap) -> None:
-        """After the map has taken ``scene`` in."""
+        """Take a scene in; before the map does."""
         views = {f"cam{k}": view for k, view in enumerate(engine.views())}
         for camera, view in zip(scene.cameras, scene.views, strict=True):
             points = transform(
@@ -105,16 +101,21 @@ class Ghosts:
             keys = cube_keys(points.reshape(-1, 3), VOXEL).reshape(view.depth.shape)
             true = views[camera.name]
             of_people = true.people > 0
-            in_free_space = self._clear(true, view.K)
-            for key in np.unique(keys[of_people & (view.instances == 0) & in_free_space]).tolist():
+            entering = of_people & (view.instances == 0) & self._clear(true, view.K)
+            new = keys[entering][~static.holds(keys[entering], False)]
+            for key in np.unique(new).tolist():
                 self._since.setdefault(key, step)
-            for key in np.unique(keys[~of_people]).tolist():
-                self._since.pop(key, None)
-        xyz, _ = static.confirmed()
-        there = set(cube_keys(transform(scene.T_map_world, xyz), VOXEL).tolist())
-        self._since = {k: s for k, s in self._since.items() if k in there or step - s < 2}
-        ages = [step - since for key, since in self._since.items() if key in there]
+            for key in set(self._since) & set(keys[~of_people].tolist()):
+                del self._since[key]
+
+    def count(self, step: int, static: StaticMap) -> None:
+        """Those that are in the map, once it has taken the scene in."""
+        keys = np.array(sorted(self._since), np.int64)
+        known, shown = static.holds(keys, False), static.holds(keys, True)
+        ages = [step - self._since[key] for key in keys[shown].tolist()]
         self.longest, self.now = max([self.longest, *ages]), len(ages)
+        for key in keys[~known].tolist():
+            del self._since[key]
 
 
 def ate(found: list, true: list, scale: bool) -> tuple[float, float]:
@@ -136,10 +137,9 @@ def drive(arguments: argparse.Namespace) -> dict[str, float]:
     """Run it; the figures by name."""
     world = Drive(arguments.seed, arguments.cameras, arguments.people, missed=arguments.missed)
     engine = DriveEngine(world)
-    tracking = TrackingConfig(fit=replace(FitConfig(), min_points=NOBODY_FITS))
     reconstructor = Reconstructor(
         engine,
-        ReconstructorConfig(pairing=Pairing.RIG, tracking=tracking),
+        ReconstructorConfig(pairing=Pairing.RIG, tracking=without_bodies()),
         clock=time.process_time,
     )
     static, ghosts = StaticMap(), Ghosts(world)
@@ -161,8 +161,9 @@ def drive(arguments: argparse.Namespace) -> dict[str, float]:
             published.append(camera.T_world_cam)
             mapped.append(scene.T_map_world @ camera.T_world_cam)
             true.append(engine.views()[int(camera.name[3:])].T_world_cam)
-        static.add(scene, VOXEL, MAX_POINTS)
         ghosts.watch(step, scene, engine, static)
+        static.add(scene, VOXEL, MAX_POINTS)
+        ghosts.count(step, static)
         if arguments.verbose and step % 50 == 49:
             error, scale = ate(mapped, true, True)
             print(

@@ -87,6 +87,11 @@ class StaticMap:
             cubes = cubes[np.sort(best)]
         self._cubes = cubes
 
+    def holds(self, keys: NDArray[np.int64], confirmed: bool) -> NDArray[np.bool_]:
+        """(N,) whether cubes of these keys (:func:`cube_keys`) are known, or even confirmed."""
+        cubes = self._cubes
+        return np.isin(keys, cubes.key[cubes.weight >= CONFIRMED] if confirmed else cubes.key)
+
     def confirmed(self) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
         """(N, 3) places and (N, 3) colours of what is known to be there.
 

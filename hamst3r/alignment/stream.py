@@ -61,7 +61,8 @@ class StreamConfig:
         parallax, turn: Shift over the usual depth, and rotation in radians, since the newest
             keyframe that make a new one.
         period: Seconds after which a smaller motion (a third) does.
-        loop_every: A pair with an older keyframe nearby is tried every so many frame sets.
+        loop_every: A pair with an older keyframe nearby is tried every so many frame sets, while
+            the newest keyframe is already half as far away as would make a new one.
         lost_pairs: Kept keyframes that are tried per frame set to find the way back.
         gap: Seconds without images after which the cameras may be anywhere.
         give_up: Frame sets after which a place that is not found again is a new one.
@@ -100,6 +101,7 @@ class Stream:
         self._stamp: int | None = None
         self._lost = 0
         self._turn = 0  # counts frame sets; whose turn it is to be tried
+        self._due = False  # nearly a keyframe again: a loop makes it one, without making many
         self._sureness: float | None = None
 
     # -------------------------------------------------------------- before the network
@@ -122,7 +124,7 @@ class Stream:
                 edges.append((v, count + len(views)))
                 views.append(view)
         probe = None
-        if not self._lost and self._turn % self.config.loop_every == 0:
+        if not self._lost and self._due and self._turn % self.config.loop_every == 0:
             loop = loop_candidate(self.graph, self._last, frames.cameras, self._turn)
             if loop is not None:
                 probe = len(edges)
@@ -395,6 +397,7 @@ class Stream:
         return keyframe
 
     def _is_new(self, frames: FrameSet, tracked: Tracked) -> bool:
+        self._due = False
         if not self.graph.keyframes or tracked.loop is not None:
             return True
         newest = self.graph.keyframes[-1]
@@ -406,6 +409,7 @@ class Stream:
         shift = float(np.linalg.norm(now[:, :3, 3] - T[:, :3, 3], axis=1).max())
         turn = float(rotation_angle(now, T).max())
         moved = max(shift / (self.config.parallax * newest.reach), turn / self.config.turn)
+        self._due = moved > 0.5
         old = abs(frames.stamp - newest.stamp) > 1e9 * self.config.period
         return moved > 1 or (old and moved > 1 / 3)
 

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import pytest
-from simulated_drive import Drive, DriveEngine, trajectory_error
+from simulated_drive import Drive, DriveEngine, trajectory_error, without_bodies
 
 from hamst3r.alignment.incremental import AlignerConfig
 from hamst3r.alignment.stream import StreamConfig
 from hamst3r.geometry import invert, make_T, rotation_angle
 from hamst3r.pairs import Pairing
-from hamst3r.people.fitting import FitConfig
-from hamst3r.people.tracking import TrackingConfig
 from hamst3r.reconstructor import Reconstructor, ReconstructorConfig
 from hamst3r.scene import ScaleSource
 
@@ -29,7 +26,7 @@ class Run:
         self.engine = DriveEngine(self.drive)
         config = ReconstructorConfig(
             pairing=Pairing.RIG,
-            tracking=TrackingConfig(fit=replace(FitConfig(), min_points=1 << 30)),
+            tracking=without_bodies(),
             alignment=AlignerConfig(stream=stream or StreamConfig()),
         )
         self.reconstructor = Reconstructor(self.engine, config)
