@@ -21,6 +21,7 @@ from hamst3r.people.body import NUM_JOINTS, PARENT_INDEX, BodyModel, descendants
 
 ROTATIONS = slice(0, 3 * NUM_JOINTS)
 TRANSLATION = slice(3 * NUM_JOINTS, 3 * NUM_JOINTS + 3)
+POSE = slice(0, 3 * NUM_JOINTS + 3)  # rotations and translation
 BETAS = slice(3 * NUM_JOINTS + 3, None)
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hamst3r.people.body import NUM_JOINTS, BodyModel
-from hamst3r.people.jacobian import BETAS, BodyState, Surface, joint_derivatives
+from hamst3r.people.jacobian import BETAS, POSE, BodyState, Surface, joint_derivatives
 from hamst3r.people.normal import NormalEquations
 from hamst3r.scene import BodyFit
 
@@ -53,6 +53,8 @@ class FitResult:
         joints: (P, 24, 3) metres, world. joint_std: (P, 24) one deviation per axis, calibrated.
         shape_information: (P, 10, 10) float64, posterior information of the betas (pose
             marginalised out); with ``state.betas`` it is the next frame's ``ShapePrior``.
+        pose_information: (P, 75, 75) float64, information of rotations (increments in the world's
+            axes) and translation where the betas are held.
         noise: (P,) metres, deviation per axis of the points that are believed.
         rmse: (P,) metres, of the inliers. inliers: (P,) int64. inlier_ratio: (P,), weighted.
         height: (P,) metres, of the standing body.
@@ -64,6 +66,7 @@ class FitResult:
     joints: Tensor
     joint_std: Tensor
     shape_information: Tensor
+    pose_information: Tensor
     noise: Tensor
     rmse: Tensor
     inliers: Tensor
@@ -72,18 +75,25 @@ class FitResult:
     flipped: Tensor
     reasons: tuple[str, ...]
 
-    def body_fit(self, body: BodyModel, person: int) -> BodyFit | None:
-        """One person's parameters for the scene; None where the fit is not to be believed."""
+    def body_fit(
+        self, body: BodyModel, person: int, state: BodyState | None = None
+    ) -> BodyFit | None:
+        """One person's parameters for the scene; None where the fit is not to be believed.
+
+        Args:
+            state: Of this person alone, in place of the fitted one.
+        """
         if self.reasons[person]:
             return None
-        turns = roma.rotmat_to_rotvec(self.state.rotations[person]).cpu().numpy()
+        state = state or self.state.person(person)
+        turns = roma.rotmat_to_rotvec(state.rotations[0]).cpu().numpy()
         return BodyFit(
             model=body.name,
             model_sha256=body.sha256,
-            betas=self.state.betas[person].cpu().numpy().astype(np.float32),
+            betas=state.betas[0].cpu().numpy().astype(np.float32),
             global_orient=turns[0].astype(np.float32),
             body_pose=turns[1:].reshape(-1).astype(np.float32),
-            transl=self.state.transl[person].cpu().numpy().astype(np.float32),
+            transl=state.transl[0].cpu().numpy().astype(np.float32),
             rmse=float(self.rmse[person]),
             inliers=int(self.inliers[person]),
         )
@@ -119,7 +129,7 @@ def judge(
 ) -> FitResult:
     """Of the solution ``state``, near which the ``equations`` were made."""
     joint_std, shape_information = _posterior(body, equations)
-    joint_std = joint_std * _inflation(surface, weights, equations, config)
+    inflation = _inflation(surface, weights, equations, config)
     inside = (weights > 0) & (equations.square < config.inlier_distance**2)
     inliers = inside.sum(1)
     rmse = ((equations.square * inside).sum(1) / inliers.clamp_min(1)).sqrt()
@@ -138,8 +148,9 @@ def judge(
     return FitResult(
         state=state,
         joints=body.skeleton(state.rotations, state.transl, state.betas)[1],
-        joint_std=joint_std,
+        joint_std=joint_std * inflation,
         shape_information=shape_information,
+        pose_information=equations.hessian[:, POSE, POSE] / inflation[..., None] ** 2,
         noise=noise[:, 0],
         rmse=rmse,
         inliers=inliers,

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from hamst3r.people.body import BodyModel, anny24
+from hamst3r.people.contact import ContactPoints, flags
 from hamst3r.people.densepose import VertexLookup
 from hamst3r.people.detections import Detection, DetectionConfig, detect
 from hamst3r.people.fitting import FitConfig, fit
@@ -21,6 +22,9 @@ from hamst3r.people.jacobian import BodyState
 from hamst3r.people.judging import FitResult
 from hamst3r.people.motion import ConstantVelocity
 from hamst3r.people.normal import ShapePrior
+from hamst3r.people.pixels import depth_factors, label, static_points
+from hamst3r.people.smoothing import SmoothingConfig, Window
+from hamst3r.people.surroundings import Surroundings, SurroundingsConfig
 from hamst3r.people.triangulation import Triangulator
 from hamst3r.scene import BodyFit, Contact, Person, TrackingState
 
@@ -30,7 +34,7 @@ if TYPE_CHECKING:
 F64 = NDArray[np.float64]
 _LOG = logging.getLogger(__name__)
 _LARGEST_ID = int(np.iinfo(np.uint16).max)
-_FEET = ((Contact.LEFT_FOOT, (7, 10)), (Contact.RIGHT_FOOT, (8, 11)))
+_HELD = 1e8  # information of a beta that is held
 
 
 @dataclass(frozen=True)
@@ -44,10 +48,10 @@ class TrackingConfig:
             with the prediction's deviation up to the latter.
         max_size_ratio: Largest ratio between the sizes of a person now and before.
         centre_std: Deviation of the centre of the points as a measure of the hips.
-        shape_memory: Frames over which betas are averaged.
-        floor: Height of the floor in the world if it is known, for contacts of the feet.
-        contact_distance: A sole this near the floor stands on it.
-        detection, fit: Of the stages within.
+        shape_frames, shape_std: After this many believed fits, and once the betas are known to
+            that deviation, a person's shape is held.
+        floor: Height of the floor in the world where it is known for certain.
+        detection, fit, smoothing, surroundings: Of the stages within.
     """
 
     timeout: float = 2.0
@@ -56,11 +60,13 @@ class TrackingConfig:
     max_gate: float = 1.8
     max_size_ratio: float = 3.0
     centre_std: float = 0.15
-    shape_memory: int = 30
+    shape_frames: int = 20
+    shape_std: float = 0.5
     floor: float | None = None
-    contact_distance: float = 0.04
     detection: DetectionConfig = field(default_factory=DetectionConfig)
     fit: FitConfig = field(default_factory=FitConfig)
+    smoothing: SmoothingConfig = field(default_factory=SmoothingConfig)
+    surroundings: SurroundingsConfig = field(default_factory=SurroundingsConfig)
 
 
 class Tracked(NamedTuple):
@@ -91,6 +97,9 @@ class _Track:
         self.seen = stamp
         self.body: BodyState | None = None
         self.shape: ShapePrior | None = None
+        self.fits, self.shape_held = 0, False
+        self.window: Window | None = None
+        self.contacts = Contact.NONE
         self.person: Person | None = None
 
 
@@ -113,6 +122,7 @@ class PeopleTracker:
         self.config = config or TrackingConfig()
         self._lookup = VertexLookup(self.body)
         self._triangulator = Triangulator(self.body)
+        self._contact_points = ContactPoints(self.body)
         self._seed = seed
         self.reset()
 
@@ -121,6 +131,7 @@ class PeopleTracker:
         self._tracks: list[_Track] = []
         self._next_id = 1
         self._stamp: int | None = None
+        self._surroundings = Surroundings(self.config.surroundings, self.config.floor)
         self._rng = np.random.default_rng(self._seed)
         self._generator = torch.Generator().manual_seed(self._seed)
 
@@ -153,6 +164,8 @@ class PeopleTracker:
         detections = detect(
             views, alignment, self._lookup, self._triangulator, self._rng, self.config.detection
         )
+        if self.config.smoothing.window:
+            self._surroundings.add(static_points(views, alignment, self._rng))
         before = [track.motion.position.copy() for track in self._tracks]
         for track in self._tracks:
             track.motion.predict(dt, seen=track.person is None or _visible(track.person))
@@ -162,13 +175,14 @@ class PeopleTracker:
                 track.body = replace(track.body, transl=track.body.transl + shift)
         matches = self._associate(detections)
         self._fit(matches)
-        maps, rois = _label(views, cameras, grids_to_image, matches)
+        identified = [(track.id, detection) for track, detection in matches]
+        maps, rois = label(views, cameras, grids_to_image, identified)
         people = [self._describe(track, detection, rois[track.id]) for track, detection in matches]
         people += self._unseen({track.id for track, _ in matches})
         return Tracked(
             tuple(sorted(people, key=lambda person: person.id)),
             maps,
-            [_depth_factors(ids, view, matches) for view, ids in enumerate(maps)],
+            [depth_factors(ids, view, identified) for view, ids in enumerate(maps)],
         )
 
     def _associate(self, detections: list[Detection]) -> list[tuple[_Track, Detection]]:
@@ -214,6 +228,7 @@ class PeopleTracker:
         """Fit everybody's body: one batch for the known, one for those without a last fit."""
         for track, detection in matches:
             track.person = None
+            track.contacts = Contact.NONE
             if detection.known < self.config.fit.judge.min_points:
                 track.body = None
         able = [m for m in matches if m[1].known >= self.config.fit.judge.min_points]
@@ -252,13 +267,13 @@ class PeopleTracker:
             _LOG.debug("person %d: no body, %s", track.id, result.reasons[row])
             track.body = None
             return
-        track.body = result.state.person(row)
-        # Information filter with forgetting: a running average that knows what each frame saw.
-        keep = 1 - 1 / self.config.shape_memory
-        information = result.shape_information[row : row + 1]
-        eye = torch.eye(information.shape[-1], dtype=information.dtype)
-        track.shape = ShapePrior(track.body.betas, keep * information + (1 - keep) * eye)
-        joints = result.joints[row].numpy().astype(np.float32)
+        state = result.state.person(row)
+        self._learn_shape(track, state.betas, result.shape_information[row : row + 1])
+        if self.config.smoothing.window:
+            state = self._smooth(track, state, result, row)
+            parameters = result.body_fit(self.body, row, state)
+        track.body = state
+        joints = self.body.skeleton(state.rotations, state.transl, state.betas)[1][0].numpy()
         hips = joints[1:3].mean(0).astype(np.float64)
         joint_std = result.joint_std[row].numpy().astype(np.float32)
         track.person = Person(
@@ -273,6 +288,37 @@ class PeopleTracker:
             velocity=None,
             num_points=detection.num_points,
         )
+
+    def _learn_shape(self, track: _Track, betas: torch.Tensor, information: torch.Tensor) -> None:
+        """Accumulate what frames say of the betas, and hold them once enough have spoken.
+
+        ``information`` includes what was known before: that is the prior of the fit.
+        """
+        track.fits += 1
+        certain = torch.linalg.inv(information[0]).diagonal().max() < self.config.shape_std**2
+        if track.fits < self.config.shape_frames or not certain:
+            # Errors of one person's frames are alike: each counts for a few of its kind only.
+            eye = torch.eye(information.shape[-1], dtype=information.dtype)
+            keep = 1 - 1 / self.config.shape_frames
+            information = keep * information + (1 - keep) * eye
+            track.shape = ShapePrior(betas, information)
+        elif not track.shape_held:
+            track.shape = ShapePrior(betas, _HELD * torch.eye(len(betas[0])).double()[None])
+            track.shape_held = True
+
+    def _smooth(self, track: _Track, state: BodyState, result: FitResult, row: int) -> BodyState:
+        assert self._stamp is not None
+        if track.window is None:
+            track.window = Window(self.body, self._contact_points, self.config.smoothing)
+        smoothed = track.window.push(
+            self._stamp,
+            state,
+            result.pose_information[row].numpy(),
+            result.joint_std[row].double().numpy(),
+            self._surroundings,
+        )
+        track.contacts = flags(smoothed.touches)
+        return smoothed.state
 
     def _describe(
         self, track: _Track, detection: Detection, rois: dict[str, tuple[int, int, int, int]]
@@ -306,22 +352,9 @@ class PeopleTracker:
             state=TrackingState.OK if track.hits > 1 else TrackingState.NEW,
             velocity=track.motion.velocity.copy() if track.hits > 1 else None,
             rois=rois,
-            contacts=self._contacts(track),
+            contacts=track.contacts,
         )
         return track.person
-
-    def _contacts(self, track: _Track) -> Contact:
-        """Feet on the floor: only claimed where the floor's height is known and a body fitted."""
-        contacts = Contact.NONE
-        if self.config.floor is None or track.body is None:
-            return contacts
-        for contact, parts in _FEET:
-            vertices = torch.isin(self.body.part, torch.tensor(parts)).nonzero()[:, 0]
-            state = track.body
-            sole = self.body(state.rotations, state.transl, state.betas, vertices)[0][..., 2].amin()
-            if abs(float(sole) - self.config.floor) < self.config.contact_distance:
-                contacts |= contact
-        return contacts
 
     def _unseen(self, seen: set[int]) -> list[Person]:
         """Coast the hidden, dismiss the lost."""
@@ -372,15 +405,6 @@ def _coast(person: Person, motion: ConstantVelocity) -> Person:
     )
 
 
-def _depth_factors(
-    ids: NDArray[np.uint16], view: int, matches: list[tuple[_Track, Detection]]
-) -> NDArray[np.float32]:
-    factors = np.ones(ids.shape, np.float32)
-    for track, detection in matches:
-        factors[ids == track.id] = detection.depth_factors.get(view, 1.0)
-    return factors
-
-
 def _pad(detections: list[Detection]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Points, vertices and weights of several people as one batch; padding has no weight."""
     number = max(len(detection.points) for detection in detections)
@@ -393,29 +417,3 @@ def _pad(detections: list[Detection]) -> tuple[torch.Tensor, torch.Tensor, torch
         ids[row, :held] = torch.from_numpy(detection.vertex_ids)
         weights[row, :held] = torch.from_numpy(detection.weights)
     return points, ids, weights
-
-
-def _label(
-    views: Sequence[ViewPeople],
-    cameras: Sequence[str],
-    grids_to_image: Sequence[NDArray[np.float64]],
-    matches: list[tuple[_Track, Detection]],
-) -> tuple[list[NDArray[np.uint16]], dict[int, dict[str, tuple[int, int, int, int]]]]:
-    """Maps of ids per view and each person's box (x, y, width, height) per delivered image."""
-    rois: dict[int, dict[str, tuple[int, int, int, int]]] = {t.id: {} for t, _ in matches}
-    maps = []
-    for view, camera, grid_to_image in zip(views, cameras, grids_to_image, strict=True):
-        ids = np.zeros(view.instances.shape, dtype=np.uint16)
-        for track, detection in matches:
-            ids[np.isin(view.instances, detection.local_ids)] = track.id
-            rows, columns = np.nonzero(ids == track.id)
-            if len(rows):
-                low = np.array([columns.min() - 0.5, rows.min() - 0.5, 1.0])
-                high = np.array([columns.max() + 0.5, rows.max() + 0.5, 1.0])
-                corners = grid_to_image @ np.stack([low, high], 1)
-                x0, y0 = np.maximum(np.floor(corners[:2, 0] / corners[2, 0] + 0.5), 0).astype(int)
-                x1, y1 = np.floor(corners[:2, 1] / corners[2, 1] + 0.5).astype(int)
-                box = (int(x0), int(y0), max(int(x1 - x0), 1), max(int(y1 - y0), 1))
-                rois[track.id][camera] = box
-        maps.append(ids)
-    return maps, rois

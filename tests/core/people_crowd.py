@@ -19,7 +19,6 @@ from hamst3r.synthetic.poses import UPRIGHT, gait
 GRID = (84, 112)  # rows, columns of a view
 HALF = 2.2  # metres, half the side of the square in which people walk
 STEP = 0.1  # seconds between frame sets
-STRIDE = 1.55  # metres per gait cycle of the mean body
 
 
 @dataclass(frozen=True)
@@ -50,19 +49,31 @@ def rig() -> tuple[np.ndarray, np.ndarray]:
     return poses, K
 
 
+def floor_depth(T_world_cam: np.ndarray, K: np.ndarray, height: float = 0.0) -> np.ndarray:
+    """(gh, gw) depth of a horizontal plane, 0 where it is not seen within 9 m."""
+    columns, rows = np.meshgrid(np.arange(GRID[1]), np.arange(GRID[0]))
+    rays = np.stack([columns, rows, np.ones(GRID)], -1) @ np.linalg.inv(K).T
+    down = (rays @ T_world_cam[:3, :3].T)[..., 2]
+    depth = (height - T_world_cam[2, 3]) / np.where(down < -1e-3, down, -1e-3)
+    return np.where((down < -1e-3) & (depth < 9), depth, 0.0).astype(np.float32)
+
+
 class Crowd:
     """People who walk to one goal after the other and step aside for each other.
 
     Args:
         count: How many. frames: How many frame sets, ``STEP`` apart.
+        pause: How long they stay at a goal, 1 = one to three seconds.
 
     Attributes:
         places: (frames, count, 2) metres on the floor. headings: (frames, count) radians.
         walked: (frames, count) metres.
     """
 
-    def __init__(self, body: BodyModel, count: int, frames: int, seed: int) -> None:
-        self._body = body
+    def __init__(
+        self, body: BodyModel, count: int, frames: int, seed: int, pause: float = 1.0
+    ) -> None:
+        self._body, self._pause = body, pause
         self._rng = rng = np.random.default_rng(seed)
         self.betas = torch.from_numpy(np.clip(rng.normal(size=(count, 10)), -2, 2)).float()
         # On a circle, so that nobody starts in another.
@@ -70,6 +81,10 @@ class Crowd:
         place = HALF * 0.8 * np.stack([np.cos(angle), np.sin(angle)], 1)
         speed = rng.uniform(0.7, 1.3, count)
         velocity = np.zeros((count, 2))
+        rest = body.rest_joints(self.betas)
+        # Metres per gait cycle with which planted feet hardly slide, measured.
+        self._stride = 1.97 * (rest[:, 1, 1] - rest[:, 7, 1]).numpy().astype(float)
+        waits, speeds = np.zeros(count), speed
         goal = -place
         walked = np.zeros(count)
         heading = angle + np.pi
@@ -77,16 +92,24 @@ class Crowd:
         substeps = 5
         for _ in range(frames):
             for _ in range(substeps):
-                velocity = self._steer(place, velocity, goal, speed)
+                waits = np.maximum(waits - STEP / substeps, 0)
+                velocity = self._steer(place, velocity, goal, speeds)
+                # Whoever waits stands still, unless somebody comes too near.
+                slow = np.linalg.norm(velocity, axis=1) < 0.25
+                velocity[(waits > 0) & slow] = 0
                 place = place + velocity * STEP / substeps
                 walked = walked + np.linalg.norm(velocity, axis=1) * STEP / substeps
                 arrived = np.linalg.norm(goal - place, axis=1) < 0.3
                 goal[arrived] = rng.uniform(-HALF, HALF, (int(arrived.sum()), 2))
+                waits[arrived] = rng.uniform(1.0, 3.0, int(arrived.sum())) * self._pause
+                speeds = np.where(waits > 0, 0.0, speed)
             way = np.arctan2(velocity[:, 1], velocity[:, 0])
-            heading = heading + 0.4 * np.angle(np.exp(1j * (way - heading)))
+            moving = np.linalg.norm(velocity, axis=1) > 0.1
+            heading = heading + 0.4 * moving * np.angle(np.exp(1j * (way - heading)))
             places.append(place.copy())
             headings.append(heading.copy())
             distances.append(walked.copy())
+        self._floor = [floor_depth(pose, rig()[1]) for pose in rig()[0]]
         self.places, self.headings = np.stack(places), np.stack(headings)
         self.walked = np.stack(distances)
 
@@ -107,7 +130,7 @@ class Crowd:
         """Everybody, in the order of the attributes; soles on z = 0."""
         turns, lifts = [], []
         for person, heading in enumerate(self.headings[frame]):
-            rotations = gait(2 * np.pi * self.walked[frame, person] / STRIDE)
+            rotations = gait(2 * np.pi * self.walked[frame, person] / self._stride[person])
             # Upright, a body faces -y, which is a heading of -90 degrees.
             rotations[0] = (Rotation.from_euler("z", heading + np.pi / 2) * UPRIGHT).as_matrix()
             turns.append(rotations)
@@ -124,7 +147,7 @@ class Crowd:
         poses, K = rig()
         names = rng.permutation(count) + 1
         views, depths = [], []
-        for pose in poses:
+        for pose, floor in zip(poses, self._floor, strict=True):
             everybody = dict(enumerate(vertices, start=1))
             instances, depth, canonical = splat(self._body, everybody, pose, K, GRID)
             seen = np.zeros_like(instances)
@@ -139,6 +162,10 @@ class Crowd:
                 scale = 1 + flaws.depth_scale * rng.normal()
                 depth[own] = depth[own] * scale + flaws.depth * rng.normal(size=own.sum())
                 canonical[own] = self._blur(canonical[own], flaws)
+            nobody = instances == 0
+            depth[nobody] = floor[nobody]
+            on_floor = nobody & (floor > 0)
+            depth[on_floor] += flaws.depth * rng.normal(size=on_floor.sum())
             scores = {int(name): 0.9 for name in np.unique(seen) if name}
             views.append(ViewPeople(seen, scores, canonical, (seen > 0).astype(np.float32)))
             depths.append(depth.astype(np.float32))
