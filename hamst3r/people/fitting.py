@@ -169,7 +169,7 @@ def _solve(
             state = reconsider_limbs(body, state, data.vertex_ids, data.points, data.weights)
         believe = geman_mcclure(width)
         state, noise, equations = _step(body, state, surface, data, noise, believe, config)
-    surface = _choose_sides(body, state.betas, equations, surface, data, config)
+    surface = _choose_sides(body, state, equations, surface, data, config)
     for _ in range(max(config.warm_steps if warm else config.cold_steps, 1)):
         state, noise, equations = _step(body, state, surface, data, noise, mixture(noise), config)
     # Rounding adds up over the frames of a track.
@@ -182,7 +182,7 @@ def _recentre(body: BodyModel, start: BodyState, surface: Surface, data: _Data) 
     """A warm start moved by the median residual: people walk, and depth as a whole may jump."""
     if not data.points.numel():
         return start
-    posed = surface.features(body, start.betas) @ pose_bones(body, start)
+    posed = surface.features(body, start) @ pose_bones(body, start)
     residual = torch.where(data.weights[..., None] > 0, data.points - posed, torch.nan)
     shift = residual.nanmedian(1).values.nan_to_num(0.0)
     return BodyState(start.rotations, start.transl + shift, start.betas)
@@ -190,7 +190,7 @@ def _recentre(body: BodyModel, start: BodyState, surface: Surface, data: _Data) 
 
 def _choose_sides(
     body: BodyModel,
-    betas: Tensor,
+    state: BodyState,
     equations: NormalEquations,
     surface: Surface,
     data: _Data,
@@ -201,7 +201,7 @@ def _choose_sides(
     if not far.any():
         return surface
     mirrored = body.mirror[data.vertex_ids]
-    there = Surface.of(body, mirrored).features(body, betas) @ equations.line.bones
+    there = Surface.of(body, mirrored).features(body, state) @ equations.line.bones
     closer = (there - data.points).square().sum(-1) < 0.25 * equations.square
     return Surface.of(body, torch.where(far & closer, mirrored, data.vertex_ids))
 

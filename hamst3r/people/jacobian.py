@@ -17,7 +17,7 @@ import roma
 import torch
 from torch import Tensor
 
-from hamst3r.people.body import NUM_JOINTS, PARENT_INDEX, BodyModel, descendants
+from hamst3r.people.body import NUM_JOINTS, PARENT_INDEX, BodyModel, descendants, pose_features
 
 ROTATIONS = slice(0, 3 * NUM_JOINTS)
 TRANSLATION = slice(3 * NUM_JOINTS, 3 * NUM_JOINTS + 3)
@@ -63,7 +63,7 @@ class Surface:
 
     Attributes:
         template: (P, N, 3) metres. normals: (P, N, 3). directions: (P, N, 3 B).
-        weights: (P, N, 24). part: (P, N) joint.
+        weights: (P, N, 24). part: (P, N) joint. bends: (P, 3 N, 207) or None: see ``posedirs``.
     """
 
     template: Tensor
@@ -71,6 +71,7 @@ class Surface:
     directions: Tensor
     weights: Tensor
     part: Tensor
+    bends: Tensor | None
 
     @staticmethod
     def of(body: BodyModel, vertices: Tensor) -> Surface:
@@ -81,12 +82,20 @@ class Surface:
             body.shapedirs.flatten(1)[vertices],
             body.weights[vertices],
             body.part[vertices],
+            None if body.posedirs is None else body.posedirs[vertices].flatten(1, 2),
         )
 
-    def features(self, body: BodyModel, betas: Tensor) -> Tensor:
-        """(P, N, 96) phi: posed points are ``phi @ bones``."""
+    def features(self, body: BodyModel, state: BodyState) -> Tensor:
+        """(P, N, 96) phi: posed points are ``phi @ bones``.
+
+        What poses make of the shape is taken in, but not differentiated: it changes little within
+        a step.
+        """
+        betas = state.betas
         count, number = self.template.shape[:2]
         by_shape = self.directions.view(count, 3 * number, betas.shape[-1]) @ betas[..., None]
+        if self.bends is not None:
+            by_shape = by_shape + self.bends @ pose_features(state.rotations)[..., None]
         shaped = self.template + by_shape.view(count, number, 3)
         features = shaped.new_empty(count, number, 4, NUM_JOINTS)
         # The longest axis last: these few lines are a good part of a fit's time.

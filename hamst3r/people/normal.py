@@ -91,7 +91,7 @@ def normal_equations(
     The pose's share is condensed to 96 x 96 sums over the points before derivatives come in.
     """
     line = linearize(body, state)
-    features = surface.features(body, state.betas)
+    features = surface.features(body, state)
     residual = torch.baddbmm(points, features, line.bones, beta=-1)
     square = residual.square().sum(-1)
     believed = believe(square)

@@ -15,8 +15,8 @@ from hamst3r.people.body import (
     PARENTS,
     BodyModelError,
     anny24,
-    load_body_model,
 )
+from hamst3r.people.body_files import load_body_model
 from hamst3r.people.jacobian import (
     BETAS,
     ROTATIONS,
@@ -71,7 +71,7 @@ def test_derivatives_equal_automatic_ones():
     state = random_people(2, generator)
     ids = torch.randint(len(BODY.v_template), (2, 6), generator=generator)
     line, surface = linearize(BODY, state), Surface.of(BODY, ids)
-    by_state = torch.einsum("pnf,pfcd->pncd", surface.features(BODY, state.betas), line.turned)
+    by_state = torch.einsum("pnf,pfcd->pncd", surface.features(BODY, state), line.turned)
     by_state[..., BETAS] += line.turn_surface(surface) @ surface.directions.unflatten(-1, (3, -1))
     by_joints = joint_derivatives(BODY, line)
 
@@ -81,7 +81,7 @@ def test_derivatives_equal_automatic_ones():
         return BODY(after.rotations, after.transl, after.betas, ids)
 
     points, places = moved(torch.zeros(2, 85))
-    features = surface.features(BODY, state.betas)
+    features = surface.features(BODY, state)
     torch.testing.assert_close(features @ line.bones, points, atol=1e-5, rtol=0)
     torch.testing.assert_close(line.joints, places, atol=1e-5, rtol=0)
     expected, joints = torch.autograd.functional.jacobian(moved, torch.zeros(2, 85))

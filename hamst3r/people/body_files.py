@@ -1,0 +1,254 @@
+"""Reading body models: our own, and a user's SMPL, SMPL-H or SMPL-X files.
+
+Files of that family are ``.npz`` or pickles. A pickle is read by an unpickler that knows a handful
+of names (numpy arrays, sparse matrices, chumpy's arrays) and turns everything but plain numpy into
+inert records: nothing in a file can run code, and neither chumpy nor scipy's own classes are made.
+The licence of a file is the user's matter; none is shipped or fetched.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import io
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from hamst3r.people.body import NUM_JOINTS, PARENTS, BodyModel, BodyModelError
+
+_BODY = 22  # joints that all models of the family share, in the same order
+# Joints of larger models -> first joint of each hand (15 joints; fingers of three), joints of the
+# face.
+_LARGER = {52: (22, 37, ()), 55: (25, 40, (22, 23, 24))}
+_HAND_JOINTS = 15
+_KNUCKLES = (0, 3, 6, 9)  # of the four fingers, among a hand's joints; their mean is SMPL's hand
+_HEAD = 15
+_KEYS = ("v_template", "shapedirs", "J_regressor", "weights", "kintree_table", "f")
+_ALL = (*_KEYS, "posedirs", "mirror")
+
+
+def load_body_model(path: str | Path) -> BodyModel:
+    """Read a body model in SMPL's layout: ``.npz``, or a pickle (``.pkl``), read as above.
+
+    Of SMPL-H and SMPL-X the body is kept: 22 joints, and hands and face as rigid parts.
+
+    Raises:
+        BodyModelError: The file is missing, is neither, could run code, or lacks or misshapes an
+            array; the message names the array.
+    """
+    path = Path(path)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise BodyModelError(f"{path}: cannot read the body model: {error}") from error
+    raw = _read(path, data)
+    missing = [key for key in _KEYS if key not in raw]
+    if missing:
+        raise BodyModelError(f"{path}: not a body model, {', '.join(missing)} missing")
+    arrays = {key: _dense(path, key, raw[key]) for key in _ALL if key in raw}
+    _check(path, arrays)
+    joints = arrays["weights"].shape[1]
+    if joints != NUM_JOINTS:
+        arrays = _reduce(arrays, joints)
+    if not np.any(arrays.get("posedirs", 0)):
+        arrays.pop("posedirs", None)  # plain blend skinning then, which is faster
+    return BodyModel(arrays, path.stem, hashlib.sha256(data).hexdigest())
+
+
+def _read(path: Path, data: bytes) -> dict[str, Any]:
+    if data[:2] == b"PK":
+        try:
+            with np.load(io.BytesIO(data), allow_pickle=False) as file:
+                return {key: file[key] for key in file.files if key in _ALL}
+        except ValueError as error:
+            raise BodyModelError(f"{path}: cannot read the body model: {error}") from error
+        except Exception as error:  # a damaged zip raises many things
+            raise BodyModelError(f"{path}: cannot read the body model: {error!r}") from error
+    try:
+        content = _Unpickler(io.BytesIO(data), encoding="latin1").load()
+    except BodyModelError as error:
+        raise BodyModelError(f"{path}: {error}") from error
+    except Exception as error:  # so does a damaged pickle
+        raise BodyModelError(
+            f"{path}: cannot read the body model, neither an .npz nor a pickle: {error!r}"
+        ) from error
+    if not isinstance(content, dict):
+        raise BodyModelError(f"{path}: not a body model, holds a {type(content).__name__}")
+    return content
+
+
+class _Record:
+    """Stands in for any class but numpy's: keeps what it is given and does nothing."""
+
+    kind = ""
+
+    def __new__(cls, *_: object) -> _Record:
+        return object.__new__(cls)
+
+    def __setstate__(self, state: object) -> None:
+        if isinstance(state, dict):
+            self.__dict__.update(state)
+
+
+class _Chumpy(_Record):
+    kind = "chumpy"
+
+
+class _Columns(_Record):
+    kind = "csc"
+
+
+class _Rows(_Record):
+    kind = "csr"
+
+
+def _rebuild(cls: object, *_: object) -> _Record:
+    """In place of copyreg's: only records are made."""
+    if isinstance(cls, type) and issubclass(cls, _Record):
+        return cls()
+    raise BodyModelError(f"refused to make a {cls!r}")
+
+
+def _core(name: str) -> Any:
+    """numpy's own function by which arrays are unpickled, wherever this numpy keeps it."""
+    module = "numpy._core.multiarray" if hasattr(np, "_core") else "numpy.core.multiarray"
+    return getattr(importlib.import_module(module), name)
+
+
+def _latin1(text: str, encoding: str = "latin1") -> bytes:
+    """In place of ``_codecs.encode``, by which Python 3 pickles bytes for Python 2."""
+    if encoding not in ("latin1", "latin-1"):
+        raise BodyModelError(f"refused an encoding {encoding!r}")
+    return text.encode("latin1")
+
+
+_FROM_BUFFER = {
+    ("numpy.core.numeric", "_frombuffer"),
+    ("numpy._core.numeric", "_frombuffer"),
+}
+
+
+def _from_buffer(buffer: Any, dtype: Any, shape: Any, order: Any, *_: Any) -> NDArray[Any]:
+    """In place of numpy's own, by which newer pickles hold arrays."""
+    return np.frombuffer(buffer, dtype=dtype).reshape(shape, order=order)
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        top = module.split(".")[0]
+        if top == "chumpy":
+            return _Chumpy
+        if module.startswith("scipy.sparse") and name in ("csc_matrix", "csc_array"):
+            return _Columns
+        if module.startswith("scipy.sparse") and name in ("csr_matrix", "csr_array"):
+            return _Rows
+        if module in ("numpy.core.multiarray", "numpy._core.multiarray"):
+            if name in ("_reconstruct", "scalar"):
+                return _core(name)
+        elif (module, name) in _FROM_BUFFER:
+            return _from_buffer
+        elif (module, name) in (("numpy", "ndarray"), ("numpy", "dtype")):
+            return getattr(np, name)
+        elif (module, name) in (("copyreg", "_reconstructor"), ("copy_reg", "_reconstructor")):
+            return _rebuild
+        elif (module, name) in (("builtins", "object"), ("__builtin__", "object")):
+            return _Record
+        elif (module, name) == ("_codecs", "encode"):
+            return _latin1
+        raise BodyModelError(
+            f"refused: the pickle asks for {module}.{name}, which no body model needs"
+        )
+
+
+def _dense(path: Path, key: str, value: object) -> NDArray[Any]:
+    """An array, whatever record it was in."""
+    try:
+        if isinstance(value, _Record):
+            value = _unwrap(value)
+        array = np.asarray(value)
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise BodyModelError(f"{path}: {key} is damaged: {error!r}") from error
+    if array.dtype.kind not in "fiu":
+        raise BodyModelError(f"{path}: {key} holds {array.dtype}, expected numbers")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise BodyModelError(f"{path}: {key} holds numbers that are not finite")
+    return array
+
+
+def _unwrap(record: _Record) -> NDArray[Any]:
+    held = record.__dict__
+    if record.kind in ("csc", "csr"):
+        make = sparse.csc_array if record.kind == "csc" else sparse.csr_array
+        shape = held.get("_shape", held.get("shape"))
+        return make((held["data"], held["indices"], held["indptr"]), shape=shape).toarray()  # type: ignore[no-any-return]
+    if "x" in held:  # chumpy.Ch
+        return np.asarray(held["x"])
+    if "a" in held and "idxs" in held:  # chumpy.reordering.Select
+        source = held["a"]
+        source = _unwrap(source) if isinstance(source, _Record) else np.asarray(source)
+        chosen = source.ravel()[np.asarray(held["idxs"])]
+        return chosen.reshape(held.get("preferred_shape", chosen.shape))
+    raise KeyError(f"a record with {', '.join(sorted(map(str, held))) or 'nothing'}")
+
+
+def _check(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
+    V = len(arrays["v_template"])
+    joints = arrays["weights"].shape[1] if arrays["weights"].ndim == 2 else 0
+    if joints not in (NUM_JOINTS, *_LARGER):
+        raise BodyModelError(
+            f"{path}: weights has shape {arrays['weights'].shape}, expected ({V}, 24), or 52 or 55 "
+            "joints (SMPL, SMPL-H, SMPL-X)"
+        )
+    shapes: dict[str, tuple[int | None, ...]] = {
+        "v_template": (V, 3),
+        "shapedirs": (V, 3, None),
+        "J_regressor": (joints, V),
+        "weights": (V, joints),
+        "kintree_table": (2, joints),
+        "f": (None, 3),
+        "posedirs": (V, 3, 9 * (joints - 1)),
+        "mirror": (V,),
+    }
+    for key, array in arrays.items():
+        expected = shapes[key]
+        fits = len(array.shape) == len(expected) and all(
+            want is None or want == has for want, has in zip(expected, array.shape, strict=True)
+        )
+        if not fits:
+            wanted = ", ".join("any" if size is None else str(size) for size in expected)
+            raise BodyModelError(f"{path}: {key} has shape {array.shape}, expected ({wanted})")
+    if arrays["shapedirs"].shape[2] < 10:
+        raise BodyModelError(
+            f"{path}: shapedirs has {arrays['shapedirs'].shape[2]} shapes, at least 10 are needed"
+        )
+    faces = arrays["f"]
+    if faces.size and not 0 <= int(faces.min()) <= int(faces.max()) < V:
+        raise BodyModelError(f"{path}: f names vertices that are not among the {V} there are")
+    parents = arrays["kintree_table"][0].astype(np.int64)
+    known = NUM_JOINTS if joints == NUM_JOINTS else _BODY
+    if tuple(parents[1:known]) != PARENTS[1:known]:
+        raise BodyModelError(f"{path}: kintree_table is not the kinematic tree of SMPL")
+
+
+def _reduce(arrays: dict[str, NDArray[Any]], joints: int) -> dict[str, NDArray[Any]]:
+    """SMPL-H or SMPL-X as 24 joints: each hand hangs on one joint, the face on the head."""
+    left, right, face = _LARGER[joints]
+    weights, regressor = arrays["weights"], arrays["J_regressor"]
+    kept = np.zeros((len(weights), NUM_JOINTS))
+    kept[:, :_BODY] = weights[:, :_BODY]
+    kept[:, _HEAD] += weights[:, list(face)].sum(1)
+    rows = [regressor[:_BODY]]
+    for joint, first in ((22, left), (23, right)):
+        kept[:, joint] = weights[:, first : first + _HAND_JOINTS].sum(1)
+        rows.append(regressor[[first + knuckle for knuckle in _KNUCKLES]].mean(0, keepdims=True))
+    reduced = dict(arrays, weights=kept, J_regressor=np.concatenate(rows))
+    if "posedirs" in arrays:
+        posedirs = np.zeros((len(weights), 3, 9 * (NUM_JOINTS - 1)))
+        posedirs[..., : 9 * (_BODY - 1)] = arrays["posedirs"][..., : 9 * (_BODY - 1)]
+        reduced["posedirs"] = posedirs
+    return reduced
