@@ -202,7 +202,7 @@ def main() -> None:
             Crowd(BODY, 5, frames, options.seed, pause=0.0), frames, TrackingConfig()
         )
         figures = identity(crossing)
-        standing = min(frames, 200)
+        standing = min(frames, 120)
         plain = TrackingConfig(smoothing=SmoothingConfig(window=0))
         runs = [
             follow(Crowd(BODY, 4, standing, options.seed + 1), standing, config)[0]
