@@ -404,9 +404,10 @@ def main(args: Sequence[str] | None = None) -> int:
             raise KeyboardInterrupt
 
     signal.signal(signal.SIGINT, interrupted)
-    rclpy.init(args=None if args is None else list(args))
-    node = None
+    node, started = None, False
     try:
+        rclpy.init(args=None if args is None else list(args))
+        started = True
         # Before anything that takes time: a signal would leave a half-made executor behind.
         executor = SingleThreadedExecutor()
         node = Hamst3rNode()
@@ -421,10 +422,11 @@ def main(args: Sequence[str] | None = None) -> int:
         return 1
     except (KeyboardInterrupt, ExternalShutdownException):
         return 0
-    except RCLError:
-        if rclpy.ok():
-            raise
-        return 0  # a signal came in the middle of a transition
+    except RCLError as error:
+        if started and not rclpy.ok():
+            return 0  # a signal came in the middle of a transition
+        sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
+        return 1
     finally:
         if node is not None:
             node.close()

@@ -62,6 +62,16 @@ def test_a_start_that_fails_says_why_in_one_line(arguments, told):
     assert len(lines) == 1 and told in lines[0], done.stderr
 
 
+def test_what_ros_itself_cannot_do_is_one_line(tmp_path):
+    environment = {"ROS_SECURITY_ENABLE": "true", "ROS_SECURITY_STRATEGY": "Enforce"}
+    environment["ROS_SECURITY_KEYSTORE"] = str(tmp_path)  # nothing is in it
+    done = subprocess.run(
+        NODE, capture_output=True, text=True, timeout=DEADLINE, env=os.environ | environment
+    )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr and done.stderr.splitlines()[-1].startswith("error: ")
+
+
 @pytest.mark.parametrize("moment", ["loading the network", "active, waiting for /a/image_raw, /b"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals_end_it_cleanly(number, moment, tiny_weights):
