@@ -61,18 +61,22 @@ def to_quaternion(rotation: NDArray) -> Quaternion:
 
 def to_pose(T: NDArray) -> Pose:
     """Pose of a (4, 4) rigid transform."""
-    pose = Pose(orientation=to_quaternion(T[:3, :3]))
+    pose = Pose()
+    pose.orientation = to_quaternion(T[:3, :3])
     pose.position.x, pose.position.y, pose.position.z = T[:3, 3].tolist()
     return pose
 
 
 def to_transform(stamp: int, parent: str, child: str, T_parent_child: NDArray) -> TransformStamped:
     """TransformStamped of a (4, 4) rigid transform that maps child to parent, metres."""
-    message = TransformStamped(header=header(stamp, parent), child_frame_id=child)
-    pose = to_pose(T_parent_child)
-    message.transform.rotation = pose.orientation
-    translation = message.transform.translation
-    translation.x, translation.y, translation.z = T_parent_child[:3, 3].tolist()
+    # Field by field: what is passed to a message's constructor is made twice.
+    message = TransformStamped()
+    head, transform = message.header, message.transform
+    head.stamp.sec, head.stamp.nanosec = divmod(stamp, NANOSECONDS)
+    head.frame_id, message.child_frame_id = parent, child
+    transform.rotation = to_quaternion(T_parent_child[:3, :3])
+    place = transform.translation
+    place.x, place.y, place.z = T_parent_child[:3, 3].tolist()
     return message
 
 

@@ -6,6 +6,7 @@ worker uses is destroyed only after it has been stopped. Torch is imported while
 
 from __future__ import annotations
 
+import gc
 import signal
 import sys
 import time
@@ -147,6 +148,10 @@ class Hamst3rNode(LifecycleNode):
             self._problems.remove("inference", "people")
         else:
             self._problems.add("inference", "people", NO_PEOPLE)
+        # What is loaded stays: the collector, which would stop everything for a tenth of a second
+        # whenever it walks through all of it, need not look at it again.
+        gc.collect()
+        gc.freeze()
         self.get_logger().info(
             f"ready after {time.monotonic() - start:.1f} s: {len(values['cameras'])} cameras, "
             f"{engine.device} {engine.precision}, weights {engine.sha256[:12]}"
@@ -226,6 +231,7 @@ class Hamst3rNode(LifecycleNode):
         if pipeline is not None:
             pipeline.publishers.destroy()
             pipeline.free()
+            gc.unfreeze()
         if self._listener is not None:
             self._listener.destroy()
             self._listener = None

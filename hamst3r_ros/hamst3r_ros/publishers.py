@@ -11,11 +11,12 @@ from hamst3r_msgs.msg import CameraArray, HumanArray
 from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+from std_msgs.msg import Header
 from tf2_msgs.msg import TFMessage
 from visualization_msgs.msg import MarkerArray
 
 from hamst3r.people.body import BodyModel
-from hamst3r.scene import Scene
+from hamst3r.scene import Scene, View
 from hamst3r.static_map import StaticMap
 from hamst3r_ros import clouds, conversions, qos
 from hamst3r_ros.bodies import CoarseBody
@@ -150,18 +151,24 @@ class Publishers:
 
     def _publish_views(self, scene: Scene) -> None:
         for index, (camera, view) in enumerate(zip(scene.cameras, scene.views, strict=True)):
-            topics = self._views[camera.name]
+            wanted = {t: p for t, p in self._views[camera.name].items() if _listened(p)}
+            if not wanted:
+                continue
             head = conversions.camera_header(camera)
-            for topic, convert in (
-                ("camera_info", conversions.grid_camera_info),
-                ("depth", conversions.depth_image),
-                ("instances", conversions.instance_image),
-                ("densepose", conversions.densepose_image),
-            ):
-                if _listened(topics[topic]):
-                    topics[topic].publish(convert(view, head))
-            if _listened(topics["points"]):
-                topics["points"].publish(clouds.view_cloud(view, index, head))
+            for topic, publisher in wanted.items():
+                if topic == "points":
+                    publisher.publish(clouds.view_cloud(view, index, head))
+                else:
+                    publisher.publish(_VIEW_MESSAGES[topic](view, head))
+
+
+# Topic of a camera -> what makes its message of a view.
+_VIEW_MESSAGES: dict[str, Callable[[View, Header], Image | CameraInfo]] = {
+    "camera_info": conversions.grid_camera_info,
+    "depth": conversions.depth_image,
+    "instances": conversions.instance_image,
+    "densepose": conversions.densepose_image,
+}
 
 
 def _due(now: float, last: float, rate: float) -> bool:
