@@ -35,11 +35,17 @@ _TYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 8: "f8"
 SHOW_EVERY = 0.2  # seconds; browsers need not see every frame set
 
 
-def watch_node(node: str, show: Callable[[Scene, Images], None], go_on: Callable[[], bool]) -> None:
+def watch_node(
+    node: str,
+    show: Callable[[Scene, Images], None],
+    go_on: Callable[[], bool],
+    domain: int | None = None,
+) -> None:
     """Show what a node publishes for as long as ``go_on`` says so.
 
     Args:
         node: Its full name, such as ``/hamst3r``.
+        domain: ROS domain; None: that of the environment (``ROS_DOMAIN_ID``).
 
     Raises:
         ValueError: ROS or ``hamst3r_msgs`` cannot be imported.
@@ -56,7 +62,7 @@ def watch_node(node: str, show: Callable[[Scene, Images], None], go_on: Callable
         ) from None
     latest: dict[str, Any] = {}
     context = rclpy.Context()
-    rclpy.init(context=context)
+    rclpy.init(args=[], context=context, domain_id=domain)
     try:
         own = rclpy.create_node("hamst3r_view", context=context)
         kinds = {"points": PointCloud2, "cameras": CameraArray, "humans": HumanArray}
@@ -121,6 +127,9 @@ def cloud_of(message: Any) -> PointCloud:
     if "rgb" in known:
         packed = np.ascontiguousarray(records["rgb"]).view(f"{order}u4")
         columns["rgb"] = np.stack([packed >> 16 & 255, packed >> 8 & 255, packed & 255], -1)
+    if "confidence" in known and records["confidence"].dtype == np.uint8:
+        # ~/points has 255 (1 - 1 / c) in a byte.
+        columns["confidence"] = 255 / (255 - np.minimum(records["confidence"], 254).astype(float))
     if {"u", "v", "w"} <= set(known):
         columns["body"] = np.stack([records[axis] for axis in "uvw"], -1)
     empty = fuse_points((), (), ReconstructorConfig())

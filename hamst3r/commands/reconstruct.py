@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from hamst3r.inputs import Source
     from hamst3r.offline import OfflineOptions, Result
     from hamst3r.pair_store import StoredEngine
+    from hamst3r.scene import PointCloud, Scene
 
 STATE, RUN, REPORT = "state.json", "run.json", "report.html"
 PAIRS = ".pairs"
@@ -232,7 +233,10 @@ class _Run:
     ) -> None:
         self._out, self._source, self._export = out, source, export
         self._options, self._engine, self._started = options, engine, started
+        # Of a long recording only some frame sets stay in memory whole.
         self._shown: list[Shown] = []
+        self._stride = 1
+        self._light: list[Scene] = []
         self._entries: list[dict[str, Any]] = []
         self._first: Result | None = None
         self._people: set[int] = set()
@@ -243,7 +247,7 @@ class _Run:
     def add(self, result: Result) -> None:
         """Write one frame set's scene."""
         from hamst3r.export import export_scene
-        from hamst3r.export.report import Shown
+        from hamst3r.export.report import MAX_POINTS, MAX_SCENES, Shown
         from hamst3r.export.writer import write_json
         from hamst3r.scene_folder import SEQUENCE
 
@@ -264,7 +268,12 @@ class _Run:
         self._people |= {p.id for p in scene.people if p.num_points}
         seconds = (scene.stamp - self._first.scene.stamp) / 1e9
         title = "" if single else f"{seconds:.2f} s"
-        self._shown.append(Shown(title, _thin(scene), _small(result.images)))
+        self._light.append(replace(scene, views=(), points=_thin(scene.points, 0)))
+        if result.index % self._stride == 0:
+            few = replace(scene, points=_thin(scene.points, MAX_POINTS))
+            self._shown.append(Shown(title, few, _small(result.images)))
+        if len(self._shown) > 2 * MAX_SCENES:
+            self._shown, self._stride = self._shown[::2], 2 * self._stride
         if not single:
             self._entries.append({"folder": folder.name, "stamp": scene.stamp})
             write_json(self._out / SEQUENCE, {"source": self._source.title, "sets": self._entries})
@@ -279,10 +288,10 @@ class _Run:
         first = self._first
         assert first is not None  # a source without a frame set is an error
         if self._source.sets > 1 and "smpl" in self._export.formats:
-            write_people([one.scene for one in self._shown], self._out / "people.npz")
+            write_people(self._light, self._out / "people.npz")
         facts = ReportFacts(
             source=self._source.title,
-            sets=len(self._shown),
+            sets=len(self._light),
             images=len(first.images),
             placed=len(first.scene.cameras),
             pairs=len(first.edges),
@@ -305,10 +314,10 @@ class _Run:
         self._tell(facts, len(first.scene.points))
 
     def _tell(self, facts: ReportFacts, points: int) -> None:
-        for note in dict.fromkeys(n for one in self._shown for n in one.scene.notes):
+        for note in dict.fromkeys(n for scene in self._light for n in scene.notes):
             _say(note)
         people = len(self._people)
-        sets = "" if len(self._shown) == 1 else f"{len(self._shown)} frame sets; the first: "
+        sets = "" if len(self._light) == 1 else f"{len(self._light)} frame sets; the first: "
         print(
             f"{sets}{facts.placed} of {facts.images} cameras placed, {points} points, "
             f"{people} {'person' if people == 1 else 'people'}; "
@@ -317,16 +326,13 @@ class _Run:
         print(f"open {self._out / REPORT} in a browser, or: hamst3r view {self._out}")
 
 
-def _thin(scene: Any) -> Any:
-    """A scene with as many points as the report can show: a long recording's stay in memory."""
-    from hamst3r.export.report import MAX_POINTS
-
-    count = len(scene.points)
-    if count <= MAX_POINTS:
-        return scene
-    chosen = np.linspace(0, count - 1, MAX_POINTS).astype(int)
-    columns = {f.name: getattr(scene.points, f.name)[chosen] for f in fields(scene.points)}
-    return replace(scene, points=replace(scene.points, **columns))
+def _thin(points: PointCloud, most: int) -> PointCloud:
+    """At most so many points, evenly chosen."""
+    count = len(points)
+    if count <= most:
+        return points
+    chosen = np.linspace(0, count - 1, most).astype(int)
+    return replace(points, **{f.name: getattr(points, f.name)[chosen] for f in fields(points)})
 
 
 def _small(images: dict[str, NDArray[np.uint8]]) -> dict[str, NDArray[np.uint8]]:
