@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import sys
 import time
 from dataclasses import asdict, fields, replace
@@ -107,6 +108,8 @@ def run(options: argparse.Namespace) -> int:
     from hamst3r.offline import reconstruct
 
     started = time.monotonic()
+    # Of a broken video one line is enough, and it is ours.
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     out: Path = options.out
     offline = _offline(options)
     export = ExportOptions(

@@ -47,7 +47,9 @@ def run(options: argparse.Namespace) -> int:
     if not is_node and not options.live:
         from hamst3r.scene_folder import need_scenes
 
-        need_scenes(options.scene)
+        stored = need_scenes(options.scene)
+        if Path(options.scene).is_file():
+            stored[0].load()  # so that what is no scene is told before a page is promised
     from hamst3r.viewer import SceneViewer
 
     viewer = SceneViewer(options.host, options.port)

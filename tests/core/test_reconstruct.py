@@ -359,3 +359,21 @@ def test_a_terminal_shows_a_bar_with_the_time_left(tmp_path):
     text = shown.decode()
     assert re.search(r"86%.* 24/28 \[\d\d:\d\d<\d\d:\d\d, ", text)
     assert "28/28" in text and "aligning" in text and "writing" in text
+
+
+def test_a_broken_video_is_one_line(tmp_path):
+    """Of the process: FFmpeg must not add lines of its own."""
+    video = tmp_path / "cut.mp4"
+    writer = cv2.VideoWriter(str(video), cv2.VideoWriter_fourcc(*"mp4v"), 10, (96, 64))
+    for k in range(30):
+        writer.write(np.full((64, 96, 3), 8 * k, np.uint8))
+    writer.release()
+    whole = video.read_bytes()
+    assert len(whole) > 1000
+    video.write_bytes(whole[: len(whole) // 2])
+    command = [sys.executable, "-m", "hamst3r.cli", "reconstruct", str(video)]
+    done = subprocess.run(
+        [*command, "--out", str(tmp_path / "out")], capture_output=True, text=True, timeout=120
+    )
+    expected = f"{video}: cannot be read as a video; is it complete?"
+    assert done.returncode == 1 and done.stderr == f"hamst3r reconstruct: {expected}\n"

@@ -209,6 +209,7 @@ def test_the_command_serves_and_ends(folder):
         (["/hamst3r"], "add --live"),
         (["{empty}"], "holds no scene.npz"),
         (["{folder}", "--port", "99999"], "--port must be"),
+        (["{folder}/scene.json"], "scene.json: not a scene"),
         (["{folder}", "--rerun", "no/such/x.rrd"], "no such folder"),
     ],
 )
