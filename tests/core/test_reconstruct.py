@@ -25,14 +25,19 @@ from test_reconstructor import ExactEngine
 from hamst3r import pair_store
 from hamst3r.alignment.fusion import clean
 from hamst3r.cli import main
+from hamst3r.engine import PairEngine
 from hamst3r.export import load_scene
+from hamst3r.frames import Frame
+from hamst3r.image import prepare
 from hamst3r.inputs import InputOptions, open_inputs
+from hamst3r.network.checkpoint import shipped_weights
 from hamst3r.offline import OfflineOptions, reconstruct
 from hamst3r.pair_graphs import PairGraph, similar, swin
 from hamst3r.pair_store import PairStore
 from hamst3r.reconstructor import Reconstructor, ReconstructorConfig
 from hamst3r.recording import open_recording
 from hamst3r.refine import RefineOptions, refine, sky
+from hamst3r.synthetic.generator import SceneGenerator
 
 
 def connected(edges, views):
@@ -158,8 +163,6 @@ def test_people_are_asked_of_a_few_pairs_of_each_view(room, tmp_path):
 
 
 def _network_images(room):
-    from hamst3r.image import prepare
-
     return [prepare(f, 160, 2, 2) for f in room.frames(poses=False).frames]
 
 
@@ -377,3 +380,20 @@ def test_a_broken_video_is_one_line(tmp_path):
     )
     expected = f"{video}: cannot be read as a video; is it complete?"
     assert done.returncode == 1 and done.stderr == f"hamst3r reconstruct: {expected}\n"
+
+
+def test_the_encoder_finds_images_of_the_same_place():
+    """With the shipped weights: 12 images of 4 generated scenes; chance is two in eleven."""
+    engine = PairEngine.from_checkpoint(shipped_weights(), "cpu", "fp32")
+    images, place = [], []
+    for seed in range(4):
+        for view in SceneGenerator().sample(900_700 + seed).views[:3]:
+            images.append(prepare(Frame(f"{len(images)}", 0, view.rgb), 224, 16, 2))
+            place.append(seed)
+    features = engine.describe(images).numpy()
+    assert features.shape == (12, 192)
+    edges = similar(features, 2, ordered=False)
+    assert connected(edges, 12)
+    same = np.mean([place[i] == place[j] for i, j in edges])
+    assert same > 2 * 2 / 11
+    assert engine.counters.encodes == 12 and engine.counters.decodes == 0
