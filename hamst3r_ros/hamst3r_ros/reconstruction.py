@@ -13,7 +13,8 @@ from hamst3r.engine import PairEngine
 from hamst3r.frames import Frame, FrameSet
 from hamst3r.network.checkpoint import shipped_weights
 from hamst3r.pairs import Pairing
-from hamst3r.people.body import BodyModel, anny24, load_body_model
+from hamst3r.people.body import BodyModel, anny24
+from hamst3r.people.body_files import load_body_model
 from hamst3r.people.fitting import FitConfig
 from hamst3r.people.instances import InstancesConfig
 from hamst3r.people.tracking import TrackingConfig
