@@ -1,17 +1,15 @@
 """Reading body models: our own, and a user's SMPL, SMPL-H or SMPL-X files.
 
-Files of that family are ``.npz`` or pickles. A pickle is read by an unpickler that knows a handful
-of names (numpy arrays, sparse matrices, chumpy's arrays) and turns everything but plain numpy into
-inert records: nothing in a file can run code, and neither chumpy nor scipy's own classes are made.
+Files of that family are ``.npz`` or pickles; of those only numpy's arrays are made, and what chumpy
+or scipy wrapped is unwrapped here: nothing in a file can run code (:mod:`hamst3r.pickles`).
 The licence of a file is the user's matter; none is shipped or fetched.
 """
 
 from __future__ import annotations
 
 import hashlib
-import importlib
 import io
-import pickle
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from hamst3r.people.body import NUM_JOINTS, PARENTS, BodyModel, BodyModelError
+from hamst3r.pickles import PickleError, Record, loads
 
 _BODY = 22  # joints that all models of the family share, in the same order
 # Joints of larger models -> first joint of each hand (15 joints; fingers of three), joints of the
@@ -29,7 +28,7 @@ _HAND_JOINTS = 15
 _KNUCKLES = (0, 3, 6, 9)  # of the four fingers, among a hand's joints; their mean is SMPL's hand
 _HEAD = 15
 _KEYS = ("v_template", "shapedirs", "J_regressor", "weights", "kintree_table", "f")
-_ALL = (*_KEYS, "posedirs", "mirror")
+_OPTIONAL = ("posedirs", "mirror")
 
 
 def load_body_model(path: str | Path) -> BodyModel:
@@ -42,133 +41,58 @@ def load_body_model(path: str | Path) -> BodyModel:
             array; the message names the array.
     """
     path = Path(path)
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise BodyModelError(f"{path}: cannot read the body model: {error}") from error
-    raw = _read(path, data)
-    missing = [key for key in _KEYS if key not in raw]
-    if missing:
-        raise BodyModelError(f"{path}: not a body model, {', '.join(missing)} missing")
-    arrays = {key: _dense(path, key, raw[key]) for key in _ALL if key in raw}
+    arrays, sha256 = read_arrays(path, _KEYS, _OPTIONAL)
     _check(path, arrays)
     joints = arrays["weights"].shape[1]
     if joints != NUM_JOINTS:
         arrays = _reduce(arrays, joints)
     if not np.any(arrays.get("posedirs", 0)):
         arrays.pop("posedirs", None)  # plain blend skinning then, which is faster
-    return BodyModel(arrays, path.stem, hashlib.sha256(data).hexdigest())
+    return BodyModel(arrays, path.stem, sha256)
 
 
-def _read(path: Path, data: bytes) -> dict[str, Any]:
+def read_arrays(
+    path: Path, required: Sequence[str], optional: Sequence[str] = ()
+) -> tuple[dict[str, NDArray[Any]], str]:
+    """Arrays of a body model's file, whatever held them there, and the file's sha256.
+
+    Raises:
+        BodyModelError: As :func:`load_body_model`, but for the arrays' shapes.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise BodyModelError(f"{path}: cannot read the body model: {error}") from error
+    raw = _read(path, data, (*required, *optional))
+    missing = [key for key in required if key not in raw]
+    if missing:
+        raise BodyModelError(f"{path}: not a body model, {', '.join(missing)} missing")
+    arrays = {key: _dense(path, key, raw[key]) for key in (*required, *optional) if key in raw}
+    return arrays, hashlib.sha256(data).hexdigest()
+
+
+def _read(path: Path, data: bytes, keys: Sequence[str]) -> dict[str, Any]:
     if data[:2] == b"PK":
         try:
             with np.load(io.BytesIO(data), allow_pickle=False) as file:
-                return {key: file[key] for key in file.files if key in _ALL}
+                return {key: file[key] for key in file.files if key in keys}
         except ValueError as error:
             raise BodyModelError(f"{path}: cannot read the body model: {error}") from error
         except Exception as error:  # a damaged zip raises many things
             raise BodyModelError(f"{path}: cannot read the body model: {error!r}") from error
     try:
-        content = _Unpickler(io.BytesIO(data), encoding="latin1").load()
-    except BodyModelError as error:
-        raise BodyModelError(f"{path}: {error}") from error
-    except Exception as error:  # so does a damaged pickle
-        raise BodyModelError(
-            f"{path}: cannot read the body model, neither an .npz nor a pickle: {error!r}"
-        ) from error
+        content = loads(data, ("chumpy", "scipy.sparse"))
+    except PickleError as error:
+        raise BodyModelError(f"{path}: cannot read the body model: {error}") from error
     if not isinstance(content, dict):
         raise BodyModelError(f"{path}: not a body model, holds a {type(content).__name__}")
     return content
 
 
-class _Record:
-    """Stands in for any class but numpy's: keeps what it is given and does nothing."""
-
-    kind = ""
-
-    def __new__(cls, *_: object) -> _Record:
-        return object.__new__(cls)
-
-    def __setstate__(self, state: object) -> None:
-        if isinstance(state, dict):
-            self.__dict__.update(state)
-
-
-class _Chumpy(_Record):
-    kind = "chumpy"
-
-
-class _Columns(_Record):
-    kind = "csc"
-
-
-class _Rows(_Record):
-    kind = "csr"
-
-
-def _rebuild(cls: object, *_: object) -> _Record:
-    """In place of copyreg's: only records are made."""
-    if isinstance(cls, type) and issubclass(cls, _Record):
-        return cls()
-    raise BodyModelError(f"refused to make a {cls!r}")
-
-
-def _core(name: str) -> Any:
-    """numpy's own function by which arrays are unpickled, wherever this numpy keeps it."""
-    module = "numpy._core.multiarray" if hasattr(np, "_core") else "numpy.core.multiarray"
-    return getattr(importlib.import_module(module), name)
-
-
-def _latin1(text: str, encoding: str = "latin1") -> bytes:
-    """In place of ``_codecs.encode``, by which Python 3 pickles bytes for Python 2."""
-    if encoding not in ("latin1", "latin-1"):
-        raise BodyModelError(f"refused an encoding {encoding!r}")
-    return text.encode("latin1")
-
-
-_FROM_BUFFER = {
-    ("numpy.core.numeric", "_frombuffer"),
-    ("numpy._core.numeric", "_frombuffer"),
-}
-
-
-def _from_buffer(buffer: Any, dtype: Any, shape: Any, order: Any, *_: Any) -> NDArray[Any]:
-    """In place of numpy's own, by which newer pickles hold arrays."""
-    return np.frombuffer(buffer, dtype=dtype).reshape(shape, order=order)
-
-
-class _Unpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        top = module.split(".")[0]
-        if top == "chumpy":
-            return _Chumpy
-        if module.startswith("scipy.sparse") and name in ("csc_matrix", "csc_array"):
-            return _Columns
-        if module.startswith("scipy.sparse") and name in ("csr_matrix", "csr_array"):
-            return _Rows
-        if module in ("numpy.core.multiarray", "numpy._core.multiarray"):
-            if name in ("_reconstruct", "scalar"):
-                return _core(name)
-        elif (module, name) in _FROM_BUFFER:
-            return _from_buffer
-        elif (module, name) in (("numpy", "ndarray"), ("numpy", "dtype")):
-            return getattr(np, name)
-        elif (module, name) in (("copyreg", "_reconstructor"), ("copy_reg", "_reconstructor")):
-            return _rebuild
-        elif (module, name) in (("builtins", "object"), ("__builtin__", "object")):
-            return _Record
-        elif (module, name) == ("_codecs", "encode"):
-            return _latin1
-        raise BodyModelError(
-            f"refused: the pickle asks for {module}.{name}, which no body model needs"
-        )
-
-
 def _dense(path: Path, key: str, value: object) -> NDArray[Any]:
     """An array, whatever record it was in."""
     try:
-        if isinstance(value, _Record):
+        if isinstance(value, Record):
             value = _unwrap(value)
         array = np.asarray(value)
     except (KeyError, TypeError, ValueError, IndexError) as error:
@@ -180,17 +104,17 @@ def _dense(path: Path, key: str, value: object) -> NDArray[Any]:
     return array
 
 
-def _unwrap(record: _Record) -> NDArray[Any]:
-    held = record.__dict__
-    if record.kind in ("csc", "csr"):
-        make = sparse.csc_array if record.kind == "csc" else sparse.csr_array
+def _unwrap(record: Record) -> NDArray[Any]:
+    held, kind = vars(record), type(record).__name__
+    if kind[:3] in ("csc", "csr"):
+        make = sparse.csc_array if kind.startswith("csc") else sparse.csr_array
         shape = held.get("_shape", held.get("shape"))
         return make((held["data"], held["indices"], held["indptr"]), shape=shape).toarray()  # type: ignore[no-any-return]
     if "x" in held:  # chumpy.Ch
         return np.asarray(held["x"])
     if "a" in held and "idxs" in held:  # chumpy.reordering.Select
         source = held["a"]
-        source = _unwrap(source) if isinstance(source, _Record) else np.asarray(source)
+        source = _unwrap(source) if isinstance(source, Record) else np.asarray(source)
         chosen = source.ravel()[np.asarray(held["idxs"])]
         return chosen.reshape(held.get("preferred_shape", chosen.shape))
     raise KeyError(f"a record with {', '.join(sorted(map(str, held))) or 'nothing'}")

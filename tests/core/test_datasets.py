@@ -439,14 +439,13 @@ def test_depth_sets(name, room, tmp_path):
     views, _ = room
     getattr(make, name)(tmp_path, views)
     cases = read(name, tmp_path, views=3)
-    by_image = {tuple(np.round(view.depth[::40, ::40].ravel(), 1)): view for view in views}
     assert len(cases) == {"kitti": 1, "scannet": 3}.get(name, 4)
     for case in cases:
         key = case.shots[0]
         depth = key.depth()
         assert all(shot.depth is None for shot in case.shots[1:])
         assert len({shot.name for shot in case.shots}) == len(case.shots)
-        view = by_image[tuple(np.round(depth[::40, ::40].ravel(), 1))]
+        view = min(views, key=lambda view: float(np.abs(view.depth - depth).mean()))
         np.testing.assert_allclose(depth, view.depth, atol=0.003)
         assert np.abs(key.image().astype(float) - view.rgb).mean() < 6
     limited = read(name, tmp_path, limit=1)

@@ -10,16 +10,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.sparse import csc_matrix
 from scipy.spatial.transform import Rotation
 
 from hamst3r.evaluation.datasets.base import DatasetError
-from hamst3r.evaluation.datasets.pickles import Record, load_pickle
-from hamst3r.people.body import JOINT_NAMES
+from hamst3r.people.body import JOINT_NAMES, BodyModelError
+from hamst3r.people.body_files import read_arrays
 
 F64 = NDArray[np.float64]
 
@@ -109,19 +107,11 @@ def _choose(body: Path, gender: str) -> Path:
 
 @lru_cache(maxsize=8)
 def _load(path: Path) -> Skeleton:
-    content: Any
-    if path.suffix == ".npz":
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                content = {key: file[key] for key in _KEYS if key in file.files}
-        except (OSError, ValueError) as error:
-            raise DatasetError(f"{path}: expected a body model: {error}") from error
-    else:
-        content = load_pickle(path, records=("chumpy", "scipy.sparse"))
-    missing = [key for key in _KEYS if not isinstance(content, dict) or key not in content]
-    if missing:
-        raise DatasetError(f"{path}: expected a body model, {', '.join(missing)} missing")
-    template, shapes, regressor, tree = (_array(path, key, content[key]) for key in _KEYS)
+    try:
+        arrays, _ = read_arrays(path, _KEYS)
+    except BodyModelError as error:
+        raise DatasetError(str(error)) from error
+    template, shapes, regressor, tree = (arrays[key] for key in _KEYS)
     if regressor.shape[1] != len(template) or shapes.shape[:2] != template.shape:
         raise DatasetError(
             f"{path}: v_template {template.shape}, shapedirs {shapes.shape} and J_regressor "
@@ -133,17 +123,3 @@ def _load(path: Path) -> Skeleton:
 
 
 _KEYS = ("v_template", "shapedirs", "J_regressor", "kintree_table")
-
-
-def _array(path: Path, key: str, value: Any) -> F64:
-    """An array, also one that chumpy or scipy wrapped."""
-    if isinstance(value, Record):
-        state = vars(value)
-        if "x" in state:
-            value = state["x"]
-        elif {"data", "indices", "indptr"} <= state.keys():
-            parts = (state["data"], state["indices"], state["indptr"])
-            value = csc_matrix(parts, shape=state.get("_shape") or state["shape"]).toarray()
-    if not isinstance(value, np.ndarray) or value.dtype.hasobject:
-        raise DatasetError(f"{path}: '{key}' is not an array of numbers")
-    return np.asarray(value, float)
