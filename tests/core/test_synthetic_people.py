@@ -28,7 +28,7 @@ def dressed(rng: np.random.Generator) -> Figure:
 @pytest.fixture(scope="module")
 def crowds() -> list[tuple[np.ndarray, Crowd]]:
     out = []
-    for seed in range(24):
+    for seed in range(16):
         rng = np.random.default_rng([seed, 5])
         half = rng.uniform(1.5, 4.0, 2)
         out.append((half, sample_crowd(rng, half, 2.8, 5, lambda rng=rng: dressed(rng), 0.6)))
@@ -38,7 +38,7 @@ def crowds() -> list[tuple[np.ndarray, Crowd]]:
 @pytest.fixture(scope="module")
 def scenes() -> list[SyntheticScene]:
     generator = SceneGenerator(GeneratorConfig(empty=0.0, difficulty=0.8, sensor=0.0))
-    return [generator.sample(seed, (48, 36), views=1) for seed in range(40, 52)]
+    return [generator.sample(seed, (48, 36), views=1) for seed in range(40, 49)]
 
 
 def depth_inside(points: np.ndarray, mesh: PersonMesh) -> float:
@@ -73,7 +73,7 @@ def test_nobody_is_inside_anybody(crowds) -> None:
                 if near.any():
                     pairs += 1
                     assert depth_inside(a.vertices[near], b) < SLACK / 2, crowd.activities
-    assert pairs > 20  # they do stand close
+    assert pairs > 12  # they do stand close
 
 
 def test_everybody_touches_the_floor_or_what_carries_them(crowds) -> None:
@@ -111,7 +111,7 @@ def test_nobody_is_inside_furniture(scenes) -> None:
             for mesh in scene.meshes:
                 compared += 1
                 assert not solid.inside(mesh.vertices, -SLACK).any()
-    assert compared > 200
+    assert compared > 150
 
 
 def test_no_surface_of_the_world_is_inside_a_person() -> None:
