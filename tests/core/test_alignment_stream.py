@@ -7,6 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from simulated_drive import Drive, DriveEngine, trajectory_error, without_bodies
+from synthetic_pairs import EXACT
 
 from hamst3r.alignment.incremental import AlignerConfig
 from hamst3r.alignment.stream import StreamConfig
@@ -261,6 +262,36 @@ def test_people_who_walk_do_not_carry_the_cameras_away():
     run = Run(missed=1.0, people=8)
     run.go(range(30))
     assert run.error() < 0.08
+
+
+@pytest.mark.parametrize("cameras", [1, 2])
+def test_a_beginning_in_the_dark(cameras):
+    """Black images first: nothing sensible can be said, and nothing stays of it."""
+    run = Run(StreamConfig(give_up=3), cameras=cameras, people=1)
+    run.engine.blind = set(range(cameras))
+    for step in range(3):
+        check_finite(run.go([step]))
+    run.engine.blind = set()
+    for step in range(3, 9):
+        scene = run.go([step])
+        check_finite(scene)
+    assert len(scene.cameras) == cameras
+
+
+def check_finite(scene):
+    assert np.isfinite(scene.T_map_world).all() and np.isfinite(scene.scale_std)
+    assert np.isfinite(scene.points.xyz).all()
+    for camera, view in zip(scene.cameras, scene.views, strict=True):
+        assert np.isfinite(camera.T_world_cam).all() and np.isfinite(camera.K).all()
+        assert np.isfinite(view.depth).all()
+
+
+def test_a_scene_whose_camera_never_moved_has_one_map():
+    """Two identical images: a robot that stands, and the same camera name again and again."""
+    run = Run(cameras=1, people=0, speed=0.0, noise=EXACT)
+    scene = run.go(range(5))
+    check_finite(scene)
+    np.testing.assert_allclose(run.world[-1], run.world[0], atol=2e-3)
 
 
 @pytest.mark.parametrize(("window", "keyframes"), [(0, 5), (5, 5)])
