@@ -28,6 +28,7 @@ LEFT_HIP, RIGHT_HIP, NECK = 1, 2, 12
 TORSO = (LEFT_HIP, RIGHT_HIP, NECK)
 # Variance of an angle of which nothing is known: uniform over the circle, rad^2.
 UNKNOWN_ANGLE = math.pi**2 / 3
+NEAR = 0.1  # metres
 # Colours far apart, for ids one after the other.
 PALETTE = np.array(
     [
@@ -82,6 +83,7 @@ def human(person: Person, vertices: F32 | None) -> Human:
     if fit is not None:
         message.body_model = fit.model
         message.body_model_sha256 = fit.model_sha256
+        message.gender = _gender(fit.model)
         message.betas = _floats(fit.betas)
         message.global_orient = _floats(fit.global_orient)
         message.body_pose = _floats(fit.body_pose)
@@ -92,10 +94,27 @@ def human(person: Person, vertices: F32 | None) -> Human:
         message.joint_names = list(JOINT_NAMES)
         message.joints = [Point32(x=x, y=y, z=z) for x, y, z in person.joints.tolist()]
         message.joint_std = _floats(person.joint_std)
+        message.joint_confidence = [joint_confidence(std) for std in person.joint_std.tolist()]
     if vertices is not None:
         size = np.ptp(axes.T.astype(np.float32) @ vertices.T, axis=1)
         message.size = Vector3(x=float(size[0]), y=float(size[1]), z=float(size[2]))
     return message
+
+
+def joint_confidence(std: float) -> float:
+    """Chance that a joint lies within ``NEAR`` of where it is said to be, by its deviation per
+    axis: Maxwell's distribution."""
+    reach = NEAR / max(std, 1e-6)
+    tail = math.sqrt(2 / math.pi) * reach * math.exp(-(reach**2) / 2)
+    return min(max(math.erf(reach / math.sqrt(2)) - tail, 0.0), 1.0)
+
+
+def _gender(model: str) -> int:
+    """Of whom a model is made, as files of SMPL's family say in their names."""
+    words = model.lower().replace("-", "_").split("_")
+    if "female" in words or "f" in words:
+        return int(Human.FEMALE)
+    return int(Human.MALE if "male" in words or "m" in words else Human.NEUTRAL)
 
 
 def _floats(values: NDArray) -> list[float]:
@@ -233,7 +252,9 @@ def markers(
     faces: NDArray[np.int64],
     shown: set[int],
 ) -> MarkerArray:
-    """~/humans/markers: a skeleton, a body and an id per person; namespace ``h<id>/<what>``.
+    """~/humans/markers: skeleton, body, ellipsoid of the place and id per person.
+
+    Namespaces are ``h<id>/<what>``.
 
     Args:
         lifetime: Seconds until viewers drop a marker that is not renewed.
@@ -271,6 +292,7 @@ def markers(
             body.scale = Vector3(x=1.0, y=1.0, z=1.0)
             body.points = _points(vertices[person.id][faces.ravel()])
             made.append(body)
+        made.append(_uncertainty(marker(person.id, "uncertainty", Marker.SPHERE), person))
         text = marker(person.id, "id", Marker.TEXT_VIEW_FACING)
         text.text = f"{person.id}"
         text.scale.z = 0.2
@@ -283,9 +305,21 @@ def markers(
     return MarkerArray(markers=made)
 
 
+def _uncertainty(made: Marker, person: Person) -> Marker:
+    """An ellipsoid of one deviation of the person's position."""
+    variances, axes = np.linalg.eigh(person.covariance)
+    made.pose.orientation = to_quaternion(axes * np.sign(np.linalg.det(axes)))
+    place, size = made.pose.position, 2 * np.sqrt(np.maximum(variances, 1e-6))
+    place.x, place.y, place.z = map(float, person.position)
+    made.scale = Vector3(x=float(size[0]), y=float(size[1]), z=float(size[2]))
+    made.color.a = 0.3
+    return made
+
+
 _MARKERS = {
     "skeleton": Marker.LINE_LIST,
     "body": Marker.TRIANGLE_LIST,
+    "uncertainty": Marker.SPHERE,
     "id": Marker.TEXT_VIEW_FACING,
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -185,7 +186,11 @@ def test_every_field_of_a_person_with_a_body():
     assert tuple(message.joint_names) == JOINT_NAMES
     np.testing.assert_allclose([[j.x, j.y, j.z] for j in message.joints], person.joints)
     np.testing.assert_array_equal(np.float32(message.joint_std), person.joint_std)
-    assert len(message.joint_confidence) == 0
+    sure = np.array(message.joint_confidence)
+    assert ((sure > 0) & (sure <= 1)).all() and (np.diff(sure) <= 0).all()
+    # The chance to be within 10 cm.
+    drawn = np.linalg.norm(0.05 * np.random.default_rng(1).normal(size=(200_000, 3)), axis=1)
+    assert sure[-1] == pytest.approx((drawn < 0.1).mean(), abs=0.01)
     assert message.contacts == message.LEFT_FOOT | message.SEAT
     assert message.cameras == ["a", "b"]
     assert [(r.x_offset, r.y_offset, r.width, r.height) for r in message.rois] == [
@@ -355,6 +360,7 @@ def test_markers_come_and_go():
     assert {m.ns for m in message.markers if m.action == Marker.DELETE} == {
         "h00003/skeleton",
         "h00003/body",
+        "h00003/uncertainty",
         "h00003/id",
     }
     skeleton = by_name["h00007/skeleton"]
@@ -364,11 +370,15 @@ def test_markers_come_and_go():
     mesh = by_name["h00007/body"]
     assert (mesh.type, len(mesh.points)) == (Marker.TRIANGLE_LIST, body.faces.size)
     assert (by_name["h00007/id"].text, by_name["h00009/id"].text) == ("7", "9")
+    blob = by_name["h00007/uncertainty"]
+    sizes = sorted([blob.scale.x, blob.scale.y, blob.scale.z])
+    np.testing.assert_allclose(sizes, [0.02, 0.02 * 2**0.5, 0.02 * 3**0.5], rtol=1e-6)
+    assert blob.color.a < 0.5 and "h00009/uncertainty" in by_name
     assert "h00009/skeleton" not in by_name and "h00010/id" not in by_name
     assert (mesh.lifetime.sec, mesh.lifetime.nanosec) == (1, 500_000_000)
     assert all(marker.header.frame_id == "w" for marker in message.markers)
     gone = conversions.markers(scene(), HEAD, 1.5, {}, body.faces, shown).markers
-    assert {m.action for m in gone} == {Marker.DELETE} and len(gone) == 6 and shown == set()
+    assert {m.action for m in gone} == {Marker.DELETE} and len(gone) == 8 and shown == set()
 
 
 def test_the_coarse_body_is_the_body():
@@ -420,3 +430,13 @@ def test_quaternions_of_every_kind_of_turn():
 def test_poses_keep_every_digit():
     T = ring("abc")["c"]
     np.testing.assert_allclose(from_transform_of(to_pose(T)), T, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("model", "gender"),
+    [("anny24", 0), ("SMPL_FEMALE", 1), ("basicmodel_m_lbs", 2), ("smplx_male", 2)],
+)
+def test_the_gender_of_a_model_is_in_its_name(model, gender):
+    person = fitted()
+    message = conversions.human(replace(person, fit=replace(person.fit, model=model)), None)
+    assert message.gender == gender
