@@ -235,3 +235,81 @@ def test_canonical_coordinates_find_their_vertex():
     grid[0, 1] = [0.0, 0.0, 0.0]  # a corner of the box, far from the body
     assert lookup(grid).shape == (1, 3)
     assert lookup(grid)[0, 1] == lookup(grid)[0, 2] == -1
+
+
+class Row:
+    """People in a row before three cameras, each of which sees the row from another side: nearer
+    people hide a part of those behind; queries come in any order."""
+
+    def __init__(self, people: int, seed: int) -> None:
+        self.rng = np.random.default_rng(seed)
+        self.count = people
+        width, step = 10, 54 // people  # boxes overlap where people are many
+        self.masks = []
+        for _ in range(3):
+            order = self.rng.permutation(people)
+            owner = np.full(GRID, -1)
+            left = 2 + step * order + self.rng.integers(-1, 2, people)
+            for person in self.rng.permutation(people):  # the last hides the others
+                top = int(self.rng.integers(2, 8))
+                column = int(left[person])
+                owner[top : top + 28, column : column + width] = person
+            self.masks.append(owner)
+
+    def pair(self, i: int, j: int, missed: float, merged: bool) -> PairPrediction:
+        """What a network says of views i and j; it misses people, or takes two that touch for
+        one."""
+        groups = [[person] for person in range(self.count)]
+        if merged and self.count > 1:
+            first = int(self.rng.integers(self.count - 1))
+            groups[first : first + 2] = [[first, first + 1]]
+        groups = [group for group in groups if self.rng.random() >= missed]
+        self.rng.shuffle(groups)
+        prediction = predict(i, j, [(None, None, 0.9)] * len(groups))
+        queries = max(QUERIES, len(groups))
+        logits = []
+        for view in (i, j):
+            layers = [np.where(np.isin(self.masks[view], group), 4.0, -4.0) for group in groups]
+            layers += [np.full(GRID, -4.0)] * (queries - len(groups))
+            layers = [layer + self.rng.normal(0, 0.8, GRID) for layer in layers]
+            logits.append(torch.from_numpy(np.stack(layers)).float())
+        probability = torch.cat([torch.full((len(groups),), 0.9), torch.full((queries,), 0.02)])
+        return replace(
+            prediction,
+            mask_logits_i=logits[0],
+            mask_logits_j=logits[1],
+            person_prob=probability[:queries],
+            body_logits_i=torch.from_numpy(np.where(self.masks[i] >= 0, 5.0, -5.0)).float(),
+            body_logits_j=torch.from_numpy(np.where(self.masks[j] >= 0, 5.0, -5.0)).float(),
+        )
+
+
+@pytest.mark.parametrize("people", [2, 3, 4, 5, 6])
+@pytest.mark.parametrize("merged", [False, True])
+def test_crowds_are_neither_merged_nor_split(people, merged):
+    """Every id is one person's over all views, and every person has one id; one of six pairs may
+    take two who touch for one, and each pair may miss people."""
+    wrong_merges = wrong_splits = found = 0
+    for seed in range(6):
+        row = Row(people, seed)
+        edges = [(0, 1), (1, 0), (1, 2), (2, 1), (0, 2), (2, 0)]
+        predictions = [
+            row.pair(*edge, missed=0.1, merged=merged and k == seed) for k, edge in enumerate(edges)
+        ]
+        views = merge_instances(predictions, [GRID] * 3)
+        ids: dict[int, set[int]] = {}
+        for view, owner in zip(views, row.masks, strict=True):
+            for person in range(people):
+                own = view.instances[owner == person]
+                if (owner == person).sum() < 60:  # hidden
+                    continue
+                values, counts = np.unique(own[own > 0], return_counts=True)
+                if len(values) and counts.max() > 0.5 * len(own):
+                    ids.setdefault(person, set()).add(int(values[counts.argmax()]))
+        found += len(ids)
+        wrong_splits += sum(len(own) > 1 for own in ids.values())
+        held = [identity for own in ids.values() for identity in own]
+        wrong_merges += len(held) - len(set(held))
+    assert wrong_merges == 0
+    assert wrong_splits <= (0 if not merged else 1)
+    assert found >= 0.95 * 6 * people
