@@ -26,7 +26,7 @@ Images = Mapping[str, NDArray[np.uint8]]
 AIM = np.deg2rad(0.6)
 MAX_TEXTURE = 320
 # The page's field of view is wide: the overview is taken from nearer.
-NEARER = 0.7
+NEARER = 0.85
 COLORINGS: dict[str, Callable[[PointCloud], NDArray[np.uint8]]] = {
     "photo and people": lambda points: tinted(points.rgb, points.instance),
     "photo": lambda points: points.rgb,

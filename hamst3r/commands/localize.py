@@ -58,15 +58,16 @@ def run(options: argparse.Namespace) -> int:
     for frame in frames.frames:
         result = localize(scene, images, frame, engine, config)
         file = photos.originals[frame.camera].file
-        _tell(file, result)
         size = frame.image.shape[1], frame.image.shape[0]
+        _tell(file, result, photos.originals[frame.camera].width / size[0])
         document[file] = _entry(result, size)
     if options.json:
         write_json(options.json, {"scene": str(options.scene), "images": document})
     return 0 if all(entry["found"] for entry in document.values()) else 1
 
 
-def _tell(file: str, result: Localization) -> None:
+def _tell(file: str, result: Localization, reduced: float) -> None:
+    """Print it; ``reduced`` is how much larger the image is on disk than what K is of."""
     counts = f"{result.inliers} inliers of {result.matches} matches"
     if not result.found:
         print(f"{file}: not found: {counts}, {result.needed} are needed")
@@ -76,9 +77,11 @@ def _tell(file: str, result: Localization) -> None:
     known = "known" if result.known_K else "estimated"
     field = math.degrees(2 * math.atan((result.K[0, 2] + 0.5) / result.K[0, 0]))
     print(
-        f"{file}: at {place} m, looks along {ahead}; {counts}, median error {result.error:.1f} px"
+        f"{file}: at {place} m, looks along {ahead}; {counts}, median error {reduced * result.error:.1f} px"
     )
-    print(f"    {known} focal length {result.K[0, 0]:.1f} px ({field:.0f} degrees across)")
+    print(
+        f"    {known} focal length {reduced * result.K[0, 0]:.1f} px ({field:.0f} degrees across)"
+    )
     best = sorted(result.references.items(), key=lambda item: -item[1])
     print("    by " + ", ".join(f"{name} ({count})" for name, count in best if count))
 
