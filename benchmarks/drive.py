@@ -95,17 +95,19 @@ class Ghosts:
         """Take a scene in; before the map does."""
         views = {f"cam{k}": view for k, view in enumerate(engine.views())}
         for camera, view in zip(scene.cameras, scene.views, strict=True):
+            true = views[camera.name]
+            of_people = true.people > 0
+            entering = of_people & (view.instances == 0)
+            if not (entering.any() or self._since):
+                continue
             points = transform(
                 scene.T_map_world @ camera.T_world_cam, unproject(view.depth, view.K)
             )
-            keys = cube_keys(points.reshape(-1, 3), VOXEL).reshape(view.depth.shape)
-            true = views[camera.name]
-            of_people = true.people > 0
-            entering = of_people & (view.instances == 0) & self._clear(true, view.K)
-            new = keys[entering][~static.holds(keys[entering], False)]
-            for key in np.unique(new).tolist():
-                self._since.setdefault(key, step)
-            for key in set(self._since) & set(keys[~of_people].tolist()):
+            if entering.any():
+                keys = cube_keys(points[entering & self._clear(true, view.K)], VOXEL)
+                for key in np.unique(keys[~static.holds(keys, False)]).tolist():
+                    self._since.setdefault(key, step)
+            for key in set(self._since) & set(cube_keys(points[~of_people], VOXEL).tolist()):
                 del self._since[key]
 
     def count(self, step: int, static: StaticMap) -> None:

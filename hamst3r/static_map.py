@@ -90,7 +90,11 @@ class StaticMap:
     def holds(self, keys: NDArray[np.int64], confirmed: bool) -> NDArray[np.bool_]:
         """(N,) whether cubes of these keys (:func:`cube_keys`) are known, or even confirmed."""
         cubes = self._cubes
-        return np.isin(keys, cubes.key[cubes.weight >= CONFIRMED] if confirmed else cubes.key)
+        if len(cubes.key) == 0:
+            return np.zeros(len(keys), bool)
+        at = np.searchsorted(cubes.key, keys).clip(max=len(cubes.key) - 1)
+        there = cubes.key[at] == keys
+        return there & (cubes.weight[at] >= CONFIRMED) if confirmed else there
 
     def confirmed(self) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
         """(N, 3) places and (N, 3) colours of what is known to be there.
