@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import TYPE_CHECKING
 
@@ -45,7 +45,7 @@ class Detection:
     """One person now.
 
     Attributes:
-        local_ids: Of the frame set; several if views were joined here.
+        local_ids: Of the frame set; several if views were joined here. views: Indices.
         score: In [0, 1]. num_points: Pixels with depth, over all views.
         centre: (3,) median of the points, world metres. size: Their median distance from it.
         points: (n, 3), vertex_ids: (n,) (-1 unknown), weights: (n,): for the body fit.
@@ -54,6 +54,7 @@ class Detection:
     """
 
     local_ids: tuple[int, ...]
+    views: frozenset[int]
     score: float
     num_points: int
     centre: F64
@@ -178,6 +179,7 @@ def _detection(
     rest = labelled[_draw(len(labelled), room, rng)]
     return Detection(
         local_ids=local_ids,
+        views=frozenset(glimpse.view for glimpse in glimpses),
         score=score,
         num_points=sum(glimpse.count for glimpse in glimpses),
         centre=centre,
@@ -188,6 +190,17 @@ def _detection(
             [config.triangulated_weight * crossed.weights[some], weights[rest]]
         ).astype(np.float32),
         depth_factors=factors,
+    )
+
+
+def absorb(whole: Detection, piece: Detection) -> Detection:
+    """A person with a piece of the same person in other views, whose points were not joined."""
+    return replace(
+        whole,
+        local_ids=(*whole.local_ids, *piece.local_ids),
+        views=whole.views | piece.views,
+        num_points=whole.num_points + piece.num_points,
+        depth_factors=whole.depth_factors | piece.depth_factors,
     )
 
 

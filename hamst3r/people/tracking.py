@@ -15,7 +15,7 @@ from scipy.optimize import linear_sum_assignment
 from hamst3r.people.body import BodyModel, anny24
 from hamst3r.people.contact import ContactPoints, flags
 from hamst3r.people.densepose import VertexLookup
-from hamst3r.people.detections import Detection, DetectionConfig, detect
+from hamst3r.people.detections import Detection, DetectionConfig, absorb, detect
 from hamst3r.people.fitting import FitConfig, fit
 from hamst3r.people.instances import ViewPeople
 from hamst3r.people.jacobian import BodyState
@@ -46,6 +46,8 @@ class TrackingConfig:
         new_timeout: The same, for one who was seen only once.
         gate, max_gate: How far from the predicted place a person may be found; the former grows
             with the prediction's deviation up to the latter.
+        piece_distance: An unmatched mask this near a known person whom its view does not show
+            otherwise is a piece of that person.
         max_size_ratio: Largest ratio between the sizes of a person now and before.
         centre_std: Deviation of the centre of the points as a measure of the hips.
         shape_frames, shape_std: After this many believed fits, and once the betas are known to
@@ -58,6 +60,7 @@ class TrackingConfig:
     new_timeout: float = 0.5
     gate: float = 0.6
     max_gate: float = 1.8
+    piece_distance: float = 0.8
     max_size_ratio: float = 3.0
     centre_std: float = 0.15
     shape_frames: int = 20
@@ -205,11 +208,28 @@ class PeopleTracker:
             for row, column in zip(rows, columns, strict=True)
             if np.isfinite(cost[row, column])
         }
-        matches = []
-        for index, detection in enumerate(detections):
-            track = taken.get(index) or self._open(detection)
-            matches.append((track, detection))
+        matches = [(taken[k], found) for k, found in enumerate(detections) if k in taken]
+        for k, detection in enumerate(detections):
+            if k not in taken:
+                home = self._owner(detection, matches)
+                if home is None:
+                    matches.append((self._open(detection), detection))
+                else:
+                    track, whole = matches[home]
+                    matches[home] = (track, absorb(whole, detection))
         return matches
+
+    def _owner(self, piece: Detection, matches: list[tuple[_Track, Detection]]) -> int | None:
+        """Which known person an unmatched detection is a piece of: one seen by other views only,
+        who stands where the piece is. Views of one person that could not be joined are likelier
+        than a stranger who appears inside somebody."""
+        near = [
+            (float(np.linalg.norm(piece.centre - track.motion.position - track.offset)), k)
+            for k, (track, whole) in enumerate(matches)
+            if track.hits and not piece.views & whole.views
+        ]
+        distance, home = min(near, default=(np.inf, None))
+        return home if distance < self.config.piece_distance else None
 
     def _open(self, detection: Detection) -> _Track:
         alive = {track.id for track in self._tracks}
