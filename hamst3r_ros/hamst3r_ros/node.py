@@ -223,7 +223,7 @@ class Hamst3rNode(LifecycleNode):
         self._worker = self._cameras = self._assembler = None
         for status in ("cameras", "frame_sets", "world", "device"):
             self._problems.clear(status)
-        for subject in ("hang", "delay"):
+        for subject in ("hang", "delay", "degraded"):
             self._problems.remove("inference", subject)
 
     def _release(self) -> None:

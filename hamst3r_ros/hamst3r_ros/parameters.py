@@ -181,8 +181,9 @@ TABLE: tuple[Parameter, ...] = (
     Parameter(
         "pairs",
         "complete",
-        "Pairs of views the network looks at: all of them, a ring, or the first camera with each.",
-        choices=("complete", "swin", "oneref"),
+        "Pairs of views the network looks at: all of them, a ring, the first camera with each, or "
+        "for cameras that move all of them and each with its own past.",
+        choices=("complete", "swin", "oneref", "rig"),
     ),
     Parameter(
         "model.weights",
@@ -246,6 +247,15 @@ TABLE: tuple[Parameter, ...] = (
         "Most frame sets reconstructed per second; 0: as many as the machine can.",
         0.0,
         1000.0,
+        dynamic=True,
+    ),
+    Parameter(
+        "deadline",
+        0.0,
+        "Frame sets that take longer than this, three in a row, lead to fewer pairs, then to "
+        "smaller images, until there is room again; seconds, 0: never.",
+        0.0,
+        3600.0,
         dynamic=True,
     ),
     Parameter(

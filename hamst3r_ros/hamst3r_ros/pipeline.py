@@ -20,6 +20,7 @@ from hamst3r.scene import Scene
 from hamst3r_ros.anchor import Anchor, apply
 from hamst3r_ros.assembler import MessageSet
 from hamst3r_ros.cameras import Cameras, Extrinsics
+from hamst3r_ros.degrading import STEPS, Load
 from hamst3r_ros.diagnostics import ERROR, Problems, Statistics
 from hamst3r_ros.headers import NANOSECONDS
 from hamst3r_ros.parameters import Values
@@ -41,6 +42,7 @@ class Pipeline:
 
     Attributes:
         scene: The latest one, None before the first and after a reset.
+        load: How much is left out because it took too long, or too much memory.
         anchor: What ties the world to a frame outside, None if nothing does; may be set any time.
         residual: Metres by which the latest scene's other cameras miss what TF says of them.
         frames: Who knows the cameras' messages; set while the node is active.
@@ -65,6 +67,7 @@ class Pipeline:
         self.publishers = publishers
         self.extrinsics = extrinsics
         self.scene: Scene | None = None
+        self.load = Load()
         self.anchor: Anchor | None = None
         self.residual: float | None = None
         self.cameras: Cameras | None = None
@@ -111,7 +114,12 @@ class Pipeline:
         self.publishers.publish(scene, values, self._anchored(scene, values))
         self._statistics.record("stage/publish", time.monotonic() - published)
         self._statistics.record("latency", (self._now() - scene.stamp) / NANOSECONDS)
-        self._statistics.record("out", time.monotonic() - start)
+        taken = time.monotonic() - start
+        self._statistics.record("out", taken)
+        step, deadline = self.load.step, values["deadline"]
+        if self.load.took(taken, deadline):
+            late = f"frame sets take longer than the deadline of {deadline:g} s"
+            self._degraded(late if self.load.step > step else "there is more room again")
         self._problems.remove("inference", "fault")
         self._problems.remove("device", "memory")
         self._tell(scene, frames)
@@ -123,7 +131,19 @@ class Pipeline:
             self.publishers.forget()
         if self._changed:
             self._changed = False
-            self.reconstructor.config = reconstructor_config(self._values)
+            engine = self._engine
+            self.reconstructor.config = self.load.reduced(
+                reconstructor_config(self._values), engine.image_size, engine.patch
+            )
+
+    def _degraded(self, why: str) -> None:
+        """The load's step has changed: do so much from the next set on, and tell it."""
+        self._changed = True
+        if self.load.step:
+            text = f"{why}; doing less until there is room: {STEPS[self.load.step]}"
+            self._problems.add("inference", "degraded", text)
+        else:
+            self._problems.remove("inference", "degraded")
 
     def _decode(self, messages: MessageSet, values: Values) -> FrameSet | None:
         if self.cameras is None:
@@ -185,6 +205,8 @@ class Pipeline:
                 ERROR,
             )
             torch.cuda.empty_cache()
+            if self.load.out_of_memory():
+                self._degraded("memory ran out")
         else:
             self._problems.add(
                 "inference", "fault", f"frame set failed: {type(error).__name__}: {text}", ERROR
@@ -214,6 +236,8 @@ class Pipeline:
             "provides": ", ".join(self._engine.provides),
             "torch": torch.__version__,
             "out_of_memory": self._statistics.count("out_of_memory"),
+            "doing": STEPS[self.load.step],
+            "deadline_misses": self.load.misses,
         }
         if device.type == "cuda":
             shown["name"] = torch.cuda.get_device_name(device)
