@@ -7,15 +7,19 @@ import rclpy
 from bench import STEP, image
 from hamst3r_msgs.msg import HumanArray
 from hamst3r_ros.diagnostics import ERROR, OK, WARN, Problems, Statistics
+from hamst3r_ros.headers import to_time
 from hamst3r_ros.reporting import watch_name, watch_worker
 from rclpy.node import Node
-from rclpy.qos import QoSProfile
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage
 
 from hamst3r_ros import parameters
 
+CLOCK = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 
-class Clock:
+
+class Seconds:
     """Seconds that the test decides."""
 
     now = 100.0
@@ -25,7 +29,7 @@ class Clock:
 
 
 def test_percentiles_are_of_the_last_seconds():
-    clock = Clock()
+    clock = Seconds()
     statistics = Statistics(clock)
     assert statistics.percentiles("latency") == {}
     statistics.record("latency", 9.0)
@@ -41,7 +45,7 @@ def test_percentiles_are_of_the_last_seconds():
 
 @pytest.fixture
 def problems() -> Problems:
-    return Problems(lambda level, text: None, Clock())
+    return Problems(lambda level, text: None, Seconds())
 
 
 def test_a_hang_is_an_error_until_it_is_over(problems):
@@ -101,6 +105,23 @@ def test_nothing_known_is_called_estimated(bench):
     it.activate()
     it.until(lambda: humans and it.value("cameras", "a.pose"), it.shoot)
     assert it.value("cameras", "a.intrinsics") == it.value("cameras", "a.pose") == "estimated"
+
+
+def test_delays_are_measured_on_the_clock_of_a_recording(bench):
+    it = bench(("a", "b"), use_sim_time=True, diagnostics__max_delay=2.0)
+    humans = it.listen(HumanArray, "/hamst3r/humans")
+    it.activate()
+
+    def play(behind: int):
+        it.shoot()
+        it.publish("/clock", Clock(clock=to_time(it.stamp + behind)), CLOCK)
+
+    it.until(lambda: len(humans) > 3 and it.value("inference", "latency_p50_ms"), lambda: play(0))
+    assert "behind the clock" not in it.message("inference")
+    it.until(
+        lambda: "behind the clock when they are published" in it.message("inference"),
+        lambda: play(5_000_000_000),
+    )
 
 
 def test_a_peer_that_publishes_another_type_is_named(bench):
