@@ -76,12 +76,10 @@ def _tell(file: str, result: Localization, reduced: float) -> None:
     ahead = " ".join(f"{value:.3f}" for value in result.T_world_cam[:3, 2])
     known = "known" if result.known_K else "estimated"
     field = math.degrees(2 * math.atan((result.K[0, 2] + 0.5) / result.K[0, 0]))
-    print(
-        f"{file}: at {place} m, looks along {ahead}; {counts}, median error {reduced * result.error:.1f} px"
-    )
-    print(
-        f"    {known} focal length {reduced * result.K[0, 0]:.1f} px ({field:.0f} degrees across)"
-    )
+    error, focal = reduced * result.error, reduced * result.K[0, 0]
+    print(f"{file}: at {place} m, looks along {ahead}")
+    print(f"    {counts}, median error {error:.1f} px")
+    print(f"    {known} focal length {focal:.1f} px ({field:.0f} degrees across)")
     best = sorted(result.references.items(), key=lambda item: -item[1])
     print("    by " + ", ".join(f"{name} ({count})" for name, count in best if count))
 
