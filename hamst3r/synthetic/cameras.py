@@ -73,7 +73,7 @@ def look_at(position: NDArray, target: NDArray, roll: float = 0.0) -> F64:
     return pose
 
 
-STYLES = ("robot", "rig", "hand")
+STYLES = ("robot", "rig", "room", "hand")
 LOW, HIGH = 0.2, 3.0  # metres above the floor
 
 
@@ -105,13 +105,13 @@ class _Plan:
 def _plan(
     rng: np.random.Generator, style: str | None, height: float, reach: tuple[float, float]
 ) -> _Plan:
-    style = style or str(rng.choice(STYLES, p=[0.4, 0.35, 0.25]))
+    style = style or str(rng.choice(STYLES, p=[0.3, 0.25, 0.25, 0.2]))
     u = rng.uniform
     top = min(HIGH, height - 0.1)
     if style == "robot":
         base_z = u(LOW, 0.6) if rng.random() < 0.35 else u(0.5, min(2.0, top))
         baseline = np.exp(u(np.log(0.05), np.log(1.0)))
-    elif style == "rig":
+    elif style in ("rig", "room"):
         base_z, baseline = u(1.2, top), u(1.5, 6.0)
     else:
         base_z, baseline = u(1.0, 1.8), np.exp(u(np.log(0.1), np.log(3.0)))
@@ -160,13 +160,16 @@ def sample_cameras(
     for k in range(views):
         best: tuple[float, SyntheticCamera, F32] | None = None
         for attempt in range(24):
-            if k == 0 and (attempt % 3 == 0 or plan.style == "rig"):
+            if k == 0 and (attempt % 3 == 0 or plan.style in ("rig", "room")):
                 base = _around(rng, target, plan.distance * (1 - attempt / 60), limit)
             spread = 0.0 if k == 0 else plan.baseline * (1 - attempt / 48)
             away = rng.normal(0, 0.7, 2) * spread
             if plan.style == "rig" and k:  # anywhere around, not one beside the other
                 away = rng.uniform(-0.6, 0.6, 2) * spread
-            position = np.array([*np.clip(base + away, -limit, limit), plan.base_z])
+            place = np.clip(base + away, -limit, limit)
+            if plan.style == "room" and k:  # all around what they look at
+                place = _around(rng, target, plan.distance * rng.uniform(0.7, 1.4), limit)
+            position = np.array([*place, plan.base_z])
             position[2] += rng.normal(0, 0.15) * min(spread, 2.0)
             position[2] = np.clip(position[2], LOW, max(0.4, min(HIGH, height - 0.08)))
             aim = targets[rng.integers(len(targets))] if plan.apart else target
@@ -179,7 +182,8 @@ def sample_cameras(
             depth = probe(camera)
             if depth is None:
                 continue
-            overlap = 1.0 if not seen or plan.apart else max(_overlap(camera, *s) for s in seen)
+            free = not seen or plan.apart or plan.style == "room"
+            overlap = 1.0 if free else max(_overlap(camera, *s) for s in seen)
             if best is None or overlap > best[0]:
                 best = (overlap, camera, depth)
             if overlap > 0.3 + 0.2 * rng.random():
