@@ -73,8 +73,8 @@ class Reconstructor:
 
     Of the past it keeps no cloud, only what continues the next scene: the poses of unknown cameras
     and the focal lengths, as running means over ``alignment.window`` frame sets, and the tracks of
-    people. With pairing "rig", for cameras that move, it also keeps the images and depths of at most
-    ``alignment.stream.keyframes`` keyframes.
+    people. With pairing "rig", for cameras that move, it also keeps the images and depths of at
+    most ``alignment.stream.keyframes`` keyframes.
 
     Args:
         engine: Runs the network.

@@ -167,6 +167,29 @@ def test_gravity_rights_a_tilted_calibration():
     assert tilt_of(tilted) > 2 and tilt_of(told) < 0.7
 
 
+def test_gravity_rights_a_world_of_unknown_cameras():
+    room = make_room(3, 9)
+    pairs = predict(room, choose_pairs(3), 9, EXACT)
+
+    def up(**more):
+        """The room's z in the world that was found: the cameras look down by some degrees."""
+        frames = [
+            replace(f, **{name: values[v] for name, values in more.items()})
+            for v, f in enumerate(room.frames().frames)
+        ]
+        result = Aligner().solve(FrameSet(0, tuple(frames)), room.images(), pairs, nobody(room))
+        return result.T_world_cam[0][:3, :3] @ room.T_world_cam[0][:3, :3].T @ [0, 0, 1]
+
+    assert up()[2] < np.cos(np.deg2rad(5)), "the first camera was taken for level"
+    down = [T[:3, :3].T @ [0, 0, -9.81] for T in room.T_world_cam]
+    np.testing.assert_allclose(up(gravity=down), [0, 0, 1], atol=2e-3)
+    # The surer one decides.
+    wrong = [np.array([0.0, 1, 0]), down[1], down[2]]
+    np.testing.assert_allclose(
+        up(gravity=wrong, gravity_std=[1.0, 0.01, 0.01]), [0, 0, 1], atol=5e-3
+    )
+
+
 # ------------------------------------------------------------------ factors
 
 
