@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 from html.parser import HTMLParser
+from typing import Any
 
 import cv2
 import numpy as np
@@ -21,6 +23,14 @@ from hamst3r.export.writer import ExportOptions, file_names
 from hamst3r.geometry import invert, project, transform
 from hamst3r.people.body import anny24
 from hamst3r.reconstructor import fuse_points
+
+
+def reader(name: str) -> Any:
+    """A library that is not ours; some want libraries of the system that a machine may lack."""
+    try:
+        return importlib.import_module(name)
+    except (ImportError, OSError) as error:
+        pytest.skip(f"{name} cannot be imported: {error}")
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +134,7 @@ def test_the_ply_opens_in_trimesh_and_open3d(scene, folder):
     np.testing.assert_array_equal(record["instance"], scene.points.instance)
     np.testing.assert_array_equal(record["label"], scene.points.label)
     np.testing.assert_array_equal(record["confidence"], scene.points.confidence)
-    open3d = pytest.importorskip("open3d")
+    open3d = reader("open3d")
     other = open3d.io.read_point_cloud(str(folder / "points.ply"))
     np.testing.assert_allclose(np.asarray(other.points), scene.points.xyz, atol=1e-6)
     np.testing.assert_allclose(255 * np.asarray(other.colors), scene.points.rgb, atol=0.5)
@@ -164,7 +174,7 @@ def test_surfaces_lie_where_the_points_are(scene, surfaces):
         # Triangles face the camera that saw them.
         towards = camera.T_world_cam[:3, 3] - mesh.triangles_center
         assert (np.einsum("fk,fk->f", mesh.face_normals, towards) > 0).mean() > 0.95
-    open3d = pytest.importorskip("open3d")
+    open3d = reader("open3d")
     model = open3d.io.read_triangle_model(str(surfaces / "scene.glb"))
     assert sum(len(part.mesh.triangles) for part in model.meshes) == sum(
         len(mesh.faces) for mesh in glb.geometry.values()
@@ -181,7 +191,7 @@ def test_surfaces_lie_where_the_points_are(scene, surfaces):
 
 
 def test_the_colmap_model_opens_in_pycolmap(scene, folder):
-    pycolmap = pytest.importorskip("pycolmap")
+    pycolmap = reader("pycolmap")
     model = pycolmap.Reconstruction(str(folder / "colmap"))
     assert (model.num_cameras(), model.num_images()) == (3, 3)
     assert model.num_points3D() == len(scene.points)

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import termios
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -283,7 +284,7 @@ def test_one_image_is_enough_and_a_mesh_can_be_had(tmp_path):
 
 
 def test_a_recording_becomes_a_sequence_whose_cameras_are_the_calibrated(tmp_path):
-    data = pytest.importorskip("pathlib").Path(__file__).parents[3] / "shared/data/balancing"
+    data = Path(__file__).parents[3] / "shared/data/balancing"
     if not data.is_dir():
         pytest.skip("the recording is not beside the repository")
     out = tmp_path / "out"
