@@ -38,7 +38,7 @@ from hamst3r.scene import (
     TrackingState,
     View,
 )
-from hamst3r.synthetic.generator import SceneGenerator
+from hamst3r.synthetic.generator import GeneratorConfig, SceneGenerator
 from hamst3r.synthetic.motion import MovingScene
 
 # --- perfect predictions --------------------------------------------------------------------------
@@ -66,7 +66,9 @@ class Blank:
 @pytest.fixture(scope="module")
 def oracle():
     """Results, figures and counts of scenes whose predictions are the truth."""
-    evaluation = SyntheticEvaluation(Blank(), true_parts=tuple(PARTS))
+    # In rooms, few people hide: what is left is the code's, not what cannot be seen.
+    easy = SceneGenerator(GeneratorConfig(place="room", difficulty=0.2, empty=0.1))
+    evaluation = SyntheticEvaluation(Blank(), true_parts=tuple(PARTS), generator=easy)
     results = list(evaluation.run(range(900_000, 900_006), views=3))
     samples = Samples()
     for result in results:
