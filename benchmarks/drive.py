@@ -10,7 +10,8 @@ after alignment), of the poses as they were published at the time:
 - ``jump_m``: largest step of the world beside that of the truth, between two frame sets.
 - ``ms_first``, ``ms_last``: of alignment per frame set (CPU time, mean), in the second and in the
   last fifth; ``time_ratio``: last over second fifth. ``rss_growth_mb``: of the process, over the
-  last half; ``keyframes``: kept at most.
+  last half.
+- ``window_sets``: how many frame sets the keyframes kept span, if they are the newest.
 - ``ghost_sets``: longest time, in frame sets, that a cube of the static map was there only because
   of a person; ``ghosts``: such cubes at the end, of ``map_points``.
 """
@@ -34,6 +35,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "core"))
 
 from simulated_drive import Drive, DriveEngine, View, without_bodies
 
+from hamst3r.alignment.stream import StreamConfig
 from hamst3r.geometry import invert, transform, unproject
 from hamst3r.pairs import Pairing
 from hamst3r.reconstructor import Reconstructor, ReconstructorConfig
@@ -151,13 +153,14 @@ def drive(arguments: argparse.Namespace) -> dict[str, float]:
     true: list[NDArray] = []
     seconds: list[float] = []
     memory: list[float] = []
-    lost = 0
+    lost = keyframes = 0
     for step in range(arguments.sets):
         engine.step = step
         scene = reconstructor.push(world.frame_set(step, **known))
         seconds.append(scene.timings["align"])
         memory.append(rss_mb())
         lost += len(scene.cameras) < arguments.cameras
+        keyframes += scene.keyframe
         if scene.cameras:
             camera = scene.cameras[0]
             published.append(camera.T_world_cam)
@@ -194,6 +197,7 @@ def drive(arguments: argparse.Namespace) -> dict[str, float]:
         "ms_last": 1e3 * float(last),
         "time_ratio": float(last / first),
         "rss_growth_mb": float(memory[-1] - np.max(memory[: max(len(memory) // 2, 1)])),
+        "window_sets": arguments.sets / keyframes * StreamConfig().keyframes,
         "ghost_sets": ghosts.longest,
         "ghosts": ghosts.now,
         "map_points": len(static.confirmed()[0]),

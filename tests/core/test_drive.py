@@ -28,7 +28,7 @@ def test_a_short_drive_among_walking_people(tmp_path, monkeypatch):
     assert figures["jump_m"] < 0.15
     assert figures["map_points"] > 5000
     # The window of keyframes lasts longer than any pixel of a person stays in the map.
-    assert figures["ghost_sets"] < 60
+    assert figures["ghost_sets"] < figures["window_sets"]
 
 
 def test_evo_measures_what_we_do():
