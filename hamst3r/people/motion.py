@@ -9,6 +9,7 @@ F64 = NDArray[np.float64]
 
 _ACCELERATION = 3.0  # metres per second squared, one deviation: people start and stop at will
 _FIRST_SPEED = 1.0  # metres per second, deviation before any motion was seen
+_SURPRISE = 16.0  # squared deviations, of three dimensions: one in a thousand
 _COASTING = 0.7  # seconds after which an unseen person has most likely slowed down
 
 
@@ -45,11 +46,22 @@ class ConstantVelocity:
         self.state = move @ self.state
         self.covariance = move @ self.covariance @ move.T + noise * _ACCELERATION**2
 
-    def correct(self, position: F64, covariance: F64) -> None:
-        """Take in a measured position (3,) with its covariance (3, 3)."""
+    def correct(self, position: F64, covariance: F64) -> bool:
+        """Take in a measured position (3,) with its covariance (3, 3).
+
+        Returns:
+            False where the position is farther off than either covariance allows: it then counts
+            for as little as makes it likely, since one wrong place must not become a speed.
+        """
+        spread = self.covariance[:3, :3] + covariance
+        off = position - self.state[:3]
+        surprise = float(off @ np.linalg.solve(spread, off)) / _SURPRISE
+        if surprise > 1:
+            covariance = covariance + (surprise - 1) * spread
         gain = self.covariance[:, :3] @ np.linalg.inv(self.covariance[:3, :3] + covariance)
         self.state = self.state + gain @ (position - self.state[:3])
         left = np.eye(6)
         left[:, :3] -= gain
         # Joseph's form stays symmetric and positive whatever the rounding.
         self.covariance = left @ self.covariance @ left.T + gain @ covariance @ gain.T
+        return surprise <= 1

@@ -358,15 +358,17 @@ class PeopleTracker:
                 velocity=None,
                 num_points=detection.num_points,
             )
+        expected = True
         if track.hits:
-            track.motion.correct(fitted.position, fitted.covariance)
+            expected = track.motion.correct(fitted.position, fitted.covariance)
         else:
             track.motion = ConstantVelocity(fitted.position, fitted.covariance)
         assert self._stamp is not None
         track.hits += 1
         track.seen = self._stamp
         track.size = 0.8 * track.size + 0.2 * detection.size if track.hits > 1 else detection.size
-        track.offset = detection.centre - track.motion.position
+        if expected:
+            track.offset = detection.centre - track.motion.position
         track.person = replace(
             fitted,
             state=TrackingState.OK if track.hits > 1 else TrackingState.NEW,

@@ -406,3 +406,18 @@ def test_broken_evidence_is_survived_and_not_made_up(flaw):
         elif flaw != "infinite depth":
             assert people == ()
     assert all(m.dtype == np.uint16 for m in maps)
+
+
+def test_one_wrong_place_does_not_become_a_speed():
+    motion = ConstantVelocity(np.zeros(3), np.eye(3) * 0.02**2)
+    for step in range(1, 20):
+        motion.predict(0.1)
+        assert motion.correct(np.array([0.1 * step, 0, 0]), np.eye(3) * 0.02**2) or step < 3
+    before = motion.position.copy()
+    motion.predict(0.1)
+    assert not motion.correct(before + np.array([0, 0.7, 0]), np.eye(3) * 0.02**2)
+    assert abs(motion.velocity[1]) < 2 and abs(motion.position[1]) < 0.25
+    for _ in range(30):  # but who really is elsewhere is followed there
+        motion.predict(0.1)
+        motion.correct(np.array([2.0, 1.5, 0.0]), np.eye(3) * 0.02**2)
+    assert np.linalg.norm(motion.position - [2.0, 1.5, 0.0]) < 0.05
