@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hamst3r.synthetic.generator import HELD_OUT
 from hamst3r.training.dataset import PairBatch, PairSampler
 from hamst3r.training.store import SceneBank
 from hamst3r.training.window import Size
@@ -68,10 +69,9 @@ def rendering(folder: Path, first_seed: int, processes: int, keep: int) -> Itera
     """Meanwhile, ``processes`` processes render scenes into a folder, the last ``keep`` in all."""
     command = [sys.executable, "-m", "hamst3r.training.render", "--out", str(folder)]
     command += ["--keep", str(max(1, keep // processes))]
-    last = 900_000  # from here on seeds are held out
     started = [
         subprocess.Popen(
-            [*command, "--seeds", f"{first_seed + k}:{last}:{processes}"],
+            [*command, "--seeds", f"{first_seed + k}:{HELD_OUT}:{processes}"],
             stderr=subprocess.DEVNULL,  # their progress bars
         )
         for k in range(processes)
