@@ -33,7 +33,7 @@ from hamst3r.people.body import anny24
 from hamst3r.people.instances import ViewPeople, merge_instances
 from hamst3r.reconstructor import Engine, Reconstructor, ReconstructorConfig
 from hamst3r.scene import Scene
-from hamst3r.synthetic.generator import HELD_OUT, SceneGenerator, SyntheticScene
+from hamst3r.synthetic.generator import SceneGenerator, SyntheticScene
 
 MIN_PIXELS = 40  # of the output grid; people smaller than that in a view need not be found there
 _FOUND = 0.5  # intersection over union
