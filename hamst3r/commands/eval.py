@@ -175,7 +175,8 @@ def _engine(options: argparse.Namespace) -> tuple[Engine, dict[str, object], dic
 def _synthetic(engine: Engine, options: argparse.Namespace) -> tuple:
     from hamst3r.evaluation.pictures import Extremes, draw_scene
     from hamst3r.evaluation.samples import Samples
-    from hamst3r.evaluation.synthetic import FIGURES, HELD_OUT, SyntheticEvaluation
+    from hamst3r.evaluation.synthetic import FIGURES, SyntheticEvaluation
+    from hamst3r.synthetic.generator import HELD_OUT
 
     seeds = range(HELD_OUT + options.seed, HELD_OUT + options.seed + options.scenes)
     evaluation = SyntheticEvaluation(engine, true_parts=options.truth)
