@@ -1,6 +1,6 @@
 """What a network reaches on generated scenes: its pair predictions, and the whole pipeline.
 
-The scenes are those of seeds that training never uses (``generator.HELD_OUT`` and up). The network's
+The scenes are those of seeds that training never uses (``HELD_OUT`` and up). The network's
 figures are of single pairs, through :func:`hamst3r.people.instances.merge_instances` as the
 pipeline uses it; "merged" ones are of all pairs of a scene together.
 """
