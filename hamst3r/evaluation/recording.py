@@ -212,7 +212,16 @@ def _frames(
     stamp: int, images: dict[str, NDArray[np.uint8]], cameras: dict[str, CameraCalibration]
 ) -> FrameSet:
     frames = (
-        Frame(name, stamp, images[name], camera.K, camera.distortion, camera.T_rig_cam)
+        Frame(
+            name,
+            stamp,
+            images[name],
+            camera.K,
+            camera.distortion,
+            camera.T_rig_cam,
+            K_std=camera.focal_std,
+            T_rig_cam_covariance=camera.covariance,
+        )
         for name, camera in cameras.items()
     )
     return FrameSet(stamp, tuple(frames))

@@ -114,7 +114,16 @@ def reduced_frame(
         K = resampling(w / width, h / height) @ K
     if known is None:
         return Frame(name, stamp, rgb, K)
-    return Frame(name, stamp, rgb, K, known.distortion, known.T_rig_cam)
+    return Frame(
+        name,
+        stamp,
+        rgb,
+        K,
+        known.distortion,
+        known.T_rig_cam,
+        K_std=known.focal_std,
+        T_rig_cam_covariance=known.covariance,
+    )
 
 
 def check_size(where: str, width: int, height: int) -> None:

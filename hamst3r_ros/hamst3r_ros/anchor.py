@@ -87,6 +87,14 @@ def apply(anchor: Anchor, scene: Scene, world: str, lookup: Lookup) -> Anchored:
     )
 
 
+def in_map(scene: Scene, values: Values) -> TransformStamped | None:
+    """The world's pose in the map of cameras that move (REP-105's map -> odom); None for others."""
+    if values["pairs"] != "rig" or not values["world.map_frame"]:
+        return None
+    parent, child = values["world.map_frame"], values["world.frame"]
+    return to_transform(scene.stamp, parent, child, scene.T_map_world)
+
+
 def _known(camera: Camera, frame: str, lookup: Lookup) -> F64 | None:
     return lookup(frame, camera.frame_id, camera.stamp)
 

@@ -49,6 +49,7 @@ class Intrinsics:
     width: int
     height: int
     source: str = "camera_info"
+    focal_std: float = 0.0
 
     def scaled(self, width: int, height: int) -> Intrinsics:
         """The same camera at another size of its image.
@@ -67,7 +68,7 @@ class Intrinsics:
         K = self.K.copy()
         K[:2] *= np.array([[x], [y]])
         K[:2, 2] += 0.5 * np.array([x, y]) - 0.5  # pixel centres are at integers
-        return Intrinsics(K, self.distortion, width, height, self.source)
+        return Intrinsics(K, self.distortion, width, height, self.source, self.focal_std)
 
 
 def from_camera_info(message: CameraInfo) -> Intrinsics | None:
@@ -231,6 +232,8 @@ class CameraInput:
             distortion=None if intrinsics is None else intrinsics.distortion,
             T_rig_cam=T_rig_cam,
             frame_id=frame_id,
+            K_std=0.0 if intrinsics is None else intrinsics.focal_std,
+            T_rig_cam_covariance=None if known is None else known.covariance,
         )
 
     def _intrinsics(
@@ -238,7 +241,9 @@ class CameraInput:
     ) -> Intrinsics | None:
         wrong = ""
         if known is not None:
-            own = Intrinsics(known.K, known.distortion, known.width, known.height, "file")
+            own = Intrinsics(
+                known.K, known.distortion, known.width, known.height, "file", known.focal_std
+            )
             try:
                 return self._right(own.scaled(width, height))
             except IntrinsicsError as error:

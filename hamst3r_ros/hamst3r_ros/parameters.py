@@ -385,6 +385,15 @@ TABLE: tuple[Parameter, ...] = (
         expected="a frame id",
     ),
     Parameter(
+        "world.map_frame",
+        "hamst3r_map",
+        "With pairs rig and unless tf.mode is anchor: parent of world.frame on /tf. The world is "
+        "continuous, as REP-105's odom; what is corrected later, as loops are closed, moves it "
+        "within the map. Empty: not published.",
+        pattern=rf"{_FRAME}|",
+        expected="a frame id, or nothing",
+    ),
+    Parameter(
         "world.known_extrinsics",
         "none",
         "Where known camera poses come from: nowhere, TF, or world.calibration_file. Poses of "

@@ -17,7 +17,7 @@ from rclpy.impl.rcutils_logger import RcutilsLogger
 from hamst3r.frames import FrameSet
 from hamst3r.reconstructor import Reconstructor
 from hamst3r.scene import Scene
-from hamst3r_ros.anchor import Anchor, apply
+from hamst3r_ros.anchor import Anchor, apply, in_map
 from hamst3r_ros.assembler import MessageSet
 from hamst3r_ros.cameras import Cameras, Extrinsics
 from hamst3r_ros.degrading import STEPS, Load
@@ -158,11 +158,11 @@ class Pipeline:
         return frames
 
     def _anchored(self, scene: Scene, values: Values) -> TransformStamped | None:
-        """The world's pose in the anchor's frame, if there is an anchor."""
+        """The world's pose in the anchor's frame, else in the map of cameras that move."""
         anchor, frames = self.anchor, self.extrinsics.frames
         if anchor is None:
             self._problems.remove("world", "anchor")
-            return None
+            return in_map(scene, values)
 
         def lookup(target: str, source: str, stamp: int) -> NDArray[np.float64] | None:
             return None if frames is None else frames.lookup(target, source, stamp)

@@ -103,7 +103,7 @@ class Publishers:
 
         Args:
             values: The parameters as of now.
-            anchored: The world's pose in a frame outside, for /tf.
+            anchored: The world's pose in its parent frame, if it has one, for /tf.
         """
         world = values["world.frame"]
         head = header(scene.stamp, world)

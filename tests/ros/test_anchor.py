@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from bench import FAILURE, ring
 from geometry_msgs.msg import PoseStamped
 from hamst3r_msgs.srv import SetAnchor
+from hamst3r_ros.anchor import in_map
 from hamst3r_ros.headers import from_transform, to_nanoseconds, to_pose, to_transform
 from scipy.spatial.transform import Rotation
 from std_msgs.msg import Header
+from test_conversions import scene
 from tf2_msgs.msg import TFMessage
 
 T_MAP_RIG = np.eye(4)
@@ -61,6 +65,18 @@ def test_a_camera_known_on_tf_ties_the_world_to_its_frame(anchored):
     it.until(lambda: it.value("world", "anchor") == "a in map", it.shoot)
     it.until(lambda: float(it.value("world", "anchor_residual_m") or 9) < 1e-3, it.shoot)
     it.until(lambda: "anchored" not in it.message("world"), it.shoot)
+
+
+def test_cameras_that_move_have_their_world_in_a_map():
+    """REP-105: corrections go between map and world."""
+    values = {"pairs": "rig", "world.map_frame": "hamst3r_map", "world.frame": "hamst3r_world"}
+    moved = dataclasses.replace(scene(), T_map_world=T_MAP_RIG)
+    found = in_map(moved, values)
+    assert (found.header.frame_id, found.child_frame_id) == ("hamst3r_map", "hamst3r_world")
+    assert to_nanoseconds(found.header.stamp) == moved.stamp
+    np.testing.assert_allclose(from_transform(found.transform), T_MAP_RIG, atol=1e-6)
+    assert in_map(moved, values | {"world.map_frame": ""}) is None
+    assert in_map(moved, values | {"pairs": "complete"}) is None
 
 
 def test_the_service_pins_a_camera_to_a_pose(anchored):
