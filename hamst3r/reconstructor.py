@@ -20,7 +20,16 @@ from hamst3r.pairs import Pairing, choose_pairs
 from hamst3r.people.body import BodyModel
 from hamst3r.people.instances import InstancesConfig, ViewPeople, merge_instances
 from hamst3r.people.tracking import PeopleTracker, Tracked, TrackingConfig
-from hamst3r.scene import LABEL_HUMAN, LABEL_SCENE, Camera, Person, PointCloud, Scene, View
+from hamst3r.scene import (
+    LABEL_HUMAN,
+    LABEL_SCENE,
+    Camera,
+    Person,
+    PointCloud,
+    ScaleSource,
+    Scene,
+    View,
+)
 
 # Stamps may arrive a little out of order; a longer way back is another recording or clock.
 CLOCK_JUMP_NS = 500_000_000
@@ -162,6 +171,8 @@ class Reconstructor:
                 frames.cameras,
                 [image.T_image_grid for image in images],
             )
+            if self._tracker.scale is not None:
+                self._aligner.heed_scale(*self._tracker.scale, ScaleSource.BODIES)
         with timer("fuse"):
             placed = np.flatnonzero(alignment.placed).tolist()
             views = tuple(_view(images[v], alignment, v, tracked, people_2d[v]) for v in placed)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from hamst3r.people.body import BodyModel, anny24
-from hamst3r.people.contact import ContactPoints, flags
+from hamst3r.people.contact import ContactPoints, bodies_scale, flags
 from hamst3r.people.densepose import VertexLookup
 from hamst3r.people.detections import Detection, DetectionConfig, absorb, detect
 from hamst3r.people.fitting import FitConfig, fit
@@ -26,7 +26,7 @@ from hamst3r.people.pixels import depth_factors, label, static_points
 from hamst3r.people.smoothing import SmoothingConfig, Window
 from hamst3r.people.surroundings import Surroundings, SurroundingsConfig
 from hamst3r.people.triangulation import Triangulator
-from hamst3r.scene import BodyFit, Contact, Person, TrackingState
+from hamst3r.scene import BodyFit, Contact, Person, ScaleSource, TrackingState
 
 if TYPE_CHECKING:
     from hamst3r.alignment.incremental import Alignment
@@ -113,6 +113,11 @@ class PeopleTracker:
         body: The body model to fit.
         config: Settings.
         seed: Of the random draws; equal input then gives equal output.
+
+    Attributes:
+        scale: By which factor the world of the last frame set must grow for its people to have the
+            size of people, and its relative deviation; None where a calibration tells the scale,
+            or nobody has a body.
     """
 
     def __init__(
@@ -132,6 +137,8 @@ class PeopleTracker:
     def reset(self) -> None:
         """Forget everybody; ids start at 1 again."""
         self._tracks: list[_Track] = []
+        self._fitted: list[Detection] = []  # in the last frame set, with a believable body
+        self.scale: tuple[float, float] | None = None
         self._next_id = 1
         self._stamp: int | None = None
         self._surroundings = Surroundings(self.config.surroundings, self.config.floor)
@@ -177,7 +184,11 @@ class PeopleTracker:
                 shift = torch.from_numpy(track.motion.position - old).float()
                 track.body = replace(track.body, transl=track.body.transl + shift)
         matches = self._associate(detections)
+        self._fitted.clear()
         self._fit(matches)
+        self.scale = None
+        if self._fitted and alignment.scale_source is not ScaleSource.CALIBRATION:
+            self.scale = bodies_scale(self.body, *_pad(self._fitted))
         identified = [(track.id, detection) for track, detection in matches]
         maps, rois = label(views, cameras, grids_to_image, identified)
         people = [self._describe(track, detection, rois[track.id]) for track, detection in matches]
@@ -280,6 +291,8 @@ class PeopleTracker:
         )
         for row, (track, detection) in enumerate(matches):
             self._take(track, detection, result, row)
+            if track.body is not None:
+                self._fitted.append(detection)
 
     def _take(self, track: _Track, detection: Detection, result: FitResult, row: int) -> None:
         parameters = result.body_fit(self.body, row)

@@ -363,6 +363,32 @@ def test_a_crowd_that_crosses_keeps_its_ids():
     assert figures["mota"].iloc[0] >= 0.95
 
 
+@pytest.mark.parametrize("size", [0.85, 1.0, 1.15])
+def test_people_tell_the_scale_that_no_calibration_tells(size):
+    """The world is ``size`` times as large as it should be; so are its people."""
+    crowd, tracker = Crowd(BODY, 3, 4, 5, pause=0.0), PeopleTracker(BODY)
+    told = []
+    for frame in range(4):
+        views, known = crowd.see(crowd.state(frame), Flaws(missed=0.0, split=0.0))
+        poses = known.T_world_cam.copy()
+        poses[:, :3, 3] *= size
+        guessed = replace(
+            known,
+            T_world_cam=poses,
+            depth=[depth * np.float32(size) for depth in known.depth],
+            scale_source=ScaleSource.NETWORK,
+        )
+        stamp = round(frame * STEP * SECOND)
+        pixels = list("abcd"), [np.eye(3)] * 4
+        tracker.update(stamp, views, guessed, *pixels)
+        told.append(tracker.scale)
+    tracker.update(stamp + SECOND, views, known, *pixels)
+    assert tracker.scale is None
+    factor = np.median([scale[0] for scale in told if scale])
+    assert abs(np.log(factor * size)) < 0.12  # these people's own sizes are not known
+    assert all(0.03 < scale[1] < 0.2 for scale in told if scale)
+
+
 def test_the_shape_of_a_person_is_learnt_and_then_held():
     state = standing((0.0, 0.2, HIP), turn=0.3)
     state = replace(state, betas=torch.tensor([[0.8, -0.6, 0.4, 0, 0, 0, 0, 0, 0, 0]]))
