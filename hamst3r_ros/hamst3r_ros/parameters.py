@@ -361,7 +361,7 @@ TABLE: tuple[Parameter, ...] = (
     Parameter(
         "humans.body_model",
         "",
-        "Path of a body model in SMPL's layout (.npz, 24 joints) to fit; empty: the embedded "
+        "Path of your own SMPL, SMPL-H or SMPL-X file (.npz or .pkl) to fit; empty: the embedded "
         "anny24.",
     ),
     Parameter(
