@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+import trimesh
 from PIL import Image
 from synthetic_pairs import make_room
 from test_reconstructor import ExactEngine
@@ -278,7 +279,6 @@ def test_one_image_is_enough_and_a_mesh_can_be_had(tmp_path):
     photos = write_photos(tmp_path / "photos", 1)
     arguments = ["--as", "mesh", "--formats", "glb", "--camera-size", "0", "--min-confidence", "1"]
     assert main(["reconstruct", str(photos), "--out", str(tmp_path / "o"), *arguments]) == 0
-    trimesh = pytest.importorskip("trimesh")
     names = set(trimesh.load(tmp_path / "o" / "scene.glb").geometry)
     assert names == {"surface/p000"}
 

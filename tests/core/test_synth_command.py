@@ -86,7 +86,6 @@ def test_seeds_may_have_a_step() -> None:
 @pytest.fixture
 def pack(tmp_path: Path) -> Path:
     """A red and blue box of 0.6 x 0.4 x 0.9 m (y up), something tiny, and something broken."""
-    pytest.importorskip("trimesh")
     folder = tmp_path / "pack" / "box"
     folder.mkdir(parents=True)
     image = np.zeros((8, 8, 3), np.uint8)
@@ -135,6 +134,5 @@ def test_a_model_may_not_name_files_outside_its_pack(pack: Path) -> None:
 
 
 def test_a_folder_without_models_is_refused(tmp_path: Path) -> None:
-    pytest.importorskip("trimesh")
     with pytest.raises(ValueError, match="none of 0 files"):
         load_pack(tmp_path)
