@@ -53,11 +53,14 @@ class PairSampler:
         self.bank, self.sizes, self.stride, self.augment = bank, sizes, stride, augment
         self._rng = rng
 
-    def batch(self, pairs: int, pairs_per_scene: int = 2, overlap: float = 0.0) -> PairBatch:
+    def batch(
+        self, pairs: int, pairs_per_scene: int = 2, overlap: float = 0.0, people: float = 0.0
+    ) -> PairBatch:
         """A batch of ``pairs`` pairs, ``pairs_per_scene`` of them from each drawn scene.
 
         Args:
             overlap: Share of the scenes whose pairs are those that see most of the same.
+            people: Share of the images with people that are zoomed on one of them.
 
         Raises:
             FileNotFoundError: There are no scenes.
@@ -72,7 +75,7 @@ class PairSampler:
             for scene in self._draw(lacking, size[0] > size[1]):
                 edges = _edges(scene, rng, overlap)[: min(pairs_per_scene, pairs - len(chosen))]
                 chosen += [(scene, *edge) for edge in edges]
-        i, j = self._cut(chosen, size)
+        i, j = self._cut(chosen, size, people)
         target = PairTarget(_truth(i, i), _truth(j, i), _correspondences(i, j, rng))
         return PairBatch(self._photograph(i), self._photograph(j), target)
 
@@ -98,14 +101,16 @@ class PairSampler:
             if scene is not None and (any_will_do or scene.landscape == landscape)
         ]
 
-    def _cut(self, chosen: list[tuple[StoredScene, int, int]], size: Size) -> tuple[Cut, Cut]:
+    def _cut(
+        self, chosen: list[tuple[StoredScene, int, int]], size: Size, people: float
+    ) -> tuple[Cut, Cut]:
         """Both sides of the pairs; a pair's views are mirrored together."""
         mirror = self._rng.random(len(chosen)) < (0.5 if self.augment else 0.0)
         rng = self._rng if self.augment else None
         sides = []
         for k in range(2):
             views = [(scene, edge[k]) for scene, *edge in chosen]
-            sides.append(Cut(views, Window.draw(views, mirror, size, rng), self.stride))
+            sides.append(Cut(views, Window.draw(views, mirror, size, rng, people), self.stride))
         return sides[0], sides[1]
 
     def _photograph(self, cut: Cut) -> Tensor:

@@ -29,11 +29,13 @@ class Stage:
     Attributes:
         until: Share of the run at which it ends. sizes: Network input sizes, one per batch.
         overlap: Share of the scenes whose pairs are those that see most of the same.
+        people: Share of the images with people that are zoomed on one of them.
     """
 
     until: float
     sizes: tuple[Size, ...]
     overlap: float
+    people: float = 0.0
 
 
 class Batches:
@@ -48,7 +50,7 @@ class Batches:
             self.bank.refresh()
         rng = np.random.default_rng([self.seed, step])
         sampler = PairSampler(self.bank, self.stage.sizes, self.stride, rng)
-        return sampler.batch(self.pairs, overlap=self.stage.overlap)
+        return sampler.batch(self.pairs, overlap=self.stage.overlap, people=self.stage.people)
 
 
 def batches(data: Batches, start: int, ahead: int = 2) -> Generator[PairBatch]:

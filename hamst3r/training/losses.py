@@ -6,14 +6,17 @@ Pointmap: confidence-weighted distance of log-warped metric points (DUSt3R's Con
 ``loss_in_log``; alpha 0.5 instead of 0.2: where errors exceed alpha the confidence is pinned to its
 floor of 1, and ours do for long). Match: InfoNCE of descriptors at true correspondences, with
 temperature 0.05, weighted by confidence. Instances: queries matched once over both views by the
-Hungarian algorithm; classification + mask BCE + dice. DensePose: L2 of body coordinates on bodies.
-Body: cross-entropy of the body mask. The paper reports 0.01, 1 and 1 for the last three weights
-when fine-tuning a large pretrained network; ours starts from nothing, so instances weigh more.
+Hungarian algorithm; classification + mask BCE + dice. DensePose: L2 distance of body coordinates,
+in metres on the template; not its square, whose best answer to "left or right?" is the middle for
+as long as the network is not certain. Body: cross-entropy of the body mask. The paper reports 0.01,
+1 and 1 for the last three weights when fine-tuning a large pretrained network; ours starts from
+nothing, so instances weigh more.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
@@ -23,6 +26,7 @@ from torch import Tensor
 
 from hamst3r.network.hamst3r import PairOutput, ViewOutput
 from hamst3r.network.heads import InstanceOutput
+from hamst3r.people.body import anny24
 
 FEWEST_MATCHES = 8  # of a pair whose descriptors are compared
 
@@ -33,7 +37,7 @@ class LossWeights:
 
     match: float = 0.075
     instance: float = 0.15
-    densepose: float = 4.0
+    densepose: float = 2.0
     body: float = 1.0
     confidence_alpha: float = 0.5
     match_temperature: float = 0.05
@@ -142,14 +146,23 @@ def _match(i: ViewOutput, j: ViewOutput, matches: Tensor, weights: LossWeights) 
 
 def _bodies(output: PairOutput, target: PairTarget) -> tuple[Tensor, Tensor]:
     views, truths = (output.i, output.j), (target.i, target.j)
-    squared, entropy = [], []
+    extent = _template_extent(truths[0].points.device)
+    distances, entropy = [], []
     for view, truth in zip(views, truths, strict=True):
-        squared.append((trained(view.densepose) - truth.densepose).square().sum(-1))
+        apart = (trained(view.densepose) - truth.densepose) * extent
+        distances.append((apart.square().sum(-1) + 1e-8).sqrt())
         logits = trained(view.body_logits)
         entropy.append(F.binary_cross_entropy_with_logits(logits, truth.body.float()))
     bodies = torch.stack([truth.body.flatten() for truth in truths])
-    error = _mean(torch.stack([part.flatten() for part in squared]), bodies)
+    error = _mean(torch.stack([part.flatten() for part in distances]), bodies)
     return error, torch.stack(entropy).mean()
+
+
+@cache
+def _template_extent(device: torch.device) -> Tensor:
+    """(3,) metres: body coordinates span the template's bounding box."""
+    template = anny24().v_template
+    return (template.amax(0) - template.amin(0)).to(device)
 
 
 def _instances(

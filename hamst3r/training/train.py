@@ -51,7 +51,8 @@ class TrainConfig:
         steps, seconds: Length of the run; what is reached first ends it. 0 = no such limit.
         batch: Pairs per step and process.
         learning_rate, warmup: Peak of the cosine and steps to reach it.
-        stages: The curriculum: three quarters of the resolution first, pairs that overlap first.
+        stages: The curriculum: three quarters of the resolution first, pairs that overlap first,
+            people who fill the image first: few pixels of a scene are people's.
         average: Decay of the exponential moving average of the weights, which is what is published.
         save_every: Seconds between checkpoints.
         memory: Bytes of scenes to keep where the network is; the rest is read when it is needed.
@@ -72,9 +73,9 @@ class TrainConfig:
     patience: int = 50
     seed: int = 0
     stages: tuple[Stage, ...] = (
-        Stage(0.25, COARSE, 0.8),
-        Stage(0.55, COARSE, 0.4),
-        Stage(1.0, FINE, 0.2),
+        Stage(0.25, COARSE, 0.8, 0.8),
+        Stage(0.55, COARSE, 0.4, 0.6),
+        Stage(1.0, FINE, 0.2, 0.3),
     )
 
     def __post_init__(self) -> None:

@@ -14,10 +14,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hamst3r.geometry import F64
 from hamst3r.training.store import StoredScene
 
 Size = tuple[int, int]  # width, height
 ZOOM = 1.35  # at most, beyond what fills the image
+PERSON_ZOOM = 3.5  # at most, on a person
+PERSON_FILLS = (0.35, 0.95)  # of the window's side, where it looks at one
 BENT, MOST_BENT = 0.4, 0.06  # share of the views with distortion, and most of it in a corner
 
 
@@ -48,8 +51,13 @@ class Window:
         mirror: NDArray[np.bool_],
         size: Size,
         rng: np.random.Generator | None,
+        people: float = 0.0,
     ) -> Window:
-        """Random windows on views, or the largest ones in the middle without ``rng``."""
+        """Random windows on views, or the largest ones in the middle without ``rng``.
+
+        Args:
+            people: Share of the views with people whose windows look at one of them.
+        """
         count = len(views)
         sources = np.array([scene.depth.shape[:0:-1] for scene, _ in views], float)
         K = np.stack([scene.K[v] for scene, v in views])
@@ -60,7 +68,14 @@ class Window:
             most = rng.uniform(-MOST_BENT, MOST_BENT, count) * (rng.random(count) < BENT)
         bend = most / ((sources / 2 / focal) ** 2).sum(1)
         inner = sources / (1 + np.maximum(most, 0))[:, None]  # Beyond, there is no source.
-        scale = (np.array(size) / inner).max(1) * zoom
+        fill = (np.array(size) / inner).max(1)
+        if rng is not None and people > 0:
+            for k in np.flatnonzero(rng.random(count) < people).tolist():
+                scene, v = views[k]
+                look = _at_person(scene.labels[v, 0], size / fill[k], inner[k], rng)
+                if look is not None:
+                    zoom[k], place[k] = look
+        scale = fill * zoom
         corner = (sources - inner) / 2 + (inner - np.array(size) / scale[:, None]) * place
         device = views[0][0].rgb.device
         columns = (
@@ -102,3 +117,26 @@ class Window:
         mirror = self.mirror.view(len(pixels), *[1] * (pixels.dim() - 2))
         x = torch.where(mirror, self.size[0] - 1 - pixels[..., 0], pixels[..., 0])
         return torch.stack([x, pixels[..., 1]], -1)
+
+
+def _at_person(
+    instances: Tensor, widest: F64, inner: F64, rng: np.random.Generator
+) -> tuple[float, F64] | None:
+    """Zoom and place of a window that looks at a random person of a view; None without people.
+
+    Args:
+        instances: (H, W) uint8. widest: (2,) source pixels that a window without zoom spans.
+        inner: (2,) source pixels, in the middle, among which it may lie.
+    """
+    present = torch.bincount(instances.flatten())[1:].nonzero()
+    if len(present) == 0:
+        return None
+    mask = instances == 1 + int(present[int(rng.integers(len(present)))])
+    rows, columns = (mask.any(axis).nonzero().cpu().numpy() for axis in (1, 0))
+    low, high = (np.array([f(columns), f(rows)], float) for f in (np.min, np.max))
+    filled = ((high - low + 1) / widest).max()
+    zoom = float(np.clip(rng.uniform(*PERSON_FILLS) / filled, 1.0, PERSON_ZOOM))
+    span = widest / zoom
+    corner = (low + high) / 2 - span * rng.uniform(0.35, 0.65, 2)
+    outside = (np.array(instances.shape[::-1]) - inner) / 2
+    return zoom, np.clip((corner - outside) / np.maximum(inner - span, 1e-6), 0, 1)

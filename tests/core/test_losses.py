@@ -8,6 +8,7 @@ from test_network import SMALL
 
 from hamst3r.network.hamst3r import Features, HAMSt3R, PairOutput, ViewOutput
 from hamst3r.network.heads import InstanceOutput
+from hamst3r.people.body import anny24
 from hamst3r.training.losses import LossWeights, PairTarget, ViewTarget, log_warp, total_loss
 
 
@@ -45,7 +46,7 @@ def perfect(truth: PairTarget, queries: int = 4) -> PairOutput:
                 torch.ones(batch, height, width),
                 descriptors,
                 torch.ones(batch, height, width),
-                view.densepose,
+                view.densepose.clone(),
                 torch.where(view.body, 30.0, -30.0),
                 Features(torch.empty(0), (height, width)),
             )
@@ -87,6 +88,19 @@ def test_log_warp_undoes_expm1():
     norm = points.norm()
     assert torch.allclose(log_warp(points).norm(), torch.log1p(norm))
     assert torch.allclose(log_warp(points) / log_warp(points).norm(), points / norm)
+
+
+def test_body_coordinates_cost_metres_on_the_template():
+    """A tenth of the depth of a body is less than a tenth of its height, by the body's measures."""
+    truth = target()
+    template = anny24().v_template
+    extent = template.amax(0) - template.amin(0)
+    for axis in range(3):
+        output = perfect(truth)
+        for view in (output.i, output.j):
+            view.densepose[..., axis] += 0.1
+        _, parts = total_loss(output, truth, LossWeights(), np.random.default_rng(0))
+        torch.testing.assert_close(parts["densepose"], 0.1 * extent[axis], rtol=1e-3, atol=0)
 
 
 def test_empty_truth_gives_a_finite_loss():

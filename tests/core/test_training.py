@@ -110,6 +110,32 @@ def test_windows_and_their_inverse_agree(store):
         assert (pixels > -1).all() and (pixels < torch.tensor([width, height])).all()
 
 
+def test_windows_look_at_people(store):
+    """Small ones fill more of the image, and windows stay on it."""
+    scenes = bank(store)
+    scenes.refresh()
+    views = [
+        (scene, v)
+        for scene in scenes.get(scenes.paths)
+        if scene and scene.landscape
+        for v in range(4)
+    ]
+    seen = torch.tensor([bool((scene.labels[v, 0] > 0).any()) for scene, v in views])
+    assert seen.any() and not seen.all()
+    share = []
+    for people in (0.0, 1.0):
+        window = Window.draw(
+            views, np.arange(len(views)) % 2 == 0, (112, 80), np.random.default_rng(1), people
+        )
+        shown = (Cut(views, window, 2).labels[:, 0] > 0).flatten(1)
+        share.append(shown.float().mean(1))
+        source = window.source(window.pixels((80, 112)))
+        assert (source > -1).all() and (source < torch.tensor([224, 168])).all()
+    assert torch.equal(shown.any(1), seen)
+    small = seen & (share[0] < 0.05)
+    assert share[1][small].mean() > 1.5 * share[0][small].mean()
+
+
 def test_uncut_images_are_the_rendered_ones(store):
     """Without augmentation and at the source's size nothing moves."""
     scenes = bank(store)
