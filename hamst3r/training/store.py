@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +33,7 @@ class StoredScene:
         labels: (V, 5, H, W) uint8: instance, DensePose (x, y, z) * 255, whether DensePose holds.
         K: (V, 3, 3) pixels. T_world_cam: (V, 4, 4).
         overlap: (V, V) share of the row's view that the column's view sees.
+        people: Per view (P, 2, 2): first and last pixel (column, row) of each person's box.
     """
 
     rgb: Tensor
@@ -41,6 +42,7 @@ class StoredScene:
     K: F64
     T_world_cam: F64
     overlap: F64
+    people: tuple[F64, ...]
 
     @property
     def landscape(self) -> bool:
@@ -55,7 +57,7 @@ class StoredScene:
     def to(self, device: torch.device) -> StoredScene:
         """The same on another device."""
         rgb, depth, labels = (part.to(device) for part in (self.rgb, self.depth, self.labels))
-        return StoredScene(rgb, depth, labels, self.K, self.T_world_cam, self.overlap)
+        return replace(self, rgb=rgb, depth=depth, labels=labels)
 
 
 class SceneStore:
@@ -114,7 +116,9 @@ class SceneStore:
             part = {name: file[name] for name in file.files}
         rgb, depth, labels = (torch.from_numpy(part[name]) for name in ("rgb", "depth", "labels"))
         K, pose = part["K"], part["T_world_cam"]
-        return StoredScene(rgb, depth, labels, K, pose, overlap_of(part["depth"], K, pose))
+        people = tuple(boxes(view[0]) for view in part["labels"])
+        overlap = overlap_of(part["depth"], K, pose)
+        return StoredScene(rgb, depth, labels, K, pose, overlap, people)
 
 
 def render_scenes(store: SceneStore, seeds: range, generator: SceneGenerator) -> Iterator[int]:
@@ -182,6 +186,13 @@ class SceneBank:
         while self._bytes > self.capacity:
             oldest = next(iter(self._kept))
             self._bytes -= self._kept.pop(oldest).nbytes
+
+
+def boxes(instances: NDArray[np.uint8]) -> F64:
+    """(P, 2, 2) first and last pixel (column, row) of each instance of a map (H, W), 0 = none."""
+    found = [np.nonzero(instances == k) for k in np.unique(instances) if k]
+    ends = [[[c.min(), r.min()], [c.max(), r.max()]] for r, c in found]
+    return np.array(ends, float).reshape(-1, 2, 2)
 
 
 def overlap_of(depth: NDArray, K: F64, T_world_cam: F64) -> F64:

@@ -36,6 +36,7 @@ from hamst3r.training.store import SceneBank, SceneStore
 LOG = logging.getLogger("hamst3r.training")
 COARSE = ((160, 128), (160, 112), (112, 160), (128, 160))
 FINE = ((224, 160), (224, 176), (160, 224), (224, 128))
+WARM = 0.02  # share of a run after which a slow machine has warmed up, too
 STATE, NETWORK, TABLE = "state.pt", "network.safetensors", "log.csv"
 
 
@@ -50,7 +51,7 @@ class TrainConfig:
     Attributes:
         steps, seconds: Length of the run; what is reached first ends it. 0 = no such limit.
         batch: Pairs per step and process.
-        learning_rate, warmup: Peak of the cosine and steps to reach it.
+        learning_rate: Peak of the cosine, reached after ``warmup`` steps or 2 % of the run.
         stages: The curriculum: three quarters of the resolution first, pairs that overlap first,
             people who fill the image first: few pixels of a scene are people's.
         average: Decay of the exponential moving average of the weights, which is what is published.
@@ -132,7 +133,7 @@ class Trainer:
         config = self.config
         cosine = 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
         rate = config.final_rate + (config.learning_rate - config.final_rate) * cosine
-        rate *= min(1.0, (self.step + 1) / config.warmup)
+        rate *= min(1.0, max((self.step + 1) / config.warmup, progress / WARM))
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         rng = np.random.default_rng([config.seed, self.step, 1])

@@ -72,9 +72,9 @@ class Window:
         if rng is not None and people > 0:
             for k in np.flatnonzero(rng.random(count) < people).tolist():
                 scene, v = views[k]
-                look = _at_person(scene.labels[v, 0], size / fill[k], inner[k], rng)
-                if look is not None:
-                    zoom[k], place[k] = look
+                if len(scene.people[v]):
+                    box = rng.choice(scene.people[v])
+                    zoom[k], place[k] = _look_at(box, size / fill[k], sources[k], inner[k], rng)
         scale = fill * zoom
         corner = (sources - inner) / 2 + (inner - np.array(size) / scale[:, None]) * place
         device = views[0][0].rgb.device
@@ -119,24 +119,17 @@ class Window:
         return torch.stack([x, pixels[..., 1]], -1)
 
 
-def _at_person(
-    instances: Tensor, widest: F64, inner: F64, rng: np.random.Generator
-) -> tuple[float, F64] | None:
-    """Zoom and place of a window that looks at a random person of a view; None without people.
+def _look_at(
+    box: F64, widest: F64, source: F64, inner: F64, rng: np.random.Generator
+) -> tuple[float, F64]:
+    """Zoom and place of a window that looks at a box.
 
     Args:
-        instances: (H, W) uint8. widest: (2,) source pixels that a window without zoom spans.
-        inner: (2,) source pixels, in the middle, among which it may lie.
+        box: (2, 2) first and last pixel. widest: (2,) pixels that a window without zoom spans.
+        source: (2,) size of the image. inner: (2,) size of the part, in its middle, to stay in.
     """
-    present = torch.bincount(instances.flatten())[1:].nonzero()
-    if len(present) == 0:
-        return None
-    mask = instances == 1 + int(present[int(rng.integers(len(present)))])
-    rows, columns = (mask.any(axis).nonzero().cpu().numpy() for axis in (1, 0))
-    low, high = (np.array([f(columns), f(rows)], float) for f in (np.min, np.max))
-    filled = ((high - low + 1) / widest).max()
+    filled = ((box[1] - box[0] + 1) / widest).max()
     zoom = float(np.clip(rng.uniform(*PERSON_FILLS) / filled, 1.0, PERSON_ZOOM))
     span = widest / zoom
-    corner = (low + high) / 2 - span * rng.uniform(0.35, 0.65, 2)
-    outside = (np.array(instances.shape[::-1]) - inner) / 2
-    return zoom, np.clip((corner - outside) / np.maximum(inner - span, 1e-6), 0, 1)
+    corner = box.mean(0) - span * rng.uniform(0.35, 0.65, 2)
+    return zoom, np.clip((corner - (source - inner) / 2) / np.maximum(inner - span, 1e-6), 0, 1)
