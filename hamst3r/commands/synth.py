@@ -46,6 +46,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
             metavar="DIR",
             help="a checkout of models to furnish with, such as aws-robomaker-small-house-world",
         )
+        action.add_argument(
+            "--wardrobe",
+            type=Path,
+            metavar="DIR",
+            help="a checkout of makehuman-assets, whose clothes, shoes, hats and hair people wear",
+        )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -68,7 +74,11 @@ def _config(options: argparse.Namespace, sensor: float) -> GeneratorConfig:
     from hamst3r.synthetic.generator import GeneratorConfig
 
     return GeneratorConfig(
-        sensor=sensor, place=options.place, difficulty=options.difficulty, assets=options.assets
+        sensor=sensor,
+        place=options.place,
+        difficulty=options.difficulty,
+        assets=options.assets,
+        wardrobe=options.wardrobe,
     )
 
 

@@ -55,7 +55,8 @@ class Figure:
 
     Attributes:
         template, canonical: (V, 3) of all vertices; worn things carry the label of the nearest
-            vertex of the skin. faces: (F, 3). part: (F,) BODY, SKIRT, HAIR, HAT or BAG.
+            vertex of the skin. faces: (F, 3), without skin that garments hide. part: (F,) BODY,
+            SKIRT, HAIR, HAT, BAG, SUIT or SHOES.
         rest_joints: (24, 3) joints of this shape at rest, metres.
     """
 
@@ -65,7 +66,11 @@ class Figure:
         self.betas = np.asarray(betas, np.float64)
         template, dirs = [model.v_template.numpy()], [model.shapedirs.numpy()]
         weights, canonical = [model.weights.numpy()], [model.canonical.numpy()]
-        faces = [model.faces.numpy()]
+        hidden = np.zeros(len(model.v_template), bool)
+        for garment in outfit.worn:
+            hidden[garment.hidden] = True
+        skin_faces = model.faces.numpy()
+        faces = [skin_faces[~hidden[skin_faces].all(1)]]
         part = [np.full(len(faces[0]), BODY)]
         count = len(template[0])
         for kind, v, f, w in attachments(model, outfit):

@@ -17,7 +17,7 @@ from hamst3r.synthetic.materials import MaterialMaker, MaterialTable, random_col
 from hamst3r.synthetic.trims import Trim, sample_trims
 
 F32 = NDArray[np.float32]
-BODY, SKIRT, HAIR, HAT, BAG = range(5)
+BODY, SKIRT, HAIR, HAT, BAG, SUIT, SHOES = range(7)
 SKIN_ROW, TOP_ROW, BOTTOM_ROW, SHOE_ROW, HAIR_ROW, HAT_ROW, BAG_ROW, TRIM_ROW = range(8)
 # From very fair to very dark, linear RGB.
 SKIN = np.array([[0.78, 0.53, 0.42], [0.60, 0.36, 0.24], [0.36, 0.19, 0.11], [0.10, 0.05, 0.03]])
@@ -33,6 +33,23 @@ def smooth(x: NDArray, low: float, high: float) -> NDArray:
 
 
 @dataclass(frozen=True, eq=False)
+class Garment:
+    """Something worn that has a shape of its own.
+
+    Attributes:
+        part: What it is coloured as. vertices: (V, 3) template metres. faces: (F, 3).
+        weights: (V, 24) of the joints. hidden: Vertices of the body that it covers.
+    """
+
+    name: str
+    part: int
+    vertices: NDArray[np.float64]
+    faces: NDArray[np.int64]
+    weights: NDArray[np.float64]
+    hidden: NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
 class Outfit:
     """What one person wears and looks like; lengths are template metres.
 
@@ -44,7 +61,7 @@ class Outfit:
         skirt, hat, bag: Whether worn. open_front: A stripe of another colour down the chest.
         puff: Offsets of top, trousers and hair from the skin, metres.
         trims: Buttons, prints, pockets. beard, glasses: Whether worn.
-        bare: Whether the trunk is.
+        bare: Whether the trunk is. worn: Garments of others (:mod:`hamst3r.synthetic.wardrobe`).
     """
 
     materials: MaterialTable
@@ -66,6 +83,7 @@ class Outfit:
     trims: tuple[Trim, ...] = ()
     beard: bool = False
     glasses: bool = False
+    worn: tuple[Garment, ...] = ()
 
     def regions(self, place: F32) -> NDArray[np.int32]:
         """Material rows (N,) of places (N, 3) on the template's skin."""
@@ -113,8 +131,12 @@ class Outfit:
         for kind, material in ((SKIRT, self._skirt_row), (HAIR, HAIR_ROW), (HAT, HAT_ROW)):
             row[part == kind] = material
         row[part == BAG] = BAG_ROW
+        row[part == SHOES] = SHOE_ROW
+        suit = part == SUIT
+        row[suit] = np.where(place[suit, 1] > self.hem, TOP_ROW, BOTTOM_ROW)
         for trim in self.trims:
-            row[(row == trim.on) & (part == BODY) & trim.covers(place)] = trim.row
+            cloth = (part == BODY) | suit
+            row[(row == trim.on) & cloth & trim.covers(place)] = trim.row
         if self.bag:  # its straps over the shoulders
             strap = (abs(abs(place[:, 0]) - 0.085) < 0.018) & (place[:, 2] > -0.02)
             strap &= (place[:, 1] > 0.14) & (part == BODY) & (row != SKIN_ROW) & (row != HAIR_ROW)
@@ -276,6 +298,7 @@ def attachments(model: BodyModel, outfit: Outfit) -> list[tuple[int, NDArray, ND
             0.27 - 0.2 * np.cos(np.pi - t), 0.14 * round_, 0.09 * round_, -0.15, -np.pi, np.pi
         )
         out.append((BAG, v, f, _rigid(9, len(v))))
+    out += [(piece.part, piece.vertices, piece.faces, piece.weights) for piece in outfit.worn]
     return out
 
 

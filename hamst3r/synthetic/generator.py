@@ -17,6 +17,7 @@ from hamst3r.synthetic.render import Renderer, SyntheticView
 from hamst3r.synthetic.sensor import expose
 from hamst3r.synthetic.solids import Space
 from hamst3r.synthetic.surfaces import Cast
+from hamst3r.synthetic.wardrobe import load_wardrobe
 from hamst3r.synthetic.worlds import PLACES, sample_place, sample_world
 
 F64 = NDArray[np.float64]
@@ -36,6 +37,7 @@ class GeneratorConfig:
         clutter: Scales the furniture. sensor: Strength of the sensor model, 0 off.
         camera_style: One of ``cameras.STYLES``, or None for all.
         assets: A folder of models to furnish with (:mod:`hamst3r.synthetic.assets`).
+        wardrobe: A folder of MakeHuman's clothes (:mod:`hamst3r.synthetic.wardrobe`).
     """
 
     places: tuple[float, float, float, float] = (0.44, 0.13, 0.22, 0.21)
@@ -48,6 +50,7 @@ class GeneratorConfig:
     sensor: float = 1.0
     camera_style: str | None = None
     assets: Path | None = None
+    wardrobe: Path | None = None
 
     def __post_init__(self) -> None:
         if self.place is not None and self.place not in PLACES:
@@ -105,7 +108,12 @@ class SceneGenerator:
         place = sample_place(rng, config.place or str(rng.choice(PLACES, p=config.places)))
         gather = rng.uniform(0.25, 1.0)
         crowd = sample_crowd(
-            rng, place.half, place.height, self._count(rng, hard), lambda: _dressed(rng), gather
+            rng,
+            place.half,
+            place.height,
+            self._count(rng, hard),
+            lambda: self._dressed(rng),
+            gather,
         )
         space = Space(place.half, crowd.points)
         space.take(*crowd.solids)
@@ -157,6 +165,8 @@ class SceneGenerator:
         count = 1 + int(rng.choice(most, p=chances / chances.sum()))
         return 0 if empty else count
 
-
-def _dressed(rng: np.random.Generator) -> Figure:
-    return Figure(sample_outfit(rng), sample_betas(rng))
+    def _dressed(self, rng: np.random.Generator) -> Figure:
+        outfit = sample_outfit(rng)
+        if self.config.wardrobe:
+            outfit = load_wardrobe(self.config.wardrobe).dress(outfit, rng)
+        return Figure(outfit, sample_betas(rng))
