@@ -116,10 +116,10 @@ def jobs_of(
     """
     if not inputs:
         raise ValueError("no recording to reconstruct; name some")
-    if retries < 0 or (timeout is not None and not timeout > 0):
-        raise ValueError(
-            f"retries must be 0 or more and a timeout positive, got {retries} and {timeout}"
-        )
+    if retries < 0:
+        raise ValueError(f"retries must be 0 or more, got {retries}")
+    if timeout is not None and not timeout > 0:
+        raise ValueError(f"a timeout must be a positive number of seconds, got {timeout}")
     paths = [Path(path) for path in inputs]
     stems = [path.absolute().name if path.is_dir() else path.stem for path in paths]
     unique = [stem if stems.count(stem) == 1 else f"{stem}_{k}" for k, stem in enumerate(stems)]

@@ -48,12 +48,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     try:
         return options.run(options)
-    except (ValueError, OSError) as error:
-        sys.stderr.write(f"hamst3r {options.command}: {error}\n")
+    except (ValueError, OSError, ModuleNotFoundError) as error:
+        sys.stderr.write(f"hamst3r {options.command}: {_sentence(error)}\n")
         return 1
     except KeyboardInterrupt:
         sys.stderr.write(f"hamst3r {options.command}: interrupted\n")
         return 130
+
+
+def _sentence(error: Exception) -> str:
+    """The system's errors as ours are: the file, then what is wrong with it."""
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return f"{error.filename}: {error.strerror[:1].lower()}{error.strerror[1:]}"
+    return str(error)
 
 
 if __name__ == "__main__":

@@ -309,7 +309,12 @@ def _out_of_memory(error: Exception) -> bool:
 def _choose_device(device: str) -> torch.device:
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    chosen = torch.device(device)
+    try:
+        chosen = torch.device(device)
+    except RuntimeError:
+        raise ValueError(
+            f"device must be auto, cpu, cuda, cuda:1 or another of torch's, got {device!r}"
+        ) from None
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(
             f"device {device!r} asked for, but this torch ({torch.__version__}) sees no CUDA "

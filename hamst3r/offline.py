@@ -106,8 +106,8 @@ def _check_memory(pairs: int, views: int, engine: StoredEngine, options: Offline
     if needed > options.memory:
         raise ValueError(
             f"{options.pairs} of {views} images is {pairs} pairs, which take "
-            f"{needed / GIGABYTE:.1f} GB of the {options.memory / GIGABYTE:.1f} GB allowed "
-            "(--memory); use --pairs auto or swin-3, or fewer images"
+            f"{needed / GIGABYTE:.2g} GB, and {options.memory / GIGABYTE:.2g} GB are allowed "
+            "(--memory); allow more, or take fewer pairs (--pairs swin-3) or fewer images"
         )
 
 

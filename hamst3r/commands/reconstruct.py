@@ -59,7 +59,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     network.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (auto)")
     network.add_argument("--precision", default="auto", choices=("auto", "bf16", "fp32"))
-    network.add_argument("--image-size", type=int, metavar="PX", help="long side it sees")
+    network.add_argument("--image-size", type=_pixels, metavar="PX", help="long side it sees")
     network.add_argument(
         "--pairs",
         default="auto",
@@ -92,6 +92,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help=f"some of {','.join(FORMAT_NAMES)} (all; usd where usd-core is installed)",
     )
     output.add_argument("--quiet", action="store_true", help="no progress")
+
+
+def _pixels(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1 pixel, got {text}")
+    return value
 
 
 def _confidence(text: str) -> float:
@@ -317,7 +324,9 @@ class _Run:
         self._tell(facts, len(first.scene.points))
 
     def _tell(self, facts: ReportFacts, points: int) -> None:
-        for note in dict.fromkeys(n for scene in self._light for n in scene.notes):
+        from hamst3r.export.report import grouped
+
+        for note in grouped(note for scene in self._light for note in scene.notes):
             _say(note)
         people = len(self._people)
         sets = "" if len(self._light) == 1 else f"{len(self._light)} frame sets; the first: "

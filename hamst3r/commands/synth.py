@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -58,11 +57,10 @@ def run(options: argparse.Namespace) -> int:
     """Do what was asked for.
 
     Raises:
-        ValueError: A ray tracer is missing, or an argument makes no sense.
+        ValueError: An argument makes no sense.
+        ModuleNotFoundError: The ray tracer is missing.
         OSError: Something cannot be written.
     """
-    if importlib.util.find_spec("embreex") is None:
-        raise ValueError("scenes are traced by embreex: pip install 'hamst3r[synthetic]'")
     if options.action == "preview":
         _preview(options, _config(options, 0.0 if options.clean else 1.0))
     else:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import html
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -26,6 +27,7 @@ from hamst3r.scene import ScaleSource, Scene
 MAX_POINTS, MAX_SCENES = 120_000, 6
 # Pictures are shown at most so large, and of at most so many cameras.
 THUMBNAIL, MAX_VIEWS = 300, 60
+NAMED_PAIRS = 4  # of those of which the same is to be said
 COLORINGS = ("photo and people", "photo", "person", "body part", "confidence")
 SCALE_TEXT = {
     ScaleSource.UNKNOWN: "unknown",
@@ -301,7 +303,7 @@ def _cameras(scene: Scene) -> str:
 
 
 def _details(shown: Sequence[Shown], facts: ReportFacts) -> str:
-    notes = list(dict.fromkeys(note for one in shown for note in one.scene.notes))
+    notes = grouped(note for one in shown for note in one.scene.notes)
     items = "".join(f"<li>{html.escape(note)}</li>" for note in notes)
     told = f"<h2>What went wrong without being fatal</h2><ul>{items}</ul>" if notes else ""
     settings = [[name, str(value)] for name, value in facts.settings.items()]
@@ -310,6 +312,24 @@ def _details(shown: Sequence[Shown], facts: ReportFacts) -> str:
         f"{told}<h2>Settings</h2>{_table(['what', 'value'], settings)}"
         f"<h2>Time of the first frame set</h2>{_table(['stage', 'time'], timings)}"
     )
+
+
+def grouped(notes: Iterable[str]) -> list[str]:
+    """Notes, each once; what is said of several pairs is said of all of them together."""
+    single: list[str] = []
+    pairs: dict[str, list[str]] = {}
+    for note in dict.fromkeys(notes):
+        found = re.fullmatch(r"pair (.+?): (.+)", note)
+        if found:
+            pairs.setdefault(found[2], []).append(found[1])
+        else:
+            single.append(note)
+    for what, names in pairs.items():
+        more = f" and {len(names) - NAMED_PAIRS} more" if len(names) > NAMED_PAIRS else ""
+        single.append(
+            f"pair{'s' * (len(names) > 1)} {', '.join(names[:NAMED_PAIRS])}{more}: {what}"
+        )
+    return single
 
 
 def _metres(place: NDArray) -> str:

@@ -28,6 +28,12 @@ def available() -> bool:
     return True
 
 
+def require() -> None:
+    """Raises ValueError without usd-core."""
+    if not available():
+        raise ValueError("USD needs usd-core; install it: pip install 'hamst3r[usd]'")
+
+
 def write_usd(
     scene: Scene,
     file: Path,
@@ -38,8 +44,7 @@ def write_usd(
 
     Metres, z up. Raises ValueError without usd-core.
     """
-    if not available():
-        raise ValueError("USD needs usd-core; install it: pip install 'hamst3r[usd]'")
+    require()
     from pxr import Usd, UsdGeom, Vt
 
     partial = file.with_name(f"{file.stem}.partial{file.suffix}")

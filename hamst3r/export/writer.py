@@ -50,6 +50,8 @@ class ExportOptions:
             raise ValueError(
                 f"unknown formats {', '.join(unknown)}; there are {', '.join(FORMATS)}"
             )
+        if "usd" in self.formats and set(self.formats) != set(FORMATS):
+            usd.require()  # it was asked for; among all formats it is left out where it cannot be
         if self.camera_size is not None and self.camera_size < 0:
             raise ValueError(f"the cameras' size must be 0 or more metres, got {self.camera_size}")
 

@@ -33,6 +33,19 @@ def open_inputs(paths: Sequence[str | Path], options: InputOptions, report: Repo
         if not path.exists():
             raise InputError(f"{path}: no such file or folder")
     single = given[0]
+    if options.topics and not (len(given) == 1 and is_bag(single)):
+        raise InputError(f"{single}: is no bag; topics can be chosen only of one (--topic)")
+    source = _open(given, options, report)
+    if options.calibration and not isinstance(source, Photos):
+        raise InputError(
+            f"{single}: a calibration can be given only for photos (--calibration); a recording "
+            "has calibration.json in its folder, a bag camera_info, a video --focal"
+        )
+    return source
+
+
+def _open(given: list[Path], options: InputOptions, report: Report) -> Source:
+    single = given[0]
     if len(given) == 1 and is_bag(single):
         return Bag(single, options, report)
     if len(given) == 1 and single.suffix.lower() in VIDEO_SUFFIXES:

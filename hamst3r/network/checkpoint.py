@@ -185,7 +185,7 @@ def _read_torch(path: Path) -> dict[str, Any]:
         with warnings.catch_warnings(), torch.serialization.safe_globals([argparse.Namespace]):
             warnings.simplefilter("ignore")  # about pickle protocols; errors come as errors
             file = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
-    except pickle.UnpicklingError as error:
+    except (pickle.UnpicklingError, LookupError) as error:
         # torch's own text recommends loading such a file without protection.
         wanted = re.search(r"GLOBAL ([\w.]+)", str(error))
         if wanted is None:

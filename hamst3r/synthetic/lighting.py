@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-from embreex import rtcore_scene as rtcs
-from embreex.mesh_construction import TriangleMesh
 from numpy.typing import NDArray
+
+try:
+    from embreex import rtcore_scene as rtcs
+    from embreex.mesh_construction import TriangleMesh
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        "generated scenes are traced by embreex; install it: pip install 'hamst3r[synthetic]'",
+        name=error.name,
+    ) from None
 
 from hamst3r.synthetic.textures import texture_bank
 from hamst3r.synthetic.world import Light, Sky

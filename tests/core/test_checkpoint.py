@@ -40,6 +40,13 @@ def test_missing_file_says_where_the_weights_are(tmp_path):
         load_checkpoint(tmp_path / "nothing.safetensors")
 
 
+@pytest.mark.parametrize("content", [b"hello\n", b"h\x00", b"", b"\x80\x02]q\x00"])
+def test_what_is_no_weights_file_at_all(tmp_path, content):
+    (tmp_path / "weights.pth").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"weights\.pth: not a readable weights file"):
+        load_checkpoint(tmp_path / "weights.pth")
+
+
 def test_truncated_file(saved):
     saved.write_bytes(saved.read_bytes()[:5000])
     with pytest.raises(CheckpointError, match="not a readable safetensors file"):

@@ -18,7 +18,7 @@ from roma import rotvec_to_rotmat
 
 from hamst3r.export import FORMATS, SceneFileError, export_scene, load_scene, save_scene
 from hamst3r.export.glb import T_GLTF_WORLD
-from hamst3r.export.report import ReportFacts, Shown, write_report
+from hamst3r.export.report import ReportFacts, Shown, grouped, write_report
 from hamst3r.export.writer import ExportOptions, file_names
 from hamst3r.geometry import invert, project, transform
 from hamst3r.people.body import anny24
@@ -265,6 +265,19 @@ def test_usd_has_units_cameras_and_bodies(scene, folder):
         ahead = np.isfinite(pixels).all(1)
         # USD's frustum has square pixels; fx and fy of these cameras are equal.
         np.testing.assert_allclose(ndc[ahead], expected[ahead], atol=2e-3)
+
+
+def test_usd_that_was_asked_for_is_not_left_out_in_silence(monkeypatch):
+    monkeypatch.setattr("hamst3r.export.usd.available", lambda: False)
+    assert "usd" in ExportOptions().formats  # all that there are: without it, then
+    with pytest.raises(ValueError, match=r"pip install 'hamst3r\[usd\]'"):
+        ExportOptions(formats=["ply", "usd"])
+
+
+def test_notes_of_many_pairs_are_one_line():
+    notes = [f"pair a-b{k}: not recognised" for k in range(6)] + ["dark", "dark", "pair c-d: far"]
+    told = ["dark", "pairs a-b0, a-b1, a-b2, a-b3 and 2 more: not recognised", "pair c-d: far"]
+    assert grouped(notes) == told
 
 
 def test_names_of_files_are_safe_and_different():

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hamst3r.alignment.calibration import load_calibration
+from hamst3r.alignment.calibration import CameraCalibration, load_calibration
 from hamst3r.inputs import InputError, InputOptions, open_inputs
 from hamst3r.inputs.photos import exif_focal, read_photo
 from hamst3r.recording import RecordingError
@@ -164,6 +164,13 @@ def test_a_truncated_video_is_used_as_far_as_it_goes(tmp_path, heard):
     frames = only_set(open_inputs([video], InputOptions(every=0.1), heard))
     assert 5 < len(frames.frames) < 60
     assert len(heard) == 1 and heard[0].startswith("v.avi: broke off at frame ")
+
+
+def test_a_calibration_is_for_photos(tmp_path, heard):
+    video = write_video(tmp_path / "v.avi", 3)
+    known = {"v": CameraCalibration(np.eye(3), np.zeros(0), np.eye(4), 96, 64)}
+    with pytest.raises(InputError, match=r"v\.avi: a calibration can be given only for photos"):
+        open_inputs([video], InputOptions(calibration=known), heard.append)
 
 
 def test_a_recording_is_played_set_by_set(tmp_path, heard):

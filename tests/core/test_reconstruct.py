@@ -318,6 +318,10 @@ def test_a_recording_becomes_a_sequence_whose_cameras_are_the_calibrated(tmp_pat
         (["--camera-size", "-1"], "cameras' size"),
         (["--max-images", "0"], "at least one image"),
         (["--weights", "nowhere.safetensors"], "nowhere.safetensors"),
+        (["--device", "toaster"], "device must be auto, cpu, cuda"),
+        (["--topic", "/a/image_raw"], "is no bag; topics can be chosen only of one"),
+        (["--calibration", "nowhere.json"], "nowhere.json: cannot read the calibration"),
+        (["--memory", "1e-6"], "GB, and 1e-06 GB are allowed (--memory)"),
     ],
 )
 def test_wrong_options_are_one_line(tmp_path, capsys, arguments, expected):
@@ -334,6 +338,24 @@ def test_bad_input_is_one_line_and_writes_nothing(tmp_path, capsys):
     assert error == f"hamst3r reconstruct: {tmp_path / 'x.jpg'}: not an image that can be read\n"
     assert not (tmp_path / "o" / "scene.npz").exists()
     shutil.rmtree(tmp_path / "o", ignore_errors=True)
+
+
+def test_wrong_values_are_told_with_the_usage(tmp_path, capsys):
+    for arguments in (["--image-size", "0"], ["--min-confidence", "0.5"], ["--pairs"]):
+        with pytest.raises(SystemExit) as ended:
+            main(["reconstruct", str(tmp_path), "--out", str(tmp_path / "o"), *arguments])
+        assert ended.value.code == 2 and arguments[0] in capsys.readouterr().err
+
+
+def test_what_the_system_and_imports_say_is_one_line_too(tmp_path, capsys, monkeypatch):
+    assert main(["batch", "--list", str(tmp_path / "none"), "--out", str(tmp_path / "o")]) == 1
+    expected = f"hamst3r batch: {tmp_path / 'none'}: no such file or directory\n"
+    assert capsys.readouterr().err == expected
+    monkeypatch.setitem(sys.modules, "embreex", None)
+    for name in [name for name in sys.modules if name.startswith("hamst3r.synthetic")]:
+        monkeypatch.delitem(sys.modules, name)
+    assert main(["synth", "preview", "--out", str(tmp_path / "sheet.png")]) == 1
+    assert "pip install 'hamst3r[synthetic]'" in capsys.readouterr().err
 
 
 def test_open_inputs_wants_some():

@@ -179,6 +179,23 @@ def test_a_block_and_its_mark_belong_together(tmp_path, monkeypatch):
     assert lines[found[1].line - 1] == "hamst3r --help"
 
 
+def test_extras_that_are_named_exist():
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    table = project.split("[project.optional-dependencies]")[1].split("\n[")[0]
+    known = set(re.findall(r"^(\w+) = ", table, re.MULTILINE))
+    files = [*pages(), *(ROOT / "hamst3r").rglob("*.py")]
+    named = [
+        (path.name, extra)
+        for path in files
+        for extras in re.findall(
+            r"(?:hamst3r|\.)\[([a-z,]+)\]['\"]", path.read_text(encoding="utf-8")
+        )
+        for extra in extras.split(",")
+    ]
+    assert len(named) >= 10
+    assert [(name, extra) for name, extra in named if extra not in known] == []
+
+
 def test_lines_are_split_into_commands():
     text = "A=1 b --c 'd e' && f | g  # h\ni \\\n  j\n"
     assert list(commands(text)) == [["b", "--c", "d e"], ["f"], ["g"], ["i", "j"]]

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import trimesh
 from scipy.io import loadmat
 from scipy.io.matlab import MatReadError
 
@@ -98,12 +99,6 @@ class ScanFiles:
 
 
 def _read_ply(path: Path) -> np.ndarray:
-    try:
-        import trimesh
-    except ImportError:
-        raise DatasetError(
-            "reading scans takes trimesh; install it: pip install 'hamst3r[eval]'"
-        ) from None
     try:
         points = getattr(trimesh.load(path, process=False), "vertices", None)
     except (OSError, ValueError, IndexError, KeyError) as error:
