@@ -326,9 +326,8 @@ def grouped(notes: Iterable[str]) -> list[str]:
             single.append(note)
     for what, names in pairs.items():
         more = f" and {len(names) - NAMED_PAIRS} more" if len(names) > NAMED_PAIRS else ""
-        single.append(
-            f"pair{'s' * (len(names) > 1)} {', '.join(names[:NAMED_PAIRS])}{more}: {what}"
-        )
+        word = "pairs" if len(names) > 1 else "pair"
+        single.append(f"{word} {', '.join(names[:NAMED_PAIRS])}{more}: {what}")
     return single
 
 
