@@ -198,7 +198,8 @@ def _view(scene: Scene) -> dict[str, Any]:
 def _summary(facts: ReportFacts) -> str:
     sets = "one frame set" if facts.sets == 1 else f"{facts.sets} frame sets"
     return (
-        f"{sets} of {facts.images} image{'s' * (facts.images != 1)}, {facts.pairs} pairs each, "
+        f"{sets} of {facts.images} image{'s' * (facts.images != 1)} "
+        f"in {facts.pairs} pair{'s' * (facts.pairs != 1)}{' each' * (facts.sets > 1)}, "
         f"in {facts.seconds:.1f} s with at most {facts.memory / 1e9:.1f} GB of memory."
     )
 
