@@ -31,6 +31,7 @@ from people_data import Cloud, joint_error, observe, random_people
 from hamst3r.people.body import anny24
 from hamst3r.people.fitting import FitConfig, fit, single_thread
 from hamst3r.people.jacobian import BodyState
+from hamst3r.people.kinematics import Surface, rig
 from hamst3r.people.prior import LIMIT_STD, joint_limits, pose_prior
 from hamst3r.people.start import analytic_start
 
@@ -113,8 +114,10 @@ def race(options: argparse.Namespace) -> dict[str, list[tuple[float, float]]]:
 
             def cold_lbfgs(given=given, data=data) -> torch.Tensor:
                 body, points, ids, weights = given
+                surface = Surface.of(rig(body), ids.numpy())
                 draws = torch.Generator().manual_seed(0)
-                return lbfgs(data, analytic_start(body, ids, points, weights, draws), options.steps)
+                start = analytic_start(surface, points.mT.numpy(), weights.numpy(), draws)
+                return lbfgs(data, BodyState.of(start), options.steps)
 
             def warm_lbfgs(data=data, last=last) -> torch.Tensor:
                 return lbfgs(data, last, options.steps)

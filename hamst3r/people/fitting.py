@@ -1,7 +1,7 @@
 """Body parameters from 3D points whose place on the body is known.
 
 A closed-form start (``start.py``) is refined by robust Gauss-Newton (``normal.py``), with priors of
-pose and shape. Derivatives are exact (``jacobian.py``), people are solved in one batch, and a
+pose and shape. Derivatives are exact (``kinematics.py``), people are solved in one batch, and a
 previous result warm-starts the next frame. ``judging.py`` says which results to believe.
 """
 
@@ -10,21 +10,30 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
+import numpy as np
 import torch
+from scipy.linalg import lapack
+from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
 from hamst3r.people.body import NUM_JOINTS, BodyModel
-from hamst3r.people.jacobian import (
+from hamst3r.people.jacobian import BodyState
+from hamst3r.people.judging import FitResult, JudgeConfig, judge
+from hamst3r.people.kinematics import (
     BETAS,
+    F32,
+    I64,
     ROTATIONS,
     TRANSLATION,
-    BodyState,
+    Pose,
+    Rig,
     Surface,
     apply_increment,
-    pose_bones,
+    nearest_rotations,
+    rig,
 )
-from hamst3r.people.judging import FitResult, JudgeConfig, judge
 from hamst3r.people.normal import (
     Belief,
     NormalEquations,
@@ -33,7 +42,7 @@ from hamst3r.people.normal import (
     mixture,
     normal_equations,
 )
-from hamst3r.people.start import analytic_start, nearest_rotation, reconsider_limbs
+from hamst3r.people.start import analytic_start, reconsider_limbs
 
 
 @dataclass(frozen=True)
@@ -77,14 +86,21 @@ class FitConfig:
 
 @contextmanager
 def single_thread() -> Iterator[None]:
-    """Torch on one thread within: a fit is hundreds of tiny operations, and on a busy machine
-    handing each to a second thread costs ten times what it saves."""
+    """Torch and numpy's linear algebra on one thread within: a fit is hundreds of tiny operations,
+    and on a busy machine handing each to a second thread costs ten times what it saves."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        yield
+        with _pools().limit(limits=1):
+            yield
     finally:
         torch.set_num_threads(before)
+
+
+@lru_cache(maxsize=1)
+def _pools() -> ThreadpoolController:
+    """The loaded libraries' own threads; looking for them takes milliseconds."""
+    return ThreadpoolController().select(user_api="blas")
 
 
 @torch.no_grad()
@@ -113,148 +129,158 @@ def fit(
     """
     config = config or FitConfig()
     _check(body, points, vertex_ids, weights, start)
-    usable = torch.isfinite(points).all(-1) & (vertex_ids >= 0)
-    usable &= (weights > 0) & torch.isfinite(weights)
+    given, ids, shares = points.cpu().numpy(), vertex_ids.cpu().numpy(), weights.cpu().numpy()
+    with np.errstate(invalid="ignore"):
+        usable = (np.abs(given) < _FARTHEST).all(-1) & (ids >= 0) & (shares > 0)
+        usable &= np.isfinite(shares)
+    prior = shape_prior or ShapePrior.standard(len(points), body.shapedirs.shape[-1])
     data = _Data(
-        points=torch.where(usable[..., None], points, 0.0).float(),
-        vertex_ids=torch.where(usable, vertex_ids, 0),
-        weights=torch.where(usable, weights, 0.0).float(),
-        prior=shape_prior or ShapePrior.standard(len(points), body.shapedirs.shape[-1]),
+        points=np.where(usable[:, None], given.swapaxes(1, 2), 0).astype(np.float32),
+        vertex_ids=np.where(usable, ids, 0),
+        weights=np.where(usable, shares, 0).astype(np.float32),
+        prior=prior,
     )
     with single_thread():
         if start is not None:
-            return _solve(body, start, data, config, warm=True)
+            return _solve(rig(body), start.pose(), data, config, warm=True)
         generator = generator or torch.Generator().manual_seed(0)
-        result = _from_scratch(body, data, config, generator)
+        result = _from_scratch(rig(body), data, config, generator)
         doubted = result.inlier_ratio < config.flip_ratio
         if not doubted.any() or not points.numel():
             return result
         # A body whose left and right are exchanged is a mirror image, which no pose fits well.
-        mirrored = replace(data, vertex_ids=body.mirror[data.vertex_ids])
-        other = _from_scratch(body, mirrored, config, generator)
+        mirrored = replace(data, vertex_ids=rig(body).mirror[data.vertex_ids])
+        other = _from_scratch(rig(body), mirrored, config, generator)
         other = replace(other, flipped=torch.ones_like(other.flipped))
         return result.take(other, doubted & (other.inlier_ratio > 1.1 * result.inlier_ratio))
 
 
+_FARTHEST = 1e6  # metres from the origin, beyond which a point is none
+
+
 @dataclass(frozen=True, eq=False)
 class _Data:
-    """Usable points (P, N, 3), their vertices (P, N), weights (P, N), zero if unusable."""
+    """Usable points (P, 3, N), their vertices (P, N), weights (P, N), zero if unusable."""
 
-    points: Tensor
-    vertex_ids: Tensor
-    weights: Tensor
+    points: F32
+    vertex_ids: I64
+    weights: F32
     prior: ShapePrior
 
 
 def _from_scratch(
-    body: BodyModel, data: _Data, config: FitConfig, generator: torch.Generator
+    body: Rig, data: _Data, config: FitConfig, generator: torch.Generator
 ) -> FitResult:
-    if data.points.numel():
-        state = analytic_start(body, data.vertex_ids, data.points, data.weights, generator)
+    if data.points.size:
+        surface = Surface.of(body, data.vertex_ids)
+        pose = analytic_start(surface, data.points, data.weights, generator)
     else:
-        state = _empty(body, len(data.points))
-    return _solve(body, state, data, config, warm=False)
+        pose = _empty(body, len(data.points))
+    return _solve(body, pose, data, config, warm=False)
 
 
-def _solve(
-    body: BodyModel, state: BodyState, data: _Data, config: FitConfig, warm: bool
-) -> FitResult:
+def _solve(body: Rig, pose: Pose, data: _Data, config: FitConfig, warm: bool) -> FitResult:
     """Gauss-Newton: steps of given widths, then steps as sharp as the points' noise allows."""
     surface = Surface.of(body, data.vertex_ids)
     if warm:
-        state = _recentre(body, state, surface, data)
-    noise = torch.full((len(state), 1), config.point_std)
+        pose = _recentre(pose, surface, data)
+    noise = np.full((len(pose), 1), config.point_std, dtype=np.float32)
     for k, width in enumerate(config.warm_widths if warm else config.cold_widths):
         if k in config.reconsider_before and not warm:
-            state = reconsider_limbs(body, state, data.vertex_ids, data.points, data.weights)
-        believe = geman_mcclure(width)
-        state, noise, equations = _step(body, state, surface, data, noise, believe, config)
-    surface = _choose_sides(body, state, equations, surface, data, config)
+            pose = reconsider_limbs(pose, surface, data.points, data.weights)
+        pose, noise, equations = _step(pose, surface, data, noise, geman_mcclure(width), config)
+    surface = _choose_sides(pose, equations, surface, data, config)
     for _ in range(max(config.warm_steps if warm else config.cold_steps, 1)):
-        state, noise, equations = _step(body, state, surface, data, noise, mixture(noise), config)
+        pose, noise, equations = _step(pose, surface, data, noise, mixture(noise), config)
     # Rounding adds up over the frames of a track.
-    state = replace(state, rotations=nearest_rotation(state.rotations))
+    pose = replace(pose, rotations=nearest_rotations(pose.rotations))
     # The last equations are those before a step that hardly mattered any more.
-    return judge(body, state, surface, data.weights, noise, equations, config.judge)
+    return judge(pose, surface, data.weights, noise, equations, config.judge)
 
 
-def _recentre(body: BodyModel, start: BodyState, surface: Surface, data: _Data) -> BodyState:
+def _recentre(start: Pose, surface: Surface, data: _Data) -> Pose:
     """A warm start moved by the median residual: people walk, and depth as a whole may jump."""
-    if not data.points.numel():
-        return start
-    posed = surface.features(body, start) @ pose_bones(body, start)
-    residual = torch.where(data.weights[..., None] > 0, data.points - posed, torch.nan)
-    shift = residual.nanmedian(1).values.nan_to_num(0.0)
-    return BodyState(start.rotations, start.transl + shift, start.betas)
+    residual = data.points - surface.posed(start)
+    shift = np.zeros_like(start.transl)
+    for person, usable in enumerate(data.weights > 0):
+        if usable.any():
+            shift[person] = np.median(residual[person][:, usable], axis=1)
+    return replace(start, transl=start.transl + shift)
 
 
 def _choose_sides(
-    body: BodyModel,
-    state: BodyState,
-    equations: NormalEquations,
-    surface: Surface,
-    data: _Data,
-    config: FitConfig,
+    pose: Pose, equations: NormalEquations, surface: Surface, data: _Data, config: FitConfig
 ) -> Surface:
     """The surface with far points on the other side of the body where they fit much better."""
     far = equations.square > config.side_distance**2
     if not far.any():
         return surface
-    mirrored = body.mirror[data.vertex_ids]
-    there = Surface.of(body, mirrored).features(body, state) @ equations.line.bones
-    closer = (there - data.points).square().sum(-1) < 0.25 * equations.square
-    return Surface.of(body, torch.where(far & closer, mirrored, data.vertex_ids))
+    mirrored = surface.rig.mirror[data.vertex_ids]
+    there = Surface.of(surface.rig, mirrored).features(pose)
+    residual = equations.line.bones.swapaxes(1, 2) @ there - data.points
+    closer = np.einsum("pcn,pcn->pn", residual, residual) < 0.25 * equations.square
+    return Surface.of(surface.rig, np.where(far & closer, mirrored, data.vertex_ids))
 
 
 def _step(
-    body: BodyModel,
-    state: BodyState,
+    pose: Pose,
     surface: Surface,
     data: _Data,
-    noise: Tensor,
+    noise: F32,
     believe: Belief,
     config: FitConfig,
-) -> tuple[BodyState, Tensor, NormalEquations]:
+) -> tuple[Pose, F32, NormalEquations]:
     """One damped, clipped Gauss-Newton step of the robust loss; also the points' noise (P, 1)."""
     information = _information(data, noise, config)
-    equations = normal_equations(
-        body, state, surface, data.points, information, believe, data.prior
-    )
-    # The tiny constant keeps the root solvable where there are no points at all.
-    diagonal = equations.hessian.diagonal(dim1=1, dim2=2)
-    factor = torch.linalg.cholesky(equations.hessian + torch.diag_embed(1e-3 * diagonal + 1e-3))
-    step = -torch.cholesky_solve(equations.gradient[..., None], factor)[..., 0].float()
-    betas = state.betas + step[:, BETAS].clamp(-config.max_shape, config.max_shape)
+    equations = normal_equations(pose, surface, data.points, information, believe, data.prior)
+    step = _solved(equations)
+    betas = pose.betas + step[:, BETAS].clip(-config.max_shape, config.max_shape)
     moved = apply_increment(
-        state,
+        pose,
         equations.line,
-        _clip(step[:, ROTATIONS].unflatten(1, (NUM_JOINTS, 3)), config.max_turn),
+        _clip(step[:, ROTATIONS].reshape(len(pose), NUM_JOINTS, 3), config.max_turn),
         _clip(step[:, TRANSLATION], config.max_shift),
-        betas.clamp(-config.shape_limit, config.shape_limit) - state.betas,
+        betas.clip(-config.shape_limit, config.shape_limit) - pose.betas,
     )
     believed = data.weights * equations.believed
-    variance = (believed * equations.square).sum(1, keepdim=True) / (
-        3 * believed.sum(1, keepdim=True).clamp_min(1e-9)
-    )
-    return moved, variance.sqrt().clamp(config.min_noise, config.max_noise), equations
+    variance = (believed * equations.square).sum(1) / (3 * np.maximum(believed.sum(1), 1e-9))
+    noise = np.sqrt(variance).clip(config.min_noise, config.max_noise)
+    return moved, noise[:, None].astype(np.float32, copy=False), equations
 
 
-def _information(data: _Data, noise: Tensor, config: FitConfig) -> Tensor:
+def _solved(equations: NormalEquations) -> F32:
+    """(P, D) the damped step."""
+    steps = np.empty(equations.gradient.shape, dtype=np.float32)
+    for person, (hessian, gradient) in enumerate(
+        zip(equations.hessian, equations.gradient, strict=True)
+    ):
+        # The tiny constant keeps the root solvable where there are no points at all.
+        loaded = hessian + np.diag(1e-3 * np.diagonal(hessian) + 1e-3)
+        _, step, failed = lapack.dposv(loaded, -gradient, overwrite_a=1, overwrite_b=1)
+        if failed:
+            raise np.linalg.LinAlgError(f"the equations of person {person} are not definite")
+        steps[person] = step
+    return steps
+
+
+def _information(data: _Data, noise: F32, config: FitConfig) -> F32:
     """Weights (P, N) as inverse variances that sum to the effective number of points."""
     weights = data.weights
-    number = (weights > 0).sum(1, keepdim=True).clamp_max(int(config.effective_points))
-    return weights * (number / weights.sum(1, keepdim=True).clamp_min(1e-9)) / noise**2
+    number = np.minimum((weights > 0).sum(1), config.effective_points)
+    share = number / np.maximum(weights.sum(1), 1e-9)
+    return weights * (share[:, None] / noise**2).astype(np.float32)
 
 
-def _clip(vectors: Tensor, longest: float) -> Tensor:
-    return vectors * (longest / vectors.norm(dim=-1, keepdim=True).clamp_min(longest))
+def _clip(vectors: F32, longest: float) -> F32:
+    length = np.sqrt((vectors * vectors).sum(-1, keepdims=True))
+    return vectors * (np.float32(longest) / np.maximum(length, np.float32(longest)))
 
 
-def _empty(body: BodyModel, count: int) -> BodyState:
-    return BodyState(
-        torch.eye(3).repeat(count, NUM_JOINTS, 1, 1),
-        torch.zeros(count, 3),
-        torch.zeros(count, body.shapedirs.shape[-1]),
+def _empty(body: Rig, count: int) -> Pose:
+    return Pose(
+        np.tile(np.eye(3, dtype=np.float32), (count, NUM_JOINTS, 1, 1)),
+        np.zeros((count, 3), dtype=np.float32),
+        np.zeros((count, body.num_betas), dtype=np.float32),
     )
 
 

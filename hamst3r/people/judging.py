@@ -7,11 +7,20 @@ from dataclasses import dataclass
 import numpy as np
 import roma
 import torch
+from scipy.linalg import lapack
 from torch import Tensor
 
 from hamst3r.people.body import NUM_JOINTS, BodyModel
-from hamst3r.people.jacobian import BETAS, POSE, BodyState, Surface, joint_derivatives
-from hamst3r.people.normal import NormalEquations
+from hamst3r.people.jacobian import BodyState
+from hamst3r.people.kinematics import (
+    BETAS,
+    F32,
+    POSE,
+    Pose,
+    Surface,
+    skeleton,
+)
+from hamst3r.people.normal import F64, NormalEquations
 from hamst3r.scene import BodyFit
 
 
@@ -119,77 +128,92 @@ class FitResult:
 
 
 def judge(
-    body: BodyModel,
-    state: BodyState,
+    pose: Pose,
     surface: Surface,
-    weights: Tensor,
-    noise: Tensor,
+    weights: F32,
+    noise: F32,
     equations: NormalEquations,
     config: JudgeConfig,
 ) -> FitResult:
-    """Of the solution ``state``, near which the ``equations`` were made."""
-    joint_std, shape_information = _posterior(body, equations)
+    """Of the solution ``pose``, near which the ``equations`` were made."""
+    rig, count = surface.rig, len(pose)
+    joint_std, shape_information = _posterior(surface, equations)
     inflation = _inflation(surface, weights, equations, config)
-    inside = (weights > 0) & (equations.square < config.inlier_distance**2)
+    usable = weights > 0
+    inside = usable & (equations.square < config.inlier_distance**2)
     inliers = inside.sum(1)
-    rmse = ((equations.square * inside).sum(1) / inliers.clamp_min(1)).sqrt()
-    ratio = (weights * inside).sum(1) / weights.sum(1).clamp_min(1e-9)
-    standing = body.v_template[..., 1] + state.betas @ body.shapedirs[:, 1].T
-    height = standing.amax(1) - standing.amin(1)
-    parts = torch.zeros(len(state), NUM_JOINTS).scatter_add_(1, surface.part, inside.float())
+    rmse = np.sqrt((equations.square * inside).sum(1) / np.maximum(inliers, 1))
+    ratio = (weights * inside).sum(1) / np.maximum(weights.sum(1), 1e-9)
+    standing = rig.template[:, 1] + pose.betas @ rig.heights
+    height = np.ptp(standing, axis=1)
+    person = np.arange(count)[:, None] * NUM_JOINTS
+    seen = (person + rig.part[surface.vertices])[inside]
+    parts = np.bincount(seen, minlength=count * NUM_JOINTS).reshape(count, NUM_JOINTS)
     measured = zip(
-        (weights > 0).sum(1).tolist(),
+        usable.sum(1).tolist(),
         ratio.tolist(),
         (parts >= 3).sum(1).tolist(),
         height.tolist(),
-        state.betas.abs().amax(1).tolist(),
+        np.abs(pose.betas).max(1).tolist(),
         strict=True,
     )
+    information = equations.hessian[:, POSE, POSE] / (inflation**2)[..., None]
     return FitResult(
-        state=state,
-        joints=body.skeleton(state.rotations, state.transl, state.betas)[1],
-        joint_std=joint_std * inflation,
-        shape_information=shape_information,
-        pose_information=equations.hessian[:, POSE, POSE] / inflation[..., None] ** 2,
-        noise=noise[:, 0],
-        rmse=rmse,
-        inliers=inliers,
-        inlier_ratio=ratio,
-        height=height,
-        flipped=torch.zeros(len(state), dtype=torch.bool),
+        state=BodyState.of(pose),
+        joints=torch.from_numpy(skeleton(rig, pose)[1]),
+        joint_std=torch.from_numpy((joint_std * inflation).astype(np.float32)),
+        shape_information=torch.from_numpy(shape_information),
+        pose_information=torch.from_numpy(information),
+        noise=torch.from_numpy(noise[:, 0]),
+        rmse=torch.from_numpy(rmse.astype(np.float32)),
+        inliers=torch.from_numpy(inliers),
+        inlier_ratio=torch.from_numpy(ratio.astype(np.float32)),
+        height=torch.from_numpy(height),
+        flipped=torch.zeros(count, dtype=torch.bool),
         reasons=tuple(_reason(config, *values) for values in measured),
     )
 
 
-def _posterior(body: BodyModel, equations: NormalEquations) -> tuple[Tensor, Tensor]:
+def _posterior(surface: Surface, equations: NormalEquations) -> tuple[F64, F64]:
     """Deviations of the joints (P, 24) and information of the betas (P, B, B)."""
     # Products summed in float32 leave directions without evidence slightly negative: the load
     # is relative, above that rounding and far below what any evidence says.
-    hessian = equations.hessian
-    diagonal = hessian.diagonal(dim1=1, dim2=2)
-    factor = torch.linalg.cholesky(hessian + torch.diag_embed(1e-4 * diagonal + 1e-6))
-    covariance = torch.cholesky_inverse(factor)
-    joints = joint_derivatives(body, equations.line).flatten(1, 2).double()
-    spread = ((joints @ covariance) * joints).sum(-1).unflatten(1, (NUM_JOINTS, 3))
-    information = torch.linalg.inv(covariance[:, BETAS, BETAS])
-    std = spread.mean(-1).clamp_min(0).sqrt()
-    return std.float(), (information + information.mT) / 2
+    loaded = equations.hessian.copy()
+    axes = np.arange(loaded.shape[-1])
+    loaded[:, axes, axes] *= 1 + 1e-4
+    loaded[:, axes, axes] += 1e-6
+    joints = equations.line.joint_derivatives(surface.rig)
+    joints = joints.reshape(len(loaded), 3 * NUM_JOINTS, loaded.shape[-1])
+    std = np.empty((len(loaded), NUM_JOINTS))
+    information = np.empty((len(loaded), surface.rig.num_betas, surface.rig.num_betas))
+    for person, hessian in enumerate(loaded):
+        lower, failed = lapack.dpotrf(hessian, lower=1)
+        if failed:
+            raise np.linalg.LinAlgError(f"the information of person {person} is not definite")
+        # J H^-1 J^T = |L^-1 J^T|^2, and the betas, last, are what is left of L by themselves.
+        spread = lapack.dtrtrs(lower, joints[person].T, lower=1)[0]
+        variance = np.einsum("dn,dn->n", spread, spread).reshape(NUM_JOINTS, 3)
+        std[person] = np.sqrt(variance.mean(1))
+        own = np.tril(lower[BETAS, BETAS])
+        information[person] = own @ own.T
+    return std, information
 
 
 def _inflation(
-    surface: Surface, weights: Tensor, equations: NormalEquations, config: JudgeConfig
-) -> Tensor:
+    surface: Surface, weights: F32, equations: NormalEquations, config: JudgeConfig
+) -> F32:
     """(P, 1) factor of the posterior's deviations."""
     share = weights * equations.believed
-    share = share / share.sum(1, keepdim=True).clamp_min(1e-9)
-    axes = equations.line.turn_surface(surface)
-    normals = (axes @ surface.normals[..., None])[..., 0]
-    across = (normals * equations.residual).sum(-1).square() / normals.square().sum(-1)
-    whole = (share * equations.square).sum(1, keepdim=True)
-    across = (share * across).sum(1, keepdim=True)
+    share = share / np.maximum(share.sum(1, keepdims=True), 1e-9)
+    normals = np.ascontiguousarray(surface.rig.normals[surface.vertices].swapaxes(1, 2))
+    normals = np.einsum("pcan,pan->pcn", equations.line.turn_surface(surface), normals)
+    across = np.einsum("pcn,pcn->pn", normals, equations.residual) ** 2
+    across /= np.einsum("pcn,pcn->pn", normals, normals)
+    whole = (share * equations.square).sum(1, keepdims=True)
+    across = (share * across).sum(1, keepdims=True)
     slip = (whole - across) / 2 - across  # variance along the surface, per axis, beyond across
-    excess = slip.clamp_min(0) / (whole / 3).clamp_min(1e-9)
-    return config.inflation * (1 + config.slip_inflation * excess).sqrt()
+    excess = np.maximum(slip, 0) / np.maximum(whole / 3, 1e-9)
+    return config.inflation * np.sqrt(1 + config.slip_inflation * excess)
 
 
 def _reason(

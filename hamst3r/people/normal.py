@@ -5,20 +5,29 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import roma
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from hamst3r.people.body import NUM_JOINTS, BodyModel
-from hamst3r.people.jacobian import (
+from hamst3r.people.body import NUM_JOINTS
+from hamst3r.people.kinematics import (
     BETAS,
+    F32,
+    POSE,
     ROTATIONS,
-    BodyState,
-    Linearization,
+    TRANSLATION,
+    Line,
+    Pose,
     Surface,
+    hats,
     linearize,
+    rotation_vectors,
 )
 from hamst3r.people.prior import LIMIT_STD, joint_limits, pose_prior
+
+F64 = NDArray[np.float64]
+_EYE = np.eye(3, dtype=np.float32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,144 +46,157 @@ class ShapePrior:
 
 @dataclass(frozen=True, eq=False)
 class NormalEquations:
-    """Half of the loss's Hessian (Gauss-Newton) and gradient at a state, float64.
+    """Half of the loss's Hessian (Gauss-Newton) and gradient at a pose, float64.
 
     Attributes:
         hessian: (P, D, D). gradient: (P, D). line: The linearisation behind them.
-        residual: (P, N, 3) metres, from the points to their places on the body. square: (P, N)
+        residual: (P, 3, N) metres, from the points to their places on the body. square: (P, N)
             its squared length. believed: (P, N) in [0, 1], the robust weight.
     """
 
-    hessian: Tensor
-    gradient: Tensor
-    line: Linearization
-    residual: Tensor
-    square: Tensor
-    believed: Tensor
+    hessian: F64
+    gradient: F64
+    line: Line
+    residual: F32
+    square: F32
+    believed: F32
 
 
 # Density of a wrong point over that of a right one in its place: right ones are believed to about
 # 4.3 deviations.
 _OUTLIERS = 1e-4
 
-Belief = Callable[[Tensor], Tensor]  # squared distances (P, N) -> weights in [0, 1]
+Belief = Callable[[F32], F32]  # squared distances (P, N) -> weights in [0, 1]
 
 
-def mixture(deviation: Tensor) -> Belief:
+def mixture(deviation: F32) -> Belief:
     """Probability that points are right: a Gaussian (``deviation`` (P, 1) metres per axis) among
     a uniform density of outliers (the E step of EM). Sharp: for the end of an optimisation."""
 
-    def believe(square: Tensor) -> Tensor:
-        exponent = (square / (2 * deviation**2)).clamp_max(40.0)
-        return 1 / (1 + _OUTLIERS * exponent.exp())
+    def believe(square: F32) -> F32:
+        exponent = np.minimum(square / (2 * deviation**2), np.float32(40.0))
+        return 1 / (1 + np.float32(_OUTLIERS) * np.exp(exponent))
 
     return believe
 
 
 def geman_mcclure(width: float) -> Belief:
     """Weights of the Geman-McClure loss: they fade slowly, which leads to good minima."""
-    return lambda square: 1 / (1 + square / width**2) ** 2
+    return lambda square: 1 / (1 + square / np.float32(width**2)) ** 2
 
 
 def normal_equations(
-    body: BodyModel,
-    state: BodyState,
+    pose: Pose,
     surface: Surface,
-    points: Tensor,
-    information: Tensor,
+    points: F32,
+    information: F32,
     believe: Belief,
     prior: ShapePrior,
 ) -> NormalEquations:
-    """At ``state``, for points (P, N, 3) of given inverse variances (P, N) weighted further
+    """At ``pose``, for points (P, 3, N) of given inverse variances (P, N) weighted further
     by how far they are to be believed, with the priors of pose and shape.
 
-    The pose's share is condensed to 96 x 96 sums over the points before derivatives come in.
+    Per point there are phi, per axis the derivatives by the betas, and the residual: their moments
+    over the points, one product, are all that is needed of the points.
     """
-    line = linearize(body, state)
-    features = surface.features(body, state)
-    residual = torch.baddbmm(points, features, line.bones, beta=-1)
-    square = residual.square().sum(-1)
-    believed = believe(square)
-    weight = information * believed
-    weighted = features * weight[..., None]
-    count, size = len(state), line.turned.shape[-1]
-
-    turned = line.turned.flatten(2)  # (P, 96, 3 D)
-    by_bones = turned.view(count, 12 * NUM_JOINTS, size)
-    moments = features.mT @ weighted
-    hessian = by_bones.mT @ (moments @ turned).view_as(by_bones)
-    pull = (weighted.mT @ residual).flatten(1)
-    gradient = (by_bones.mT @ pull[..., None])[..., 0]
-
-    # Betas also move the surface itself.
+    count, number = information.shape
+    line = linearize(surface.rig, pose)
+    betas, last = surface.rig.num_betas, 4 * NUM_JOINTS
+    table = np.empty((count, last + 3 * (betas + 1), number), dtype=np.float32)
+    features = surface.features(pose, table[:, :last])
+    by_axis = table[:, last:].reshape(count, 3, betas + 1, number)
+    residual = line.bones.swapaxes(1, 2) @ features - points
+    square = np.einsum("pcn,pcn->pn", residual, residual)
+    by_axis[:, :, betas] = residual
+    # Betas move the joints, and the surface itself.
+    shifts = line.shifts.reshape(count, NUM_JOINTS, 3 * betas).swapaxes(1, 2) @ surface.weights
     axes = line.turn_surface(surface)
-    number = points.shape[1]
-    moved = axes @ surface.directions.view(count, number, 3, state.betas.shape[-1])  # (P, N, 3, B)
-    cross = (weighted.mT @ moved.flatten(2)).view(count, by_bones.shape[1], moved.shape[-1])
-    cross = by_bones.mT @ cross
-    hessian[:, :, BETAS] += cross
-    hessian[:, BETAS] += cross.mT
-    pressed = (moved * weight[..., None, None]).flatten(1, 2)
-    hessian[:, BETAS, BETAS] += pressed.mT @ moved.flatten(1, 2)
-    gradient[:, BETAS] += (pressed.mT @ residual.flatten(1)[..., None])[..., 0]
-
-    hessian, gradient = hessian.double(), gradient.double()
-    _add_pose_prior(hessian, gradient, state, line)
-    hessian[:, BETAS, BETAS] += prior.information
-    off = (state.betas - prior.mean).double()
-    gradient[:, BETAS] += (prior.information @ off[..., None])[..., 0]
+    np.add(
+        shifts.reshape(count, 3, betas, number),
+        np.einsum("pcan,pban->pcbn", axes, surface.directions),
+        out=by_axis[:, :, :betas],
+    )
+    believed = believe(square)
+    table *= np.sqrt(information * believed)[:, None]
+    moments = table @ table.swapaxes(1, 2)
+    hessian, gradient = _condense(line, moments, betas)
+    _add_pose_prior(hessian, gradient, pose, line)
+    known = prior.information.numpy()
+    hessian[:, BETAS, BETAS] += known
+    gradient[:, BETAS] += (known @ (pose.betas - prior.mean.numpy())[..., None])[..., 0]
     return NormalEquations(hessian, gradient, line, residual, square, believed)
 
 
-def _add_pose_prior(
-    hessian: Tensor, gradient: Tensor, state: BodyState, line: Linearization
-) -> None:
+def _condense(line: Line, moments: F32, betas: int) -> tuple[F64, F64]:
+    """Hessian and gradient from the moments of the points, (P, M, M) with M = 96 + 3 (B + 1).
+
+    Where joint k turns by w, a point moves by w x y_k, y_k linear in phi. So rotations need the
+    moments of y only: (w_k x y_k) (w_l x y_l) = w_k^T (y_k y_l 1 - y_l y_k^T) w_l.
+    """
+    count, rows = len(moments), 4 * NUM_JOINTS
+    levers = line.levers.reshape(count, rows, 3 * NUM_JOINTS)
+    turned = levers.swapaxes(1, 2) @ moments[:, :rows]
+    pairs = (turned[..., :rows] @ levers).reshape(count, 3, NUM_JOINTS, 3, NUM_JOINTS)
+    turns = -pairs.transpose(0, 2, 3, 4, 1)
+    trace = np.einsum("pakal->pkl", pairs)
+    for axis in range(3):
+        turns[:, :, axis, :, axis] += trace
+    pulled = turned[..., rows:].reshape(count, 3, NUM_JOINTS, 3, betas + 1)
+    forward, back = (1, 2, 0), (2, 0, 1)
+    pulled = pulled[:, forward, :, back] - pulled[:, back, :, forward]  # y x, axis first
+    pulled = pulled.transpose(1, 2, 0, 3).reshape(count, 3 * NUM_JOINTS, betas + 1)
+    # A point's weights, which its place's phi are, sum to one.
+    arms = turned[..., 3 * NUM_JOINTS : rows].sum(-1).reshape(count, 3, NUM_JOINTS).swapaxes(1, 2)
+    total = moments[:, 3 * NUM_JOINTS : rows].sum(1)
+    shifted = total[:, rows:].reshape(count, 3, betas + 1)
+    own = moments[:, rows:, rows:].reshape(count, 3, betas + 1, 3, betas + 1)
+    own = own[:, 0, :, 0] + own[:, 1, :, 1] + own[:, 2, :, 2]
+
+    size = 3 * NUM_JOINTS + 3 + betas
+    hessian, gradient = np.empty((count, size, size)), np.empty((count, size))
+    hessian[:, ROTATIONS, ROTATIONS] = turns.reshape(count, 3 * NUM_JOINTS, 3 * NUM_JOINTS)
+    hessian[:, ROTATIONS, TRANSLATION] = hats(arms).reshape(count, 3 * NUM_JOINTS, 3)
+    hessian[:, ROTATIONS, BETAS] = pulled[..., :betas]
+    weight = total[:, 3 * NUM_JOINTS : rows].sum(1)
+    hessian[:, TRANSLATION, TRANSLATION] = weight[:, None, None] * np.eye(3)
+    hessian[:, TRANSLATION, BETAS] = shifted[..., :betas]
+    hessian[:, BETAS, BETAS] = own[:, :betas, :betas]
+    hessian[:, TRANSLATION, ROTATIONS] = hessian[:, ROTATIONS, TRANSLATION].swapaxes(1, 2)
+    hessian[:, BETAS, POSE] = hessian[:, POSE, BETAS].swapaxes(1, 2)
+    gradient[:, ROTATIONS] = pulled[..., betas]
+    gradient[:, TRANSLATION] = shifted[..., betas]
+    gradient[:, BETAS] = own[:, :betas, betas]
+    return hessian, gradient
+
+
+_MEAN, _STD = (values.numpy()[1:] for values in pose_prior())
+_LOW, _HIGH = (values.numpy()[1:] for values in joint_limits())
+_STIFF, _STIFF_LIMIT = _STD**-2, np.float32(LIMIT_STD**-2)
+_ROWS = np.arange(3, 3 * NUM_JOINTS).reshape(-1, 3)
+
+
+def _add_pose_prior(hessian: F64, gradient: F64, pose: Pose, line: Line) -> None:
     """Joints' usual ranges and, steeply, their limits."""
-    mean, std = pose_prior(state.rotations.device)
-    low, high = joint_limits(state.rotations.device)
-    turn = rotation_vectors(state.rotations[:, 1:])
+    turn = rotation_vectors(pose.rotations[:, 1:])
     # A left increment w in the world's axes is above^T w in those the rotation is given in.
-    jacobian = _inverse_left_jacobian(turn) @ line.above[:, 1:].mT
-    beyond = turn - torch.minimum(torch.maximum(turn, low[1:]), high[1:])
-    stiff = std[1:] ** -2 + (beyond != 0) * LIMIT_STD**-2
-    force = (turn - mean[1:]) * std[1:] ** -2 + beyond * LIMIT_STD**-2
-    blocks = (jacobian.mT * stiff[:, :, None]) @ jacobian
-    rows = _joint_rows(hessian.device)
-    hessian[:, rows[:, :, None], rows[:, None]] += blocks.double()
-    gradient[:, ROTATIONS][:, 3:] += (jacobian.mT @ force[..., None])[..., 0].flatten(1).double()
+    jacobian = _inverse_left_jacobian(turn) @ line.above[:, 1:].swapaxes(2, 3)
+    beyond = turn - np.minimum(np.maximum(turn, _LOW), _HIGH)
+    stiff = _STIFF + (beyond != 0) * _STIFF_LIMIT
+    force = (turn - _MEAN) * _STIFF + beyond * _STIFF_LIMIT
+    hessian[:, _ROWS[:, :, None], _ROWS[:, None]] += (
+        jacobian.swapaxes(2, 3) * stiff[:, :, None]
+    ) @ jacobian
+    pulled = (force[:, :, None] @ jacobian)[:, :, 0]
+    gradient[:, ROTATIONS][:, 3:] += pulled.reshape(len(pose), 3 * NUM_JOINTS - 3)
 
 
-def _joint_rows(device: torch.device) -> Tensor:
-    return torch.arange(3, 3 * NUM_JOINTS, device=device).view(-1, 3)
-
-
-def rotation_vectors(rotations: Tensor) -> Tensor:
-    """Axis-angle (..., 3) of rotations that are no half turns; those go the slow way."""
-    skew = torch.stack(
-        [
-            rotations[..., 2, 1] - rotations[..., 1, 2],
-            rotations[..., 0, 2] - rotations[..., 2, 0],
-            rotations[..., 1, 0] - rotations[..., 0, 1],
-        ],
-        -1,
-    )
-    cosine = rotations.diagonal(dim1=-2, dim2=-1).sum(-1, keepdim=True) - 1  # doubled, as sine is
-    if bool((cosine < -1.9).any()):
-        return roma.rotmat_to_rotvec(rotations)
-    sine = skew.norm(dim=-1, keepdim=True)
-    factor = torch.where(sine > 1e-4, torch.atan2(sine, cosine) / sine.clamp_min(1e-4), 0.5)
-    return skew * factor
-
-
-def _inverse_left_jacobian(turn: Tensor) -> Tensor:
+def _inverse_left_jacobian(turn: F32) -> F32:
     """(..., 3, 3) derivative of log(exp(w) R) by w at 0, for R = exp(turn)."""
-    square = turn.square().sum(-1)[..., None, None].clamp_min(1e-6)
-    half = square.sqrt() / 2
-    second = (1 - half / half.tan()) / square
-    second = torch.where(square < 1e-4, 1 / 12, second)
-    x, y, z = turn.unbind(-1)
-    zero = torch.zeros_like(x)
-    hat = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1).unflatten(-1, (3, 3))
-    outer = turn[..., :, None] * turn[..., None, :]
-    eye = torch.eye(3, device=turn.device)
-    return (1 - second * square) * eye - hat / 2 + second * outer
+    square = np.einsum("...i,...i->...", turn, turn)[..., None, None]
+    far = np.maximum(square, np.float32(1e-3))  # nearer, what is to be divided is rounding
+    half = np.sqrt(far) / 2
+    second = (1 - half / np.tan(half)) / far
+    inverse = second * (turn[..., :, None] * turn[..., None, :])
+    inverse -= np.float32(0.5) * hats(turn)
+    inverse += (1 - second * square) * _EYE
+    return inverse
