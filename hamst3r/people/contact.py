@@ -94,7 +94,7 @@ class ContactConfig:
 def touching(
     places: F64,
     before: F64 | None,
-    dt: float,
+    dt: float | F64,
     std: F64,
     planes: Planes,
     last: NDArray[np.bool_],
@@ -103,11 +103,12 @@ def touching(
     """Which points (C, 3) of a body touch the scene.
 
     Args:
-        before: Their places ``dt`` seconds earlier; None: nothing is known to stand still.
+        before: Their places ``dt`` seconds, or (C,) seconds, earlier; None: nothing is known to
+            stand still.
         std: (C,) deviation of the places per axis. planes: Near the places.
         last: (C,) what touched then.
     """
-    if before is None or not dt > 0:
+    if before is None or not np.all(np.asarray(dt) > 0):
         return np.zeros(len(places), dtype=bool)
     slack = np.where(last, config.release, 1.0)
     height = np.abs(((places - planes.points) * planes.normals).sum(1))

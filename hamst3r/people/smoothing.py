@@ -1,10 +1,14 @@
 """Bodies over the last frame sets together: parts in contact stay on the scene's surface and where
-they are, and bodies move smoothly (JOSH's terms, in a window that moves along).
+they are, and bodies move smoothly (JOSH's terms, with a fixed lag).
 
 Every frame set's fit is condensed to the information about its pose. Around the fits all terms are
-linear in small increments, so that the frame sets of one person are one linear system; what leaves
-the window stays as a prior on what follows (marginalisation). Nothing is lost by that: the newest
-body is the same for a window of three as for one of thirty (a test holds that).
+linear in small increments, so that the frame sets of one person are one linear system, in which
+each is tied to the next two only. It is solved from the oldest frame set to the newest, and what
+leaves the window stays as a prior on what follows (marginalisation).
+
+What touches is not decided once: whether a part stayed from one frame set to the next is clearer
+when more of them are known on both sides. The system is then solved again from where the decision
+changed, and only from there.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -41,6 +46,7 @@ class SmoothingConfig:
 
     Attributes:
         window: Frame sets that are written out, at least 3; 0 leaves every fit as it is.
+        hindsight: Frame sets before and after a step that say whether a part stayed where it was.
         slide: Deviation of a point in contact from one frame set to the next.
         slip: Farther apart than this, the fits are believed rather than the contact.
         surface: Deviation of a point in contact from the surface, and of others below it.
@@ -48,7 +54,8 @@ class SmoothingConfig:
         max_gap: A person unseen for longer starts a new window.
     """
 
-    window: int = 3
+    window: int = 12
+    hindsight: int = 4
     slide: float = 0.001
     slip: float = 0.05
     surface: float = 0.01
@@ -57,22 +64,30 @@ class SmoothingConfig:
     contact: ContactConfig = field(default_factory=ContactConfig)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class _Frame:
     """One frame set's fit of one person, condensed.
 
     Attributes:
         stamp: ns. information: (D, D) about increments of the fit.
         places: (C + 1, 3) contact points and pelvis as fitted. jacobian: (C + 1, 3, D) of these.
-        touches: (C,). planes: Near the contact points.
+        std: (C,) metres, of the contact points per axis. planes: Near the contact points.
+        stays: (C,) what is in the next frame set where it is in this one.
+        touches: (C,) what stays, or has stayed since the last frame set.
+        prior, pull: Of this frame set and the next, from those before: information (2 D, 2 D) and
+            its product with the mean (2 D,).
     """
 
     stamp: int
     information: F64
     places: F64
     jacobian: F64
-    touches: NDArray[np.bool_]
+    std: F64
     planes: Planes
+    stays: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(NUM_CONTACTS, dtype=bool))
+    touches: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(NUM_CONTACTS, dtype=bool))
+    prior: F64 = field(default_factory=lambda: np.zeros((2 * _SIZE, 2 * _SIZE)))
+    pull: F64 = field(default_factory=lambda: np.zeros(2 * _SIZE))
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +104,14 @@ class Smoothed:
     places: F64
 
 
+class _Mean(NamedTuple):
+    """Of contact points over some frame sets: (C, 3) metres, (C,) seconds, (C,) how many."""
+
+    places: F64
+    time: F64
+    number: F64
+
+
 class Window:
     """The last frame sets of one person.
 
@@ -102,14 +125,6 @@ class Window:
         self.config = config or SmoothingConfig()
         self._body, self._points = body, points
         self._frames: deque[_Frame] = deque()
-        self._places = np.zeros((NUM_CONTACTS, 3))  # of the contact points, at last
-        self._clear()
-
-    def _clear(self) -> None:
-        self._frames.clear()
-        # Of the two oldest frames, from those that left: information and its product with the mean.
-        self._prior = np.zeros((2 * _SIZE, 2 * _SIZE))
-        self._pull = np.zeros(2 * _SIZE)
 
     @torch.no_grad()
     def push(
@@ -136,28 +151,29 @@ class Window:
         if self._frames:
             gap = (stamp - self._frames[-1].stamp) / 1e9
             if not 0 < gap <= self.config.max_gap:
-                self._clear()
-        planes = surroundings.planes(places[:NUM_CONTACTS])
+                self._frames.clear()
         self._frames.append(
             _Frame(
                 stamp=stamp,
                 information=information[np.ix_(_COLUMNS, _COLUMNS)],
                 places=places,
                 jacobian=jacobian,
-                touches=self._touches(stamp, places, joint_std[_CARRIERS], planes),
-                planes=planes,
+                std=joint_std[_CARRIERS],
+                planes=surroundings.planes(places[:NUM_CONTACTS]),
             )
         )
-        increment = self._solve()
+        # The newest frame set adds to what the two before say; older ones may have changed too.
+        for k in range(max(min(self._decide(), len(self._frames) - 3), 0), len(self._frames) - 1):
+            self._pass_on(k)
+        newest = self._frames[-1]
+        increment = self._solve(newest)
         found = _apply(state, line, increment)
         wanted = (places + jacobian @ increment)[:NUM_CONTACTS]
-        touches = self._frames[-1].touches
-        if touches.any():
-            found = self._follow(found, self._frames[-1], wanted)
-        self._places = wanted
-        if len(self._frames) > max(self.config.window, 3):
-            self._marginalise()
-        return Smoothed(found, touches, wanted)
+        if newest.touches.any():
+            found = self._follow(found, newest, wanted)
+        while len(self._frames) > max(self.config.window, 3):
+            self._frames.popleft()  # the next one's prior holds what it said
+        return Smoothed(found, newest.touches, wanted)
 
     def _follow(self, state: BodyState, frame: _Frame, wanted: F64) -> BodyState:
         """The state whose parts in contact are where the linear solution wanted them."""
@@ -170,58 +186,88 @@ class Window:
         step = -np.linalg.solve(hessian, weight * rows.T @ off.ravel())
         return _apply(state, line, step)
 
-    def _touches(self, stamp: int, places: F64, std: F64, planes: Planes) -> NDArray[np.bool_]:
-        last = self._frames[-1] if self._frames else None
+    def _decide(self) -> int:
+        """Decide the newest step, and the last ones again; the first frame set that changed."""
+        frames, last = self._frames, len(self._frames) - 1
+        if not last:
+            return 0
+        changed = last
+        # The newest first: whether others lasted depends on it.
+        for k in (last - 1, *range(max(last - self.config.hindsight, 0), last - 1)):
+            stays = self._stays(k)
+            if (stays != frames[k].stays).any():
+                frames[k].stays = stays
+                # A frame set's contacts also hold the points on the surface.
+                changed = min(changed, k)
+        for k in range(max(changed, 0), last + 1):
+            before = frames[k - 1].stays if k else frames[k].touches & ~frames[k].stays
+            frames[k].touches = before | frames[k].stays
+        return changed
+
+    def _stays(self, k: int) -> NDArray[np.bool_]:
+        """(C,) which points are in frame set k + 1 where they are in k, as their means over the
+        frame sets during which they stayed, before and after, say."""
+        before = self._mean(k, -1)
+        after = self._mean(k + 1, 1)
+        frame = self._frames[k + 1]
         return touching(
-            places[:NUM_CONTACTS],
-            self._places if last else None,
-            (stamp - last.stamp) / 1e9 if last else 0.0,
-            std,
-            planes,
-            last.touches if last else np.zeros(NUM_CONTACTS, dtype=bool),
+            after.places,
+            before.places,
+            after.time - before.time,
+            frame.std * np.sqrt((1 / before.number + 1 / after.number) / 2),
+            frame.planes,
+            self._frames[k - 1].stays if k else np.zeros(NUM_CONTACTS, dtype=bool),
             self.config.contact,
         )
 
-    def _solve(self) -> F64:
-        """(D,) increment of the newest frame."""
-        hessian, gradient = self._system(len(self._frames))
-        self._add_prior(hessian, gradient)
-        hessian[np.diag_indices(len(hessian))] += 1e-6
-        solution = cho_solve(cho_factor(hessian, lower=True, check_finite=False), -gradient)
-        return solution[-_SIZE:]
+    def _mean(self, k: int, way: int) -> _Mean:
+        """Of the fits of k and, going ``way``, those at which a point still is where it is in k."""
+        first = self._frames[k]
+        places, count = first.places[:-1].copy(), np.ones(NUM_CONTACTS)
+        time, held = np.zeros(NUM_CONTACTS), np.ones(NUM_CONTACTS, dtype=bool)
+        for _ in range(self.config.hindsight - 1):
+            step, k = (k if way > 0 else k - 1), k + way
+            if not 0 <= k < len(self._frames):
+                break
+            held = held & self._frames[step].stays
+            if not held.any():
+                break
+            places += held[:, None] * self._frames[k].places[:-1]
+            time += held * ((self._frames[k].stamp - first.stamp) / 1e9)
+            count += held
+        origin = self._frames[0].stamp
+        return _Mean(places / count[:, None], (first.stamp - origin) / 1e9 + time / count, count)
 
-    def _add_prior(self, hessian: F64, gradient: F64) -> None:
-        size = min(2 * _SIZE, len(hessian))
-        hessian[:size, :size] += self._prior[:size, :size]
-        gradient[:size] -= self._pull[:size]
+    def _solve(self, newest: _Frame) -> F64:
+        """(D,) increment of the newest frame set."""
+        hessian = newest.prior[:_SIZE, :_SIZE] + newest.information
+        gradient = -newest.pull[:_SIZE]
+        self._add_surface(newest, hessian, gradient)
+        hessian[np.diag_indices(_SIZE)] += 1e-6
+        return -cho_solve(cho_factor(hessian, lower=True, check_finite=False), gradient)
 
-    def _marginalise(self) -> None:
-        """Drop the oldest frame; what it said of the next two is kept."""
-        hessian, gradient = self._system(3, only_first=True)
-        self._add_prior(hessian, gradient)
-        own, rest = slice(0, _SIZE), slice(_SIZE, 3 * _SIZE)
+    def _pass_on(self, k: int) -> None:
+        """Eliminate frame set k: what it says of the next two becomes their prior."""
+        frames = [self._frames[j] for j in range(k, min(k + 3, len(self._frames)))]
+        first, second = frames[0], frames[1]
+        size = len(frames) * _SIZE
+        hessian, gradient = np.zeros((size, size)), np.zeros(size)
+        own, rest = slice(0, _SIZE), slice(_SIZE, size)
+        held = min(2 * _SIZE, size)
+        hessian[:held, :held] += first.prior[:held, :held]
+        gradient[:held] -= first.pull[:held]
+        hessian[own, own] += first.information
+        self._add_surface(first, hessian[own, own], gradient[own])
+        self._add_static(first, second, hessian, gradient)
+        if len(frames) == 3:
+            self._add_smooth(frames, hessian, gradient)
         hessian[own, own][np.diag_indices(_SIZE)] += 1e-6
         factor = cho_factor(hessian[own, own], lower=True, check_finite=False)
         gain = cho_solve(factor, np.column_stack([hessian[own, rest], gradient[own]]))
-        self._prior = hessian[rest, rest] - hessian[rest, own] @ gain[:, :-1]
-        self._pull = -(gradient[rest] - hessian[rest, own] @ gain[:, -1])
-        self._frames.popleft()
-
-    def _system(self, count: int, only_first: bool = False) -> tuple[F64, F64]:
-        """Hessian and gradient at the fits, of the first frames and all terms among them, or only
-        of those that involve the first."""
-        hessian = np.zeros((count * _SIZE, count * _SIZE))
-        gradient = np.zeros(count * _SIZE)
-        frames = [self._frames[k] for k in range(count)]
-        for k, frame in enumerate(frames[: 1 if only_first else count]):
-            own = slice(k * _SIZE, (k + 1) * _SIZE)
-            hessian[own, own] += frame.information
-            self._add_surface(frame, hessian[own, own], gradient[own])
-            if k + 1 < count:
-                self._add_static(frame, frames[k + 1], k, hessian, gradient)
-            if k + 2 < count:
-                self._add_smooth(frames[k : k + 3], k, hessian, gradient)
-        return hessian, gradient
+        left = size - _SIZE
+        second.prior, second.pull = np.zeros_like(first.prior), np.zeros_like(first.pull)
+        second.prior[:left, :left] = hessian[rest, rest] - hessian[rest, own] @ gain[:, :-1]
+        second.pull[:left] = -(gradient[rest] - hessian[rest, own] @ gain[:, -1])
 
     def _add_surface(self, frame: _Frame, hessian: F64, gradient: F64) -> None:
         """Contacts on the surface; other points not below the floor."""
@@ -237,16 +283,16 @@ class Window:
         hessian += weight * rows.T @ rows
         gradient += weight * rows.T @ height[counts]
 
-    def _add_static(self, a: _Frame, b: _Frame, k: int, hessian: F64, gradient: F64) -> None:
-        both = a.touches & b.touches
-        if not both.any():
+    def _add_static(self, a: _Frame, b: _Frame, hessian: F64, gradient: F64) -> None:
+        stays = a.stays
+        if not stays.any():
             return
-        off = (b.places[:-1] - a.places[:-1])[both]
+        off = (b.places[:-1] - a.places[:-1])[stays]
         weight = self.config.slide**-2 / (1 + (off**2).sum(1) / self.config.slip**2) ** 2
-        rows = np.concatenate([-a.jacobian[:-1][both], b.jacobian[:-1][both]], 2)
-        _accumulate(rows, off, weight, k, hessian, gradient)
+        rows = np.concatenate([-a.jacobian[:-1][stays], b.jacobian[:-1][stays]], 2)
+        _accumulate(rows, off, weight, hessian, gradient)
 
-    def _add_smooth(self, frames: list[_Frame], k: int, hessian: F64, gradient: F64) -> None:
+    def _add_smooth(self, frames: list[_Frame], hessian: F64, gradient: F64) -> None:
         first, second = ((b.stamp - a.stamp) / 1e9 for a, b in pairwise(frames))
         # Difference of the two velocities over half the time between them.
         share = np.array([1 / first, -1 / first - 1 / second, 1 / second]) * 2 / (first + second)
@@ -255,7 +301,7 @@ class Window:
             [s * frame.jacobian for s, frame in zip(share, frames, strict=True)], 2
         )
         weight = np.full(len(off), self.config.acceleration**-2)
-        _accumulate(rows, off, weight, k, hessian, gradient)
+        _accumulate(rows, off, weight, hessian, gradient)
 
 
 def _apply(state: BodyState, line: Linearization, increment: F64) -> BodyState:
@@ -266,10 +312,10 @@ def _apply(state: BodyState, line: Linearization, increment: F64) -> BodyState:
     return apply_increment(state, line, turn, shift, torch.zeros_like(state.betas))
 
 
-def _accumulate(rows: F64, off: F64, weight: F64, k: int, hessian: F64, gradient: F64) -> None:
-    """Add residuals ``off`` (n, 3) with derivatives (n, 3, m D) of frames k, k + 1, ..."""
+def _accumulate(rows: F64, off: F64, weight: F64, hessian: F64, gradient: F64) -> None:
+    """Add residuals ``off`` (n, 3) with derivatives (n, 3, m D) of the first m frame sets."""
     flat = rows.reshape(-1, rows.shape[-1])
     weighted = flat * np.repeat(weight, 3)[:, None]
-    own = slice(k * _SIZE, k * _SIZE + flat.shape[1])
+    own = slice(0, flat.shape[1])
     hessian[own, own] += weighted.T @ flat
     gradient[own] += weighted.T @ off.ravel()

@@ -168,12 +168,31 @@ def test_walkers_are_not_held_back():
 
 
 def test_the_window_forgets_as_if_it_were_endless():
-    """What leaves the window stays as a prior: a short window gives nearly what a long one does."""
+    """What leaves the window stays as a prior: a window just longer than the hindsight gives nearly
+    what a far longer one does."""
     states = jittered([on_floor()] * 20, seed=3)
     short = smooth(states, SmoothingConfig(window=5), floor())
     long = smooth(states, SmoothingConfig(window=30), floor())
     for a, b in zip(short, long, strict=True):
         assert np.abs(places(a.state) - places(b.state)).max() < 1e-3
+
+
+def test_hindsight_tells_creeping_from_standing():
+    """0.25 m/s: one step of it is within the noise, several are not."""
+    creeping = [
+        BodyState(
+            state.rotations, state.transl + torch.tensor([0.025 * k, 0, 0]).float(), state.betas
+        )
+        for k, state in enumerate([on_floor()] * 25)
+    ]
+    off = []
+    for hindsight in (1, 4):
+        found = smooth(creeping, SmoothingConfig(hindsight=hindsight), floor())
+        lag = [a.state.transl - b.transl for a, b in zip(found[5:], creeping[5:], strict=True)]
+        off.append(float(torch.cat(lag).norm(dim=-1).mean()))
+    assert off[1] < 0.5 * off[0]  # a body that is held where it was lags behind
+    standing_still = smooth(jittered([on_floor()] * 25), SmoothingConfig(), floor())
+    assert np.mean([result.touches[FEET].mean() for result in standing_still[3:]]) > 0.9
 
 
 def test_a_gap_in_time_starts_anew():
