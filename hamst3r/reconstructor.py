@@ -26,7 +26,6 @@ from hamst3r.scene import (
     Camera,
     Person,
     PointCloud,
-    ScaleSource,
     Scene,
     View,
 )
@@ -172,7 +171,7 @@ class Reconstructor:
                 [image.T_image_grid for image in images],
             )
             if self._tracker.scale is not None:
-                self._aligner.heed_scale(*self._tracker.scale, ScaleSource.BODIES)
+                self._aligner.heed_scale(*self._tracker.scale)
         with timer("fuse"):
             placed = np.flatnonzero(alignment.placed).tolist()
             views = tuple(_view(images[v], alignment, v, tracked, people_2d[v]) for v in placed)

@@ -160,6 +160,8 @@ class Person:
         num_points: Points of this person in ``Scene.points``.
         rois: camera name -> (x, y, width, height) in pixels of the delivered image.
         contacts: What touches the scene.
+        joint_velocities: (24, 3) float32 metres per second of ``joints`` in world, or (0, 3) before
+            they are known. joint_velocity_std: (24,) per axis, or (0,).
     """
 
     id: int
@@ -174,6 +176,8 @@ class Person:
     num_points: int
     rois: dict[str, tuple[int, int, int, int]] = field(default_factory=dict)
     contacts: Contact = Contact.NONE
+    joint_velocities: F32 = field(default_factory=lambda: np.empty((0, 3), np.float32))
+    joint_velocity_std: F32 = field(default_factory=lambda: np.empty(0, np.float32))
 
 
 @dataclass(frozen=True, eq=False)

@@ -79,6 +79,8 @@ class Alignment:
         T_map_world: (4, 4) rigid, from the world, which is continuous, to the map, where past and
             present fit each other (REP-105's map and odom). The identity for cameras that stand.
         keyframe: Whether this frame set is one of those that are kept.
+        gain: How much larger the world is than the network, or the past, says (:meth:`heed_scale
+            <Aligner.heed_scale>`): what remembers places in the world must grow as it does.
     """
 
     placed: NDArray[np.bool_]
@@ -93,6 +95,7 @@ class Alignment:
     scores: tuple[PairScore, ...] = ()
     T_map_world: F64 = field(default_factory=lambda: np.eye(4))
     keyframe: bool = False
+    gain: float = 1.0
 
 
 class Aligner:
@@ -173,6 +176,7 @@ class Aligner:
         ]
         K = [lens.K for lens in lenses]
         rays = [grid.rays(k) for grid, k in zip(observations.grids, K, strict=True)]
+        gain = 1.0
         if len(known) == len(images):
             poses = [known[v] for v in range(len(images))]
             placement, std = place_calibrated(
@@ -184,9 +188,10 @@ class Aligner:
             placement, std, source = self._place(observations, rays, known, hold, frames)
             self._correct_focals(K, placement, hold, observations)
             if not any(frame.T_rig_cam is not None for frame in frames.frames):
-                placement = grown(placement, self._scale.step())
+                gain = self._scale.step()
+                placement = grown(placement, gain)
                 std, source = self._scale.std, self._scale.source
-        return self._result(observations, K, placement, std, source)
+        return replace(self._result(observations, K, placement, std, source), gain=gain)
 
     def heed_scale(self, factor: float, std: float, source: ScaleSource) -> None:
         """People (or what they touch) say how much larger the world of the last result should be.
@@ -246,7 +251,7 @@ class Aligner:
         }
         keyframe = stream.remember(frames, recalled, tracked, views)
         T_map_world = make_T(stream.T_map_world[:3, :3], gain * stream.T_map_world[:3, 3])
-        return replace(result, T_map_world=T_map_world, keyframe=keyframe is not None)
+        return replace(result, T_map_world=T_map_world, keyframe=keyframe is not None, gain=gain)
 
     def _correct_focals(
         self, K: list[F64], placement: Placement, hold: F64, observations: Observations

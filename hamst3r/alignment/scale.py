@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -15,11 +15,26 @@ MAX_STEP = 0.01
 WINDOW = 30
 
 
+@dataclass
+class _Opinion:
+    """Running mean of what one source said of the log gain, its relative deviation, how often."""
+
+    mean: float = 0.0
+    std: float = 0.0
+    count: int = 0
+
+    def add(self, log_gain: float, std: float) -> None:
+        self.count = min(self.count + 1, WINDOW)
+        self.mean += (log_gain - self.mean) / self.count
+        self.std += (std - self.std) / self.count
+
+
 class MetricScale:
     """What the network's scale must be multiplied by, from opinions about the published world.
 
     Opinions of one source err alike (the same people are there all the time), so that the mean of
-    the last ones is no surer than one of them; it is fused with the network's own scale.
+    the last ones is no surer than one of them, and so do those of different sources (the same
+    people again): the surest source's is fused with the network's own scale.
 
     Attributes:
         gain: Factor of the published world. network_std: Relative, of the network's own scale.
@@ -28,8 +43,7 @@ class MetricScale:
     def __init__(self, network_std: float) -> None:
         self.network_std = network_std
         self._log_gain = 0.0
-        self._mean, self._std, self._count = 0.0, np.inf, 0
-        self._source = ScaleSource.NETWORK
+        self._opinions: dict[ScaleSource, _Opinion] = {}
 
     @property
     def gain(self) -> float:
@@ -38,21 +52,26 @@ class MetricScale:
     @property
     def source(self) -> ScaleSource:
         """The source that says most."""
-        return self._source if self._std < self.network_std else ScaleSource.NETWORK
+        best = self._best
+        return best if best and self._opinions[best].std < self.network_std else ScaleSource.NETWORK
 
     @property
     def std(self) -> float:
         """Relative standard deviation; what is still to be corrected counts as an error."""
-        return float(np.hypot(self._fused_std, self._target - self._log_gain))
+        return float(np.hypot(self._fused()[1], self._fused()[0] - self._log_gain))
 
     @property
-    def _fused_std(self) -> float:
-        return float((self.network_std**-2 + self._std**-2) ** -0.5)
+    def _best(self) -> ScaleSource | None:
+        return min(self._opinions, key=lambda source: self._opinions[source].std, default=None)
 
-    @property
-    def _target(self) -> float:
-        """Log gain that network and opinions together make most likely."""
-        return self._mean * (self._fused_std / self._std) ** 2 if self._count else 0.0
+    def _fused(self) -> tuple[float, float]:
+        """Log gain that network and opinion together make most likely, and its deviation."""
+        best = self._best
+        if best is None:
+            return 0.0, self.network_std
+        opinion = self._opinions[best]
+        std = float((self.network_std**-2 + opinion.std**-2) ** -0.5)
+        return opinion.mean * (std / opinion.std) ** 2, std
 
     def heed(self, factor: float, std: float, source: ScaleSource) -> None:
         """Somebody measures that the published world should be ``factor`` times as large.
@@ -64,15 +83,12 @@ class MetricScale:
             raise ValueError(
                 f"a scale needs a factor and a relative std above 0, got {factor} and {std}"
             )
-        self._count = min(self._count + 1, WINDOW)
-        share = 1 / self._count
-        self._mean += share * (float(np.log(factor)) + self._log_gain - self._mean)
-        self._std = std if self._count == 1 else self._std + share * (std - self._std)
-        self._source = source
+        opinion = self._opinions.setdefault(source, _Opinion())
+        opinion.add(float(np.log(factor)) + self._log_gain, std)
 
     def step(self) -> float:
         """The gain of the next frame set: a little nearer to what it should be."""
-        self._log_gain += float(np.clip(self._target - self._log_gain, -MAX_STEP, MAX_STEP))
+        self._log_gain += float(np.clip(self._fused()[0] - self._log_gain, -MAX_STEP, MAX_STEP))
         return self.gain
 
 

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hamst3r.people.body import NUM_JOINTS, BodyModel
+from hamst3r.people.body import BodyModel
 from hamst3r.people.surroundings import Planes, Surroundings
 from hamst3r.scene import Contact
 
@@ -33,6 +33,7 @@ _POINTS: tuple[tuple[Contact, tuple[int, ...], tuple[float, float, float], float
 )
 FLAGS = np.array([int(flag) for flag, *_ in _POINTS], dtype=np.int64)
 NUM_CONTACTS = len(_POINTS)
+FEET = slice(0, 4)
 _FACING = 0.7  # cosine between a vertex's normal and the wanted direction
 _THIGH = 0.22  # metres below the hip to which the seat reaches
 
@@ -155,7 +156,7 @@ def contact_scale(
     Args:
         lowest: (n, 3) metres, points of the bodies that touch the scene most likely: soles.
         groups: (n,) which of them err alike (one person's), for the deviation.
-        origin: (3,) the place about which the scene is scaled: that of the camera.
+        origin: (3,) or (n, 3) the places about which the scene is scaled: those of the cameras.
 
     Returns:
         The factor and its relative deviation, or None where too little touches.
@@ -191,54 +192,3 @@ def contact_scale(
     independent = len(np.unique(groups[weight > 0.25]))
     typical = np.sqrt(leverage / weight.sum())
     return best, spread / typical / np.sqrt(max(independent, 1)) / best
-
-
-def bodies_scale(
-    body: BodyModel, points: Tensor, vertex_ids: Tensor, weights: Tensor
-) -> tuple[float, float] | None:
-    """By which factor a scene must be scaled for its people to have the size of people.
-
-    Whatever the pose, each part of a body is nearly rigid: its spread against that of the template
-    says how large the person is. Nobody's own size is known, so that one person leaves the
-    deviation of body sizes; several average.
-
-    Args:
-        points: (P, N, 3) in the scene's units. vertex_ids: (P, N), -1 unknown. weights: (P, N).
-
-    Returns:
-        The factor and its relative deviation, or None where no part of a body is seen.
-    """
-    factors = []
-    for own, ids, weight in zip(points, vertex_ids, weights, strict=True):
-        usable = torch.isfinite(own).all(-1) & (ids >= 0) & (weight > 0)
-        ratios, amounts = [], []
-        for part in range(NUM_JOINTS):
-            chosen = usable & (body.part[ids.clamp_min(0)] == part)
-            if int(chosen.sum()) < _PART_POINTS:
-                continue
-            ratio, amount = _part_ratio(body.v_template[ids[chosen]], own[chosen])
-            ratios.append(ratio)
-            amounts.append(amount)
-        if ratios:
-            order = np.argsort(ratios)
-            share = np.cumsum(np.array(amounts)[order])
-            factors.append(float(np.array(ratios)[order][np.searchsorted(share, share[-1] / 2)]))
-    if not factors:
-        return None
-    return 1 / float(np.exp(np.mean(np.log(factors)))), _SIZE_STD / np.sqrt(len(factors))
-
-
-_PART_POINTS = 12
-_SIZE_STD = 0.1  # relative deviation of the sizes of people, and of how they are measured
-
-
-def _part_ratio(template: Tensor, points: Tensor) -> tuple[float, float]:
-    """Size of points over that of the template (N, 3), and what it rests on (Umeyama 1991)."""
-    source = template - template.median(0).values
-    target = points - points.median(0).values
-    near = target.norm(dim=-1) < 3 * target.norm(dim=-1).median()
-    source, target = source[near] - source[near].mean(0), target[near] - target[near].mean(0)
-    moment = target.mT @ source
-    spread = float(source.square().sum())
-    turned = torch.linalg.svdvals(moment).sum()
-    return float(turned) / max(spread, 1e-9), spread

@@ -51,6 +51,7 @@ class Detection:
         points: (n, 3), vertex_ids: (n,) (-1 unknown), weights: (n,): for the body fit.
         depth_factors: View -> what its depth of this person is to be multiplied with, as crossed
             rays say.
+        camera: (3,) where the camera that sees most of the person is, world metres.
     """
 
     local_ids: tuple[int, ...]
@@ -63,6 +64,7 @@ class Detection:
     vertex_ids: NDArray[np.int64]
     weights: F64
     depth_factors: dict[int, float]
+    camera: F64
 
     @property
     def known(self) -> int:
@@ -190,6 +192,7 @@ def _detection(
             [config.triangulated_weight * crossed.weights[some], weights[rest]]
         ).astype(np.float32),
         depth_factors=factors,
+        camera=max(glimpses, key=lambda glimpse: glimpse.count).T_world_cam[:3, 3],
     )
 
 

@@ -1,4 +1,4 @@
-"""Where a person will be: a constant-velocity Kalman filter in three dimensions."""
+"""Where a person will be, and how fast its joints are: constant-velocity Kalman filters."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ F64 = NDArray[np.float64]
 _ACCELERATION = 3.0  # metres per second squared, one deviation: people start and stop at will
 _FIRST_SPEED = 1.0  # metres per second, deviation before any motion was seen
 _SURPRISE = 16.0  # squared deviations, of three dimensions: one in a thousand
+_FIRST_JOINT_SPEED = 2.0  # metres per second, as above, of a hand or foot
+_JOINT_ACCELERATION = 4.0  # metres per second squared: swinging arms and legs
+_LEAST_STD = 1e-3  # metres: places are never surer
 _COASTING = 0.7  # seconds after which an unseen person has most likely slowed down
 
 
@@ -65,3 +68,41 @@ class ConstantVelocity:
         # Joseph's form stays symmetric and positive whatever the rounding.
         self.covariance = left @ self.covariance @ left.T + gain @ covariance @ gain.T
         return surprise <= 1
+
+
+class JointMotion:
+    """Velocities of the joints of one body: a filter as above for each, alike along all axes.
+
+    Args:
+        places: (J, 3) metres. std: (J,) their deviations per axis.
+
+    Attributes:
+        places, velocities: (J, 3) metres, and metres per second.
+        covariance: (J, 2, 2) of place and velocity, per axis.
+    """
+
+    def __init__(self, places: F64, std: F64) -> None:
+        self.places, self.velocities = places.astype(float), np.zeros_like(places, dtype=float)
+        self.covariance = np.zeros((len(places), 2, 2))
+        self.covariance[:, 0, 0] = std**2
+        self.covariance[:, 1, 1] = _FIRST_JOINT_SPEED**2
+
+    @property
+    def velocity_std(self) -> F64:
+        """(J,) metres per second per axis."""
+        return np.sqrt(self.covariance[:, 1, 1])
+
+    def step(self, dt: float, places: F64, std: F64) -> None:
+        """Advance by ``dt`` >= 0 seconds and take in measured places with their deviations."""
+        move = np.array([[1.0, dt], [0.0, 1.0]])
+        noise = np.array([[dt**4 / 4, dt**3 / 2], [dt**3 / 2, dt**2]]) * _JOINT_ACCELERATION**2
+        spread = move @ self.covariance @ move.T + noise
+        off = places - (self.places + dt * self.velocities)
+        total = spread[:, 0, 0] + np.maximum(std, _LEAST_STD) ** 2
+        # One wrong place must not become a speed: it counts for as little as makes it likely.
+        surprise = (off**2).sum(1) / total / _SURPRISE
+        total *= np.maximum(surprise, 1.0)
+        gain = spread[:, :, 0] / total[:, None]  # (J, 2)
+        self.places = self.places + dt * self.velocities + gain[:, :1] * off
+        self.velocities = self.velocities + gain[:, 1:] * off
+        self.covariance = spread - gain[:, :, None] * spread[:, None, 0]

@@ -60,13 +60,12 @@ class Surroundings:
     ) -> None:
         self.config = config or SurroundingsConfig()
         self._floor = floor
-        self._keys: NDArray[np.int64] = np.empty(0, dtype=np.int64)
         self._sums: F64 = np.empty((0, 4))
         self._tree: cKDTree | None = None
         self._age = 0
 
     def __len__(self) -> int:
-        return len(self._keys)
+        return len(self._sums)
 
     @property
     def points(self) -> F64:
@@ -75,26 +74,35 @@ class Surroundings:
 
     def add(self, points: F64) -> None:
         """Take in static points (n, 3) of one frame set, metres in world; NaN are left out."""
-        points = points[(np.abs(points) < _FARTHEST * self.config.cell).all(1)]  # nor NaN
-        cells = np.floor(points / self.config.cell).astype(np.int64) + _FARTHEST
-        own = np.column_stack([points, np.ones(len(points))])
+        points = points[np.isfinite(points).all(1)]
         fade = 0.5 ** (1 / self.config.half_life)
-        packed = (cells[:, 0] * 2 * _FARTHEST + cells[:, 1]) * 2 * _FARTHEST + cells[:, 2]
-        every, row = np.unique(np.concatenate([self._keys, packed]), return_inverse=True)
-        values = np.concatenate([fade * self._sums, own])
-        sums: F64 = np.stack([np.bincount(row, v, len(every)) for v in values.T], 1)
-        kept = sums[:, 3] >= self.config.forgotten
-        self._keys = every[kept]
-        self._sums = sums[kept]
+        self._gather(np.concatenate([fade * self._sums, np.insert(points, 3, 1.0, axis=1)]))
         self._age += 1
         if self._age >= self.config.refresh:
             self._tree = None
+
+    def grow(self, factor: float) -> None:
+        """The world has become ``factor`` times as large."""
+        self._sums[:, :3] *= factor
+        self._gather(self._sums)
+        self._tree = None
+
+    def _gather(self, sums: F64) -> None:
+        """Keep (n, 4) sums of points and their numbers, one per cube."""
+        places = sums[:, :3] / np.maximum(sums[:, 3:], 1e-9)
+        near = (np.abs(places) < _FARTHEST * self.config.cell).all(1)
+        sums = sums[near]
+        cells = np.floor(places[near] / self.config.cell).astype(np.int64) + _FARTHEST
+        packed = (cells[:, 0] * 2 * _FARTHEST + cells[:, 1]) * 2 * _FARTHEST + cells[:, 2]
+        every, row = np.unique(packed, return_inverse=True)
+        gathered: F64 = np.stack([np.bincount(row, v, len(every)) for v in sums.T], 1)
+        self._sums = gathered[gathered[:, 3] >= self.config.forgotten]
 
     def planes(self, places: F64) -> Planes:
         """The surface near places (n, 3)."""
         count = len(places)
         found = Planes(np.zeros((count, 3)), np.zeros((count, 3)), np.zeros(count, dtype=bool))
-        if len(self._keys) >= self.config.neighbours:
+        if len(self._sums) >= self.config.neighbours:
             if self._tree is None:
                 self._tree, self._age = cKDTree(self.points), 0
             distance, index = self._tree.query(

@@ -13,16 +13,17 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from hamst3r.people.body import BodyModel, anny24
-from hamst3r.people.contact import ContactPoints, bodies_scale, flags
+from hamst3r.people.contact import ContactPoints, flags
 from hamst3r.people.densepose import VertexLookup
 from hamst3r.people.detections import Detection, DetectionConfig, absorb, detect
 from hamst3r.people.fitting import FitConfig, fit
 from hamst3r.people.instances import ViewPeople
 from hamst3r.people.jacobian import BodyState
 from hamst3r.people.judging import FitResult
-from hamst3r.people.motion import ConstantVelocity
+from hamst3r.people.motion import ConstantVelocity, JointMotion
 from hamst3r.people.normal import ShapePrior
 from hamst3r.people.pixels import depth_factors, label, static_points
+from hamst3r.people.scaling import PeopleScale, PeopleScaleConfig, ScaleOpinion, Sized
 from hamst3r.people.smoothing import SmoothingConfig, Window
 from hamst3r.people.surroundings import Surroundings, SurroundingsConfig
 from hamst3r.people.triangulation import Triangulator
@@ -35,6 +36,8 @@ F64 = NDArray[np.float64]
 _LOG = logging.getLogger(__name__)
 _LARGEST_ID = int(np.iinfo(np.uint16).max)
 _HELD = 1e8  # information of a beta that is held
+_NO_JOINTS, _NO_STD = np.empty((0, 3), np.float32), np.empty(0, np.float32)
+_GROWTH = 0.002  # of the world, beyond which what stood still does not any more
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ class TrackingConfig:
         shape_frames, shape_std: After this many believed fits, and once the betas are known to
             that deviation, a person's shape is held.
         floor: Height of the floor in the world where it is known for certain.
-        detection, fit, smoothing, surroundings: Of the stages within.
+        detection, fit, smoothing, surroundings, scale: Of the stages within.
     """
 
     timeout: float = 2.0
@@ -70,6 +73,7 @@ class TrackingConfig:
     fit: FitConfig = field(default_factory=FitConfig)
     smoothing: SmoothingConfig = field(default_factory=SmoothingConfig)
     surroundings: SurroundingsConfig = field(default_factory=SurroundingsConfig)
+    scale: PeopleScaleConfig = field(default_factory=PeopleScaleConfig)
 
 
 class Tracked(NamedTuple):
@@ -102,6 +106,8 @@ class _Track:
         self.shape: ShapePrior | None = None
         self.fits, self.shape_held = 0, False
         self.window: Window | None = None
+        self.joints: JointMotion | None = None
+        self.fitted = stamp  # when joints were last seen, ns
         self.contacts = Contact.NONE
         self.person: Person | None = None
 
@@ -116,8 +122,8 @@ class PeopleTracker:
 
     Attributes:
         scale: By which factor the world of the last frame set must grow for its people to have the
-            size of people, and its relative deviation; None where a calibration tells the scale,
-            or nobody has a body.
+            size of people and to stand on the ground; None where a calibration tells the scale,
+            or nobody's body was seen.
     """
 
     def __init__(
@@ -137,8 +143,10 @@ class PeopleTracker:
     def reset(self) -> None:
         """Forget everybody; ids start at 1 again."""
         self._tracks: list[_Track] = []
-        self._fitted: list[Detection] = []  # in the last frame set, with a believable body
-        self.scale: tuple[float, float] | None = None
+        self._sized: list[Sized] = []  # bodies of the last frame set
+        self.scale: ScaleOpinion | None = None
+        self._scale = PeopleScale(self.body, self._contact_points, self.config.scale)
+        self._gain: float | None = None
         self._next_id = 1
         self._stamp: int | None = None
         self._surroundings = Surroundings(self.config.surroundings, self.config.floor)
@@ -171,6 +179,7 @@ class PeopleTracker:
             )
         dt = 0.0 if self._stamp is None else min(max((stamp - self._stamp) / 1e9, 0.0), 10.0)
         self._stamp = stamp if self._stamp is None else max(stamp, self._stamp)
+        self._keep_up(alignment.gain)
         detections = detect(
             views, alignment, self._lookup, self._triangulator, self._rng, self.config.detection
         )
@@ -184,11 +193,11 @@ class PeopleTracker:
                 shift = torch.from_numpy(track.motion.position - old).float()
                 track.body = replace(track.body, transl=track.body.transl + shift)
         matches = self._associate(detections)
-        self._fitted.clear()
+        self._sized.clear()
         self._fit(matches)
         self.scale = None
-        if self._fitted and alignment.scale_source is not ScaleSource.CALIBRATION:
-            self.scale = bodies_scale(self.body, *_pad(self._fitted))
+        if alignment.scale_source is not ScaleSource.CALIBRATION:
+            self.scale = self._scale.heed(self._sized, self._surroundings)
         identified = [(track.id, detection) for track, detection in matches]
         maps, rois = label(views, cameras, grids_to_image, identified)
         people = [self._describe(track, detection, rois[track.id]) for track, detection in matches]
@@ -198,6 +207,25 @@ class PeopleTracker:
             maps,
             [depth_factors(ids, view, identified) for view, ids in enumerate(maps)],
         )
+
+    def _keep_up(self, gain: float) -> None:
+        """Let all that is remembered grow as the world has grown since the last frame set."""
+        growth = 1.0 if self._gain is None else gain / self._gain
+        self._gain = gain
+        if growth == 1.0:
+            return
+        self._surroundings.grow(growth)
+        self._scale.grow(growth)
+        for track in self._tracks:
+            track.motion.state *= growth
+            track.offset = track.offset * growth
+            track.size *= growth
+            if track.body is not None:
+                track.body = replace(track.body, transl=track.body.transl * growth)
+            if abs(growth - 1) > _GROWTH:
+                track.window = track.joints = None
+                # A shape that was learnt in a smaller world is that of a smaller person.
+                track.shape, track.fits, track.shape_held = None, 0, False
 
     def _associate(self, detections: list[Detection]) -> list[tuple[_Track, Detection]]:
         """Detections with their tracks, newly opened where none fits."""
@@ -291,8 +319,10 @@ class PeopleTracker:
         )
         for row, (track, detection) in enumerate(matches):
             self._take(track, detection, result, row)
-            if track.body is not None:
-                self._fitted.append(detection)
+            # Too large or small to be believed still tells how far off the scale is.
+            if float(result.inlier_ratio[row]) >= self.config.fit.judge.min_inlier_ratio:
+                state, height = result.state.person(row), float(result.height[row])
+                self._sized.append(Sized(track.id, state, detection.camera, height))
 
     def _take(self, track: _Track, detection: Detection, result: FitResult, row: int) -> None:
         parameters = result.body_fit(self.body, row)
@@ -309,6 +339,7 @@ class PeopleTracker:
         joints = self.body.skeleton(state.rotations, state.transl, state.betas)[1][0].numpy()
         hips = joints[1:3].mean(0).astype(np.float64)
         joint_std = result.joint_std[row].numpy().astype(np.float32)
+        known = self._move_joints(track, joints.astype(np.float64), joint_std.astype(np.float64))
         track.person = Person(
             id=track.id,
             state=TrackingState.OK,
@@ -320,7 +351,20 @@ class PeopleTracker:
             covariance=np.eye(3) * max(float(joint_std[1:3].mean()), 0.02) ** 2,
             velocity=None,
             num_points=detection.num_points,
+            joint_velocities=_NO_JOINTS if known is None else known.velocities.astype(np.float32),
+            joint_velocity_std=_NO_STD if known is None else known.velocity_std.astype(np.float32),
         )
+
+    def _move_joints(self, track: _Track, joints: F64, std: F64) -> JointMotion | None:
+        """The filter of a track's joints; None where they were not seen before."""
+        assert self._stamp is not None
+        gap = (self._stamp - track.fitted) / 1e9
+        track.fitted = self._stamp
+        if track.joints is None or gap > self.config.smoothing.max_gap:
+            track.joints = JointMotion(joints, std)
+            return None
+        track.joints.step(gap, joints, std)
+        return track.joints
 
     def _learn_shape(self, track: _Track, betas: torch.Tensor, information: torch.Tensor) -> None:
         """Accumulate what frames say of the betas, and hold them once enough have spoken.
@@ -364,8 +408,8 @@ class PeopleTracker:
                 state=TrackingState.OK,
                 confidence=detection.score,
                 fit=None,
-                joints=np.empty((0, 3), dtype=np.float32),
-                joint_std=np.empty(0, dtype=np.float32),
+                joints=_NO_JOINTS,
+                joint_std=_NO_STD,
                 position=detection.centre,
                 covariance=np.eye(3) * self.config.centre_std**2,
                 velocity=None,
@@ -423,6 +467,7 @@ def _coast(person: Person, motion: ConstantVelocity) -> Person:
     """The person as last seen, carried to where the motion says."""
     shift = motion.position - person.position
     extra = float(np.trace(motion.covariance[:3, :3]) / 3)
+    speed_std = float(np.sqrt(np.trace(motion.covariance[3:, 3:]) / 3))
     moved: BodyFit | None = None
     if person.fit is not None:
         moved = replace(person.fit, transl=(person.fit.transl + shift).astype(np.float32))
@@ -437,6 +482,9 @@ def _coast(person: Person, motion: ConstantVelocity) -> Person:
         num_points=0,
         rois={},
         contacts=Contact.NONE,
+        # The body is carried as a whole.
+        joint_velocities=np.tile(motion.velocity, (len(person.joints), 1)).astype(np.float32),
+        joint_velocity_std=np.full(len(person.joints), speed_std, np.float32),
     )
 
 

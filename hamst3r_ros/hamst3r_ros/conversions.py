@@ -95,6 +95,8 @@ def human(person: Person, vertices: F32 | None) -> Human:
         message.joints = [Point32(x=x, y=y, z=z) for x, y, z in person.joints.tolist()]
         message.joint_std = _floats(person.joint_std)
         message.joint_confidence = [joint_confidence(std) for std in person.joint_std.tolist()]
+        message.joint_velocities = _floats(person.joint_velocities)
+        message.joint_velocity_std = _floats(person.joint_velocity_std)
     if vertices is not None:
         size = np.ptp(axes.T.astype(np.float32) @ vertices.T, axis=1)
         message.size = Vector3(x=float(size[0]), y=float(size[1]), z=float(size[2]))

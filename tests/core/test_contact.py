@@ -6,14 +6,13 @@ import numpy as np
 import pytest
 import torch
 from people_crowd import Crowd
-from people_data import observe, random_people, standing
+from people_data import standing
 
 from hamst3r.people.body import anny24
 from hamst3r.people.contact import (
     FLAGS,
     ContactConfig,
     ContactPoints,
-    bodies_scale,
     contact_scale,
     flags,
     touching,
@@ -229,18 +228,3 @@ def test_without_contact_there_is_no_scale():
     assert nothing is None
     few = contact_scale(np.zeros((1, 3)), np.arange(1), floor(), np.array([0, 0, 1.5]))
     assert few is None
-
-
-@pytest.mark.parametrize("wrong", [0.7, 1.0, 1.3])
-def test_people_tell_the_scale_as_well_as_their_sizes_are_known(wrong):
-    generator = torch.Generator().manual_seed(6)
-    state = random_people(6, generator)
-    adults = BodyState(state.rotations, state.transl, torch.zeros(6, 10))
-    data = observe(BODY, adults, generator, number=800, noise=0.01)
-    found = bodies_scale(BODY, wrong * data.points, data.vertex_ids, data.weights)
-    assert found is not None
-    scale, std = found
-    assert 0.02 < std < 0.08
-    assert scale * wrong == pytest.approx(1, abs=2 * std)
-    unknown = torch.full_like(data.vertex_ids, -1)
-    assert bodies_scale(BODY, data.points, unknown, data.weights) is None

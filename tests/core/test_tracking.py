@@ -17,7 +17,7 @@ from hamst3r.people.densepose import VertexLookup
 from hamst3r.people.detections import DetectionConfig, detect
 from hamst3r.people.instances import ViewPeople
 from hamst3r.people.lifting import lift
-from hamst3r.people.motion import ConstantVelocity
+from hamst3r.people.motion import ConstantVelocity, JointMotion
 from hamst3r.people.tracking import PeopleTracker, TrackingConfig
 from hamst3r.people.triangulation import Triangulator
 from hamst3r.scene import Contact, ScaleSource, TrackingState
@@ -447,3 +447,43 @@ def test_one_wrong_place_does_not_become_a_speed():
         motion.predict(0.1)
         motion.correct(np.array([2.0, 1.5, 0.0]), np.eye(3) * 0.02**2)
     assert np.linalg.norm(motion.position - [2.0, 1.5, 0.0]) < 0.05
+
+
+def test_velocities_of_joints_are_found_with_their_deviation():
+    """A body that walks at 0.7 m/s while its joints swing by 0.6 m/s, seen with 1 cm noise."""
+    rng = np.random.default_rng(2)
+    rest, swing = rng.normal(size=(24, 3)), 0.15 * rng.uniform(-1, 1, (24, 3))
+    off, share = [], []
+    motion = None
+    for step in range(80):
+        time = 0.1 * step
+        true = rest + [0.7 * time, 0, 0] + swing * np.sin(4 * time)
+        seen, std = true + 0.01 * rng.normal(size=true.shape), np.full(24, 0.01)
+        if motion is None:
+            motion = JointMotion(seen, std)
+            continue
+        motion.step(0.1, seen, std)
+        if step > 10:
+            error = motion.velocities - [0.7, 0, 0] - 4 * swing * np.cos(4 * time)
+            off.append(error)
+            share.append(np.abs(error) < motion.velocity_std[:, None])
+    assert np.sqrt(np.mean(np.square(off))) < 0.2
+    assert 0.6 < np.mean(share) < 0.95
+    motion.step(0.1, motion.places + 50.0, np.full(24, 0.01))  # one wrong fit
+    assert np.abs(motion.velocities).max() < 5 and np.isfinite(motion.covariance).all()
+
+
+def test_people_tell_how_fast_their_joints_are():
+    tracker = PeopleTracker(BODY)
+    for step in range(8):
+        state = standing((0.06 * step - 0.2, 0.0, HIP))
+        (person,), _ = feed(tracker, 0.1 * step, {"ann": state}, (FRONT, SIDE))
+        if step == 0:
+            assert person.joint_velocities.shape == (0, 3)
+    assert person.joint_velocities.shape == (24, 3) and person.joint_velocity_std.shape == (24,)
+    assert person.joint_velocities.mean(0) == pytest.approx([0.6, 0, 0], abs=0.15)
+    (hidden,), _ = feed(tracker, 0.9, {}, (FRONT, SIDE))
+    assert np.ptp(hidden.joint_velocities, axis=0).max() == 0  # carried as a whole
+    assert (hidden.joint_velocity_std > person.joint_velocity_std.min()).all()
+    (found,), _ = feed(tracker, 1.9, {"ann": state}, (FRONT, SIDE))
+    assert found.joint_velocities.shape == (0, 3)  # where they were a second ago says nothing

@@ -1,0 +1,131 @@
+"""What people say of the scale of a scene that no calibration tells.
+
+Two things are asked over the last frame sets. By how much must the place grow for people to stand
+on it, rather than above or below: JOSH's contact scale, since their depths need not err as the
+place's do. And how large are they against people of usual size? Where too little touches, the sizes
+alone are an opinion: it takes people and place to err alike.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hamst3r.people.body import BodyModel
+from hamst3r.people.contact import FEET, ContactPoints, ScaleConfig, contact_scale
+from hamst3r.people.jacobian import BodyState, pose_bones
+from hamst3r.people.surroundings import Surroundings
+from hamst3r.scene import ScaleSource
+
+F64 = NDArray[np.float64]
+
+
+class ScaleOpinion(NamedTuple):
+    """By which factor the world must grow, the factor's relative deviation, and who says so."""
+
+    factor: float
+    std: float
+    source: ScaleSource
+
+
+@dataclass(frozen=True)
+class PeopleScaleConfig:
+    """How people tell the scale.
+
+    Attributes:
+        size_std: Relative deviation of people's heights from the body model's own.
+        apart_std: Of people's scale from that of the place, where nothing ties them together.
+        frame_sets: How many of the last ones count.
+        contact: How it is looked for what people stand on.
+    """
+
+    size_std: float = 0.1
+    apart_std: float = 0.1
+    frame_sets: int = 15
+    contact: ScaleConfig = field(default_factory=lambda: ScaleConfig(0.6, 1.67, steps=25))
+
+
+@dataclass(frozen=True, eq=False)
+class Sized:
+    """A body as fitted to the points of an unscaled world.
+
+    Attributes:
+        person: Id. state: Of this person alone. camera: (3,) where the camera that sees most of
+            the person is. height: Of the standing body. All in the world's units.
+    """
+
+    person: int
+    state: BodyState
+    camera: F64
+    height: float
+
+
+class _Sample(NamedTuple):
+    """Of one person in one frame set, in the world's units; ``sole`` (3,) is the lower one."""
+
+    person: int
+    height: float
+    camera: F64
+    sole: F64
+
+
+class PeopleScale:
+    """Gathers what bodies say over frame sets.
+
+    Args:
+        body: The model that was fitted. points: Its contact points.
+    """
+
+    def __init__(
+        self, body: BodyModel, points: ContactPoints, config: PeopleScaleConfig | None = None
+    ) -> None:
+        self.config = config or PeopleScaleConfig()
+        self._body, self._points = body, points
+        self._usual = float(np.ptp(body.v_template[:, 1].numpy()))
+        self._seen: deque[list[_Sample]] = deque(maxlen=self.config.frame_sets)
+
+    def grow(self, factor: float) -> None:
+        """The world has become ``factor`` times as large."""
+        for people in self._seen:
+            people[:] = [
+                _Sample(own.person, factor * own.height, factor * own.camera, factor * own.sole)
+                for own in people
+            ]
+
+    @torch.no_grad()
+    def heed(self, people: Sequence[Sized], surroundings: Surroundings) -> ScaleOpinion | None:
+        """Take in one frame set's bodies; None where there are none."""
+        self._seen.append([self._sample(own) for own in people])
+        if not people:
+            return None
+        samples = [own for seen in self._seen for own in seen]
+        ids = np.array([own.person for own in samples])
+        logs = np.log([own.height / self._usual for own in samples])
+        # Every person counts once, however often seen.
+        sizes = [float(np.median(logs[ids == person])) for person in np.unique(ids)]
+        factor = float(np.exp(-np.mean(sizes)))
+        std = self.config.size_std / len(sizes) ** 0.5
+        found = contact_scale(
+            np.stack([own.sole for own in samples]),
+            ids,
+            surroundings,
+            np.stack([own.camera for own in samples]),
+            self.config.contact,
+        )
+        if found is None:
+            std = float(np.hypot(std, self.config.apart_std))
+            return ScaleOpinion(factor, std, ScaleSource.BODIES)
+        tie, tie_std = found
+        return ScaleOpinion(tie * factor, float(np.hypot(tie_std, std)), ScaleSource.CONTACT)
+
+    def _sample(self, own: Sized) -> _Sample:
+        bones = pose_bones(self._body, own.state)
+        feet = (self._points.features(own.state.betas) @ bones)[0, FEET].double().numpy()
+        up = own.state.rotations[0, 0, :, 1].double().numpy()  # the world's may not be known
+        return _Sample(own.person, own.height, own.camera, feet[(feet @ up).argmin()])
