@@ -1,7 +1,8 @@
 """Blocks of code in Markdown pages, and what the comment above each says of testing it.
 
-``<!-- run -->`` above a block: it is run. ``<!-- check: WHY -->``, or nothing: its syntax, and that
-the commands, options and files of this repository that it names exist.
+``<!-- run -->`` above a block: it is run. ``<!-- run: robot -->``: it is run where cameras and a
+node are (tests/system/test_docs_robot.py). ``<!-- check: WHY -->``, or nothing: its syntax, and
+that the commands, options and files of this repository that it names exist.
 """
 
 from __future__ import annotations

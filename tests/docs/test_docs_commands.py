@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from blocks import ROOT, SHELL, Block, blocks, commands, pages
+from not_run import NOT_RUN
 
 from hamst3r import cli
 from hamst3r.synthetic.motion import MovingScene
@@ -20,8 +23,9 @@ sys.path.insert(0, str(ROOT / "tests" / "core"))
 import dataset_folders
 
 ALL = [block for page in pages() for block in blocks(page)]
-RUN = [block for block in ALL if block.mode == "run"]
-CHECKED = [block for block in ALL if block.mode == "check"]
+ROBOT = [block for block in ALL if block.why == "robot"]  # tests/system/test_docs_robot.py
+RUN = [block for block in ALL if block.mode == "run" and block not in ROBOT]
+CHECKED = [block for block in ALL if block.mode == "check" or block in ROBOT]
 
 
 @pytest.fixture(scope="module")
@@ -38,12 +42,19 @@ def workplace(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("block", RUN, ids=str)
-def test_blocks_that_are_run(block: Block, workplace: Path):
-    environment = os.environ | {
+def environment_of(workplace: Path) -> dict[str, str]:
+    return os.environ | {
         "PATH": f"{workplace / 'bin'}:{os.environ['PATH']}",
         "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}",
     }
+
+
+@pytest.mark.parametrize("block", RUN, ids=str)
+def test_blocks_that_are_run(block: Block, workplace: Path):
+    if block.why == "until it answers":
+        for line in filter(None, block.text.splitlines()):
+            answers(line, workplace)
+        return
     if block.language == "python":
         arguments = [sys.executable, "-c", block.text]
     else:
@@ -52,7 +63,7 @@ def test_blocks_that_are_run(block: Block, workplace: Path):
     done = subprocess.run(
         arguments,
         cwd=workplace,
-        env=environment,
+        env=environment_of(workplace),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -60,6 +71,32 @@ def test_blocks_that_are_run(block: Block, workplace: Path):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
+
+
+def answers(line: str, workplace: Path) -> None:
+    """The command says something, and ends well, at the latest when it is interrupted."""
+    process = subprocess.Popen(
+        ["bash", "-c", f"exec {line}"],
+        cwd=workplace,
+        env=environment_of(workplace),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        first = process.stdout.readline()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=3)  # it may be at its end, where it should not be disturbed
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    if "/hamst3r" in line and importlib.util.find_spec("rclpy") is None:
+        assert process.returncode == 1 and "ROS" in errors
+    else:
+        assert process.returncode == 0 and first.strip(), errors
 
 
 @pytest.mark.parametrize("block", CHECKED, ids=str)
@@ -139,6 +176,20 @@ def launches(words: list[str]) -> None:
 def test_pages_have_blocks_of_both_kinds():
     assert len(RUN) >= 6 and len(CHECKED) >= 15
     assert {block.page for block in RUN} >= {"docs/concepts.md", "docs/evaluation.md"}
+
+
+def test_what_is_not_run_is_listed_with_the_reason():
+    lines = [
+        re.sub(r"^([A-Z]\w*=\S* )+", "", part)
+        for block in CHECKED
+        if block not in ROBOT and block.language in SHELL
+        for line in block.text.splitlines()
+        for part in re.split(r" && ", line.split("  #")[0].strip())[:1]
+        if part
+    ]
+    assert [line for line in lines if not any(re.match(known, line) for known in NOT_RUN)] == []
+    unused = [known for known in NOT_RUN if not any(re.match(known, line) for line in lines)]
+    assert unused == []
 
 
 @pytest.mark.parametrize(

@@ -83,6 +83,11 @@ class Program:
         """Its process id."""
         return self._process.pid
 
+    @property
+    def running(self) -> bool:
+        """Whether it has not ended."""
+        return self._process.poll() is None
+
     def alive(self) -> None:
         """Fail with its output if it has ended."""
         code = self._process.poll()
