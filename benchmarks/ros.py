@@ -19,6 +19,7 @@ import argparse
 import json
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from ros_common import NoEngine, ReadyScene, child, free_domain, stop
 CAMERAS = tuple(f"cam{index}" for index in range(8))
 WIDTH, HEIGHT = 640, 480
 PEOPLE, POINTS, GRID = 2, 200_000, (120, 160)
+PARTS = ("handover", "decode", "publish")  # of the time that the node adds
 WARM_UP = 20  # frame sets that are not counted
 PATIENCE = 60.0  # seconds until waiting for a process or a message is given up
 
@@ -71,6 +73,8 @@ def node(out: Path) -> None:
     """The node itself, until interrupted; then the times of its frame sets as JSON."""
     from hamst3r_ros.assembler import Assembler, MessageSet
     from hamst3r_ros.parameters import Values
+    from hamst3r_ros.worker import NAME as WORKER
+    from rclpy.lifecycle import LifecyclePublisher
 
     from hamst3r_ros import node as module
     from hamst3r_ros import reconstruction
@@ -79,17 +83,17 @@ def node(out: Path) -> None:
     reconstruction.make_reconstructor = lambda engine, values, body: ReadyScene(  # type: ignore
         values["cameras"], PEOPLE, POINTS, GRID
     )
-    arrivals: dict[int, float] = {}
+    arrivals: dict[int, tuple[float, float]] = {}
     times: list[dict[str, float]] = []
 
     class TimedAssembler(Assembler):
-        """Notes when the message came that completed a set."""
+        """Notes when the message came that completed a set, and what its thread had used."""
 
         def add(self, camera: str, stamp: int, message: object) -> MessageSet | None:
             now = time.perf_counter()
             messages = super().add(camera, stamp, message)
             if messages is not None:
-                arrivals[messages.stamp] = now
+                arrivals[messages.stamp] = now, time.thread_time()
             return messages
 
     class TimedNode(module.Hamst3rNode):
@@ -100,25 +104,39 @@ def node(out: Path) -> None:
             pipeline = self._pipeline
             assert pipeline is not None
             process, push = pipeline.process, pipeline.reconstructor.push
-            taken = [0.0, 0.0]
+            pushed = [0.0] * 3  # start, end and processor time of the reconstruction
+            out = [0.0] * 2  # time and processor time at the return from the last publish()
 
             def timed_push(frames):
                 start, cpu = time.perf_counter(), time.thread_time()
                 scene = push(frames)
-                taken[:] = time.perf_counter() - start, time.thread_time() - cpu
+                pushed[:] = start, time.perf_counter(), time.thread_time() - cpu
                 return scene
 
+            def timed_publish(publisher, message):
+                publish(publisher, message)
+                if threading.current_thread().name == WORKER:
+                    out[:] = time.perf_counter(), time.thread_time()
+
             def timed_process(messages):
-                cpu = time.thread_time()
+                start, cpu = time.perf_counter(), time.thread_time()
                 process(messages)
-                wall = time.perf_counter() - arrivals.pop(messages.stamp)
-                cpu = time.thread_time() - cpu
+                end, cpu = out[0], out[1] - cpu
+                arrival, executor = arrivals.pop(messages.stamp)
                 times.append(
-                    {"stamp": messages.stamp, "wall": wall - taken[0], "cpu": cpu - taken[1]}
+                    {
+                        "stamp": messages.stamp,
+                        "handover": start - arrival,
+                        "decode": pushed[0] - start,
+                        "publish": end - pushed[1],
+                        "cpu": cpu - pushed[2],
+                        "executor": executor,
+                    }
                 )
 
             pipeline.process = timed_process  # type: ignore
             pipeline.reconstructor.push = timed_push  # type: ignore
+            publish, LifecyclePublisher.publish = LifecyclePublisher.publish, timed_publish
 
     module.Assembler, module.Hamst3rNode = TimedAssembler, TimedNode  # type: ignore
     settings = {"cameras": list(CAMERAS), "points.max": POINTS, "points.body_coordinates": "off"}
@@ -222,12 +240,14 @@ def measure(sets: int, rate: float) -> dict[str, float]:
     ):
         taken = [t for t in times if start < t["stamp"] <= end]
         ends = [at for stamp, at in reader.heard[topic].items() if start < stamp <= end]
-        for share in (50, 99):
-            for key, column in (
-                (f"{name}_p{share}_ms", [t["wall"] for t in taken]),
-                (f"{name}_cpu_p{share}_ms", [t["cpu"] for t in taken]),
-                (f"{name}_end_to_end_p{share}_ms", ends),
-            ):
+        columns = {part: [t[part] for t in taken] for part in PARTS}
+        columns[""] = [sum(t[part] for part in PARTS) for t in taken]
+        columns["cpu"] = [t["cpu"] for t in taken]
+        columns["receiving_cpu"] = np.diff([t["executor"] for t in taken]).tolist()
+        columns["end_to_end"] = ends
+        for part, column in columns.items():
+            for share in (50, 99):
+                key = "_".join(word for word in (name, part, f"p{share}_ms") if word)
                 figures[key] = round(1e3 * float(np.percentile(column, share)), 3)
         wanted = [stamp for stamp in sent if start < stamp <= end]
         got = [stamp for stamp in wanted if stamp in reader.heard[topic]]

@@ -6,13 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from geometry_msgs.msg import TransformStamped
 from hamst3r_msgs.srv import SetAnchor
 from numpy.typing import NDArray
 
 from hamst3r.geometry import invert
 from hamst3r.scene import Camera, Scene
-from hamst3r_ros.headers import from_pose, to_transform
+from hamst3r_ros.headers import Link, from_pose
 from hamst3r_ros.parameters import Values
 
 F64 = NDArray[np.float64]
@@ -50,7 +49,7 @@ class Anchored:
         problem: Why there is no transform; "" if there is one.
     """
 
-    transform: TransformStamped | None
+    transform: Link | None
     residual: float | None = None
     problem: str = ""
 
@@ -82,17 +81,17 @@ def apply(anchor: Anchor, scene: Scene, world: str, lookup: Lookup) -> Anchored:
         if (known := _known(other, anchor.frame, lookup)) is not None
     ]
     return Anchored(
-        to_transform(scene.stamp, anchor.frame, world, T_frame_world),
+        Link(anchor.frame, world, T_frame_world),
         float(np.mean(off)) if off else None,
     )
 
 
-def in_map(scene: Scene, values: Values) -> TransformStamped | None:
+def in_map(scene: Scene, values: Values) -> Link | None:
     """The world's pose in the map of cameras that move (REP-105's map -> odom); None for others."""
     if values["pairs"] != "rig" or not values["world.map_frame"]:
         return None
     parent, child = values["world.map_frame"], values["world.frame"]
-    return to_transform(scene.stamp, parent, child, scene.T_map_world)
+    return Link(parent, child, scene.T_map_world)
 
 
 def _known(camera: Camera, frame: str, lookup: Lookup) -> F64 | None:

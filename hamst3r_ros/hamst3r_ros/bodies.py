@@ -1,4 +1,4 @@
-"""Posed bodies of people, coarse enough to be sent and drawn.
+"""Posed bodies of people, coarse enough to be sent and drawn, and how large they are.
 
 In numpy: for a handful of people what torch adds to each operation would be most of the time.
 """
@@ -6,62 +6,80 @@ In numpy: for a handful of people what torch adds to each operation would be mos
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
-from torch import Tensor
 
-from hamst3r.people.body import NUM_JOINTS, PARENTS, BodyModel
+from hamst3r.people.body import NUM_JOINTS, PARENTS, BodyModel, descendants
 from hamst3r.scene import BodyFit, Person
 
 F32 = NDArray[np.float32]
 CELL = 0.035  # metres; vertices of one cube of the template become one
+REMEMBERED = 64  # shapes of people
 
-
-def _levels() -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
-    """(joints, their parents) of each generation below the root."""
-    generation = [0] * NUM_JOINTS
-    for joint in range(1, NUM_JOINTS):
-        generation[joint] = generation[PARENTS[joint]] + 1
-    levels = []
-    for depth in range(1, max(generation) + 1):
-        joints = np.array([j for j in range(NUM_JOINTS) if generation[j] == depth])
-        levels.append((joints, np.array(PARENTS)[joints]))
-    return levels
-
-
-_LEVELS = _levels()
 _PARENTS = np.array(PARENTS[1:])
-
-
 # Towards the faces, edges and corners of a cube.
 _DIRECTIONS = np.array([d for d in itertools.product((-1.0, 0, 1), repeat=3) if any(d)], np.float32)
+_NOT_TURNED: F32 = np.eye(3, dtype=np.float32)
 
 
-def _extremes(vertices: F32, part: Tensor) -> NDArray[np.intp]:
-    """Indices of the vertices of each part that are farthest out in some direction."""
+def _ancestors() -> list[NDArray[np.intp]]:
+    """(25,) indices of the joint 1, 2, 4 and 8 above each; 24 stands for none."""
+    above = np.array([NUM_JOINTS if parent < 0 else parent for parent in (*PARENTS, -1)])
     found = []
-    for which in part.unique():
-        members = np.flatnonzero((part == which).numpy())
-        found.append(members[np.argmax(vertices[members] @ _DIRECTIONS.T, axis=0)])
-    return np.unique(np.concatenate(found))
+    for _ in range(4):  # the deepest joint is below eight others
+        found.append(above)
+        above = above[above]
+    return found
+
+
+_ABOVE = _ancestors()
 
 
 @dataclass(frozen=True, eq=False)
-class _Skin:
-    """Vertices of a body: (V, 3) at rest, (B, 3 V) change with the shape, (V, 24) weights."""
+class _Vertices:
+    """Some vertices of a body: N numbers in whatever order.
+
+    Attributes:
+        template: Their places at rest, N in all.
+        by_shape: (B, N) change with the shape.
+        by_pose: (207, N) change with the pose; None where there is none.
+    """
 
     template: F32
-    directions: F32
-    weights: F32
+    by_shape: F32
+    by_pose: F32 | None
 
     @classmethod
-    def of(cls, body: BodyModel, chosen: NDArray[np.intp]) -> _Skin:
-        directions = body.shapedirs.numpy()[chosen].reshape(3 * len(chosen), -1).T
-        return cls(body.v_template.numpy()[chosen], directions, body.weights.numpy()[chosen])
+    def of(cls, body: BodyModel, arranged: Callable[[NDArray], NDArray]) -> _Vertices:
+        """Those that ``arranged`` takes out of (V, 3, ...)."""
+
+        def flat(directions: NDArray) -> F32:
+            taken = arranged(directions)
+            return np.ascontiguousarray(taken.reshape(-1, taken.shape[-1]).T)
+
+        bends = body.posedirs
+        return cls(
+            np.ascontiguousarray(arranged(body.v_template.numpy())),
+            flat(body.shapedirs.numpy()),
+            None if bends is None else flat(bends.numpy()),
+        )
+
+    def shaped(self, betas: F32) -> F32:
+        """(P, ...) as the template, of P shapes (P, B)."""
+        change: F32 = betas @ self.by_shape
+        return self.template + change.reshape(-1, *self.template.shape)
+
+    def bent(self, shaped: F32, turns: F32) -> F32:
+        """(P, ...) the same as the pose changes it; turns: (P, 24, 3, 3), of joints in parents."""
+        if self.by_pose is None:
+            return shaped
+        features = (turns[:, 1:] - _NOT_TURNED).reshape(len(turns), -1)
+        change: F32 = features @ self.by_pose
+        return shaped + change.reshape(shaped.shape)
 
 
 class CoarseBody:
@@ -76,8 +94,8 @@ class CoarseBody:
 
     def __init__(self, body: BodyModel) -> None:
         # Limbs that touch at rest must not grow together: parts are thinned one by one.
-        cubes = np.floor(body.v_template.numpy() / CELL).astype(np.int64)
-        keys = np.column_stack([cubes, body.part.numpy()])
+        template, part = body.v_template.numpy(), body.part.numpy()
+        keys = np.column_stack([np.floor(template / CELL).astype(np.int64), part])
         _, first, group = np.unique(keys, axis=0, return_index=True, return_inverse=True)
         faces = group.reshape(-1)[body.faces.numpy()]
         whole = (
@@ -86,51 +104,89 @@ class CoarseBody:
             & (faces[:, 2] != faces[:, 0])
         )
         self.faces: NDArray[np.int64] = np.unique(faces[whole], axis=0)
-        self._mesh = _Skin.of(body, first)
-        self._outline = _Skin.of(body, first[_extremes(self._mesh.template, body.part[first])])
+        self._mesh = _Vertices.of(body, lambda vertices: vertices[first])
+        self._weights: F32 = body.weights.numpy()[first]
+        # Of each part the vertices that are farthest out in some direction, moved as one piece:
+        # (parts, 3, n), because numpy is many times slower at extremes over (n, 3).
+        self._parts = np.flatnonzero(np.bincount(part, minlength=NUM_JOINTS))
+        members = [np.flatnonzero(part == which) for which in self._parts]
+        extreme = np.stack([m[np.argmax(template[m] @ _DIRECTIONS.T, axis=0)] for m in members])
+        self._outline = _Vertices.of(body, lambda vertices: vertices[extreme].swapaxes(1, 2))
         self._joints: F32 = body.joint_template.numpy()
         self._joint_directions: F32 = body.joint_shapedirs.numpy().reshape(3 * NUM_JOINTS, -1).T
+        self._below: F32 = descendants(body.v_template.device).numpy().T
+        self._shapes: dict[bytes, tuple[F32, F32]] = {}
 
-    def pose(self, people: Sequence[Person], outline: bool = False) -> dict[int, F32]:
-        """Person id -> (V, 3) vertices in world, metres; people without a fit are left out.
-
-        Args:
-            outline: Only the few vertices that stand out, in no order: for the size of the body.
-        """
-        fitted = [(p.id, p.fit) for p in people if p.fit is not None]
-        if not fitted:
+    def pose(self, people: Sequence[Person]) -> dict[int, F32]:
+        """Person id -> (V, 3) vertices in world, metres; people without a fit are left out."""
+        fits = {person.id: person.fit for person in people if person.fit is not None}
+        if not fits:
             return {}
-        skin = self._outline if outline else self._mesh
-        vertices = self._skinned([fit for _, fit in fitted], skin)
-        return {person: v for (person, _), v in zip(fitted, vertices, strict=True)}
+        betas = np.stack([fit.betas for fit in fits.values()])
+        mesh = self._mesh
+        turns = _turns([np.r_[fit.global_orient, fit.body_pose] for fit in fits.values()])
+        rest = self._rest(betas)
+        turn, place = self._posed(turns, rest)
+        place += np.stack([fit.transl for fit in fits.values()])[:, None]
+        shift = place - (turn @ rest[..., None])[..., 0]
+        shaped = mesh.bent(mesh.shaped(betas), turns)
+        blend = self._weights @ turn.reshape(len(fits), NUM_JOINTS, 9)
+        vertices = np.einsum("pvij,pvj->pvi", blend.reshape(*shaped.shape, 3), shaped)
+        return dict(zip(fits, vertices + self._weights @ shift, strict=True))
 
-    def _skinned(self, fits: Sequence[BodyFit], skin: _Skin) -> F32:
-        """(P, V, 3) as :class:`~hamst3r.people.body.BodyModel` poses them."""
-        count = len(fits)
-        axes = np.stack([np.concatenate([f.global_orient, f.body_pose]) for f in fits])
-        betas = np.stack([f.betas for f in fits])
-        shaped = skin.template + (betas @ skin.directions).reshape(count, -1, 3)
-        rest = self._joints + (betas @ self._joint_directions).reshape(count, NUM_JOINTS, 3)
-        rest = rest.swapaxes(0, 1)
+    def sizes(self, people: Sequence[Person]) -> dict[int, F32]:
+        """Person id -> (3,) box that holds the body, along the pelvis' own axes (SMPL's), metres.
 
-        # (24, P, 4, 4): each joint in its parent, then generation after generation in the world.
-        T = np.zeros((NUM_JOINTS, count, 4, 4), np.float32)
-        turns = Rotation.from_rotvec(axes.reshape(-1, 3)).as_matrix()
-        T[..., :3, :3] = turns.reshape(count, NUM_JOINTS, 3, 3).swapaxes(0, 1)
-        T[..., :3, 3] = rest
-        T[1:, :, :3, 3] -= rest[_PARENTS]
-        T[0, :, :3, 3] += np.stack([f.transl for f in fits])
-        T[..., 3, 3] = 1
-        for joints, parents in _LEVELS:
-            T[joints] = T[parents] @ T[joints]
+        People without a fit are left out. Exact but for what bends where two parts meet: some cm.
+        """
+        fits = {person.id: person.fit for person in people if person.fit is not None}
+        if not fits:
+            return {}
+        turns = np.empty((len(fits), NUM_JOINTS, 3, 3), np.float32)
+        turns[:, 0] = _NOT_TURNED
+        turns[:, 1:] = _turns([fit.body_pose for fit in fits.values()])
+        shapes = [self._shape(fit) for fit in fits.values()]
+        rest = np.stack([joints for joints, _ in shapes])
+        turn, place = self._posed(turns, rest)
+        parts = self._parts
+        outline = self._outline.bent(np.stack([vertices for _, vertices in shapes]), turns)
+        outline = outline - rest[:, parts, :, None]
+        vertices = turn[:, parts] @ outline + place[:, parts, :, None]
+        size = vertices.max(1).max(-1) - vertices.min(1).min(-1)
+        return dict(zip(fits, size, strict=True))
 
-        T[..., :3, 3] -= _turned(T[..., :3, :3], rest)
-        # Contiguous, each by itself: einsum is several times slower on parts of larger arrays.
-        turn = T[..., :3, :3].swapaxes(0, 1).reshape(count, NUM_JOINTS, 9)
-        shift = T[..., :3, 3].swapaxes(0, 1)
-        blend = (skin.weights @ turn).reshape(count, -1, 3, 3)
-        return _turned(blend, shaped) + skin.weights @ shift
+    def _shape(self, fit: BodyFit) -> tuple[F32, F32]:
+        """(24, 3) joints and the outline at rest; a person's shape seldom changes."""
+        key = fit.betas.tobytes()
+        known = self._shapes.get(key)
+        if known is None:
+            if len(self._shapes) >= REMEMBERED:
+                self._shapes.clear()
+            betas = fit.betas[None]
+            known = self._shapes[key] = self._rest(betas)[0], self._outline.shaped(betas)[0]
+        return known
+
+    def _rest(self, betas: F32) -> F32:
+        """(P, 24, 3) joints at rest."""
+        return self._joints + (betas @ self._joint_directions).reshape(-1, NUM_JOINTS, 3)
+
+    def _posed(self, turns: F32, rest: F32) -> tuple[F32, F32]:
+        """Rotations (P, 24, 3, 3) and joints (P, 24, 3) as the body's ``skeleton`` has them, not
+        moved."""
+        count = len(turns)
+        turn = np.empty((count, NUM_JOINTS + 1, 3, 3), np.float32)
+        turn[:, :NUM_JOINTS] = turns
+        turn[:, NUM_JOINTS] = _NOT_TURNED
+        for above in _ABOVE:
+            turn = turn[:, above] @ turn
+        turn = turn[:, :NUM_JOINTS]
+        bones = rest.copy()
+        bones[:, 1:] -= rest[:, _PARENTS]
+        bones[:, 1:] = (turn[:, _PARENTS] @ bones[:, 1:, :, None])[..., 0]
+        return turn, self._below @ bones
 
 
-def _turned(rotations: F32, vectors: F32) -> F32:
-    return np.einsum("...ij,...j->...i", rotations, vectors)
+def _turns(vectors: Sequence[NDArray]) -> F32:
+    """(P, J, 3, 3) of P vectors of J axis-angles."""
+    matrices = Rotation.from_rotvec(np.concatenate(vectors).reshape(-1, 3)).as_matrix()
+    return matrices.reshape(len(vectors), -1, 3, 3).astype(np.float32)

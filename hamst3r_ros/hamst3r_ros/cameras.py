@@ -10,7 +10,6 @@ from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
-from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
@@ -20,7 +19,7 @@ from hamst3r_ros import qos
 from hamst3r_ros.assembler import MessageSet, Pace
 from hamst3r_ros.decoding import ImageError, decode_compressed, decode_image
 from hamst3r_ros.diagnostics import Problems
-from hamst3r_ros.headers import NANOSECONDS, to_nanoseconds
+from hamst3r_ros.headers import NANOSECONDS, to_nanoseconds, type_name
 from hamst3r_ros.parameters import Values
 from hamst3r_ros.tf import FrameBuffer
 
@@ -128,6 +127,7 @@ class CameraInput:
 
     Attributes:
         received, rejected: Images that came, and those of them that could not be used.
+        incompatible: Whether there are publishers, but none whose quality of service matches.
         known_by: Where intrinsics and pose of the last frame came from: "file", "camera_info" or
             "tf"; "estimated" where nobody knows them, "" before the first frame.
     """
@@ -149,7 +149,7 @@ class CameraInput:
         self._info: CameraInfo | None = None
         self._parsed: tuple[CameraInfo, Intrinsics | None] | None = None
         self._rejected_why = ""
-        self._incompatible = False
+        self.incompatible = False
 
     def arrived(self, stamp: int) -> None:
         """An image came."""
@@ -160,22 +160,17 @@ class CameraInput:
         if self.first_arrival is None:
             self.first_arrival = now
         self.last_stamp = stamp
-        self._incompatible = False
+        self.incompatible = False
 
     def info_arrived(self, message: CameraInfo) -> None:
         """Intrinsics came; they are read when the next image needs them."""
         self._info = message
 
-    def incompatible(self, _event: object) -> None:
-        """A publisher is there whose quality of service does not match ours."""
-        if self.first_arrival is None:
-            self._incompatible = True
-
     def state(self, max_age: float) -> str:
         """active | waiting_image | stale | rejected:<why> | qos_incompatible."""
         age = self.age()
         if age is None:
-            return "qos_incompatible" if self._incompatible else "waiting_image"
+            return "qos_incompatible" if self.incompatible else "waiting_image"
         period = self._pace.period
         if age > max_age + (FIRST_PERIOD if period is None else period):
             return "stale"
@@ -316,28 +311,28 @@ class Cameras:
         self._problems = problems
         self._node = node
         self._deliver = deliver
-        self._kinds = {
-            s.name: f"sensor_msgs/msg/{'CompressedImage' if s.compressed else 'Image'}"
-            for s in sources
-        }
+        self._kinds = {s.name: CompressedImage if s.compressed else Image for s in sources}
+        self._requested = qos.image_input(reliability)
         self.topics = {s.name: node.resolve_topic_name(s.image) for s in sources}
         self._subscriptions = []
         for source in sources:
             camera = self.inputs[source.name]
             self._subscriptions.append(
                 node.create_subscription(
-                    CompressedImage if source.compressed else Image,
+                    self._kinds[source.name],
                     source.image,
                     partial(self._arrived, camera),
-                    qos.image_input(reliability),
-                    event_callbacks=SubscriptionEventCallbacks(
-                        incompatible_qos=camera.incompatible
-                    ),
+                    self._requested,
+                    event_callbacks=qos.SILENT_SUBSCRIPTION,
                 )
             )
             self._subscriptions.append(
                 node.create_subscription(
-                    CameraInfo, source.info, camera.info_arrived, qos.image_input("best_effort")
+                    CameraInfo,
+                    source.info,
+                    camera.info_arrived,
+                    qos.image_input("best_effort"),
+                    event_callbacks=qos.SILENT_SUBSCRIPTION,
                 )
             )
 
@@ -386,6 +381,9 @@ class Cameras:
 
     def watch(self, max_age: float) -> dict[str, str]:
         """State of each camera now; what is wrong is told."""
+        for name, camera in self.inputs.items():
+            if camera.first_arrival is None:
+                camera.incompatible = self._incompatible(name)
         states = {name: camera.state(max_age) for name, camera in self.inputs.items()}
         for name, state in states.items():
             topic = self.topics[name]
@@ -406,8 +404,16 @@ class Cameras:
             self._problems.add("cameras", f"{name} silent", text)
         return states
 
+    def _incompatible(self, name: str) -> bool:
+        offered = [
+            info.qos_profile
+            for info in self._node.get_publishers_info_by_topic(self.topics[name])
+            if info.topic_type == type_name(self._kinds[name])
+        ]
+        return bool(offered) and all(qos.mismatch(own, self._requested) for own in offered)
+
     def _why_silent(self, name: str) -> str:
-        expected = self._kinds[name]
+        expected = type_name(self._kinds[name])
         found = {
             info.topic_type for info in self._node.get_publishers_info_by_topic(self.topics[name])
         }

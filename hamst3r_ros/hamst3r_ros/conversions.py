@@ -3,22 +3,35 @@
 from __future__ import annotations
 
 import math
+from functools import cache
+from typing import Any
 
 import cv2
 import numpy as np
 from builtin_interfaces.msg import Duration
-from geometry_msgs.msg import Point, Point32, PoseWithCovariance, Vector3
+from geometry_msgs.msg import Point, Vector3
 from hamst3r_msgs.msg import Camera as CameraMessage
 from hamst3r_msgs.msg import CameraArray, Human, HumanArray
 from numpy.typing import NDArray
-from sensor_msgs.msg import CameraInfo, Image, RegionOfInterest
+from scipy.special import erf
+from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import ColorRGBA, Header
 from tf2_msgs.msg import TFMessage
 from visualization_msgs.msg import Marker, MarkerArray
 
 from hamst3r.people.body import JOINT_NAMES, PARENTS
 from hamst3r.scene import BodyFit, Camera, Person, Scene, TrackingState, View
-from hamst3r_ros.headers import byte_array, header, to_pose, to_quaternion, to_time, to_transform
+from hamst3r_ros.headers import (
+    Link,
+    byte_array,
+    header,
+    header_fields,
+    quaternion,
+    to_pose,
+    to_quaternion,
+    to_time,
+)
+from hamst3r_ros.wire import Fields, pack
 
 F32 = NDArray[np.float32]
 
@@ -44,83 +57,90 @@ PALETTE = np.array(
 )
 
 
-def human_array(scene: Scene, head: Header, vertices: dict[int, F32]) -> HumanArray:
-    """~/humans. ``vertices``: person id -> posed body, for the sizes."""
-    return HumanArray(
-        header=head,
-        cameras=[camera.name for camera in scene.cameras],
-        scale_source=int(scene.scale_source),
-        scale_std=float(scene.scale_std),
-        humans=[human(person, vertices.get(person.id)) for person in scene.people],
+def human_array(scene: Scene, world: str, sizes: dict[int, F32]) -> bytes:
+    """~/humans, serialised.
+
+    Args:
+        world: The frame of the scene.
+        sizes: Person id -> (3,) metres along the axes of the body model's root.
+    """
+    return pack(
+        HumanArray,
+        {
+            "header": header_fields(scene.stamp, world),
+            "cameras": [camera.name for camera in scene.cameras],
+            "scale_source": int(scene.scale_source),
+            "scale_std": float(scene.scale_std),
+            "humans": [human(person, sizes.get(person.id)) for person in scene.people],
+        },
     )
 
 
-def human(person: Person, vertices: F32 | None) -> Human:
+def human(person: Person, size: F32 | None) -> Fields:
     """One person; every field is explained in Human.msg."""
     fit = person.fit
     axes = _axes(fit)
-    message = Human(
-        id=person.id,
-        body_id=f"h{person.id:05d}",
-        tracking_state=int(person.state),
-        confidence=float(person.confidence),
-        pose=_pose(person, axes),
-        gender=Human.NEUTRAL,
-        scale=1.0,
-        fit_rmse=math.nan,
-        contacts=int(person.contacts),
-        cameras=list(person.rois),
-        rois=[
-            RegionOfInterest(x_offset=x, y_offset=y, width=w, height=h)
-            for x, y, w, h in (tuple(map(int, roi)) for roi in person.rois.values())
+    fields: dict[str, Any] = {
+        "id": person.id,
+        "body_id": f"h{person.id:05d}",
+        "tracking_state": int(person.state),
+        "confidence": float(person.confidence),
+        "pose": _pose(person, axes),
+        "gender": Human.NEUTRAL,
+        "scale": 1.0,
+        "fit_rmse": math.nan,
+        "contacts": int(person.contacts),
+        "cameras": tuple(person.rois),
+        "rois": [
+            (int(x), int(y), int(height), int(width), False)  # do_rectify
+            for x, y, width, height in person.rois.values()
         ],
-        num_points=person.num_points,
-    )
+        "num_points": int(person.num_points),
+    }
     if person.velocity is not None:
-        linear = message.velocity.linear
-        linear.x, linear.y, linear.z = map(float, person.velocity)
-        message.velocity_valid = True
+        fields["velocity"] = (*person.velocity.tolist(), 0.0, 0.0, 0.0)
+        fields["velocity_valid"] = True
     if fit is not None:
-        message.body_model = fit.model
-        message.body_model_sha256 = fit.model_sha256
-        message.gender = _gender(fit.model)
-        message.betas = _floats(fit.betas)
-        message.global_orient = _floats(fit.global_orient)
-        message.body_pose = _floats(fit.body_pose)
-        message.transl = _floats(fit.transl)
-        message.fit_rmse = float(fit.rmse)
-        message.fit_inliers = int(fit.inliers)
+        fields |= {
+            "body_model": fit.model,
+            "body_model_sha256": fit.model_sha256,
+            "gender": _gender(fit.model),
+            "betas": fit.betas,
+            "global_orient": fit.global_orient,
+            "body_pose": fit.body_pose,
+            "transl": fit.transl,
+            "fit_rmse": float(fit.rmse),
+            "fit_inliers": int(fit.inliers),
+        }
     if len(person.joints) == len(JOINT_NAMES):
-        message.joint_names = list(JOINT_NAMES)
-        message.joints = [Point32(x=x, y=y, z=z) for x, y, z in person.joints.tolist()]
-        message.joint_std = _floats(person.joint_std)
-        message.joint_confidence = [joint_confidence(std) for std in person.joint_std.tolist()]
-        message.joint_velocities = _floats(person.joint_velocities)
-        message.joint_velocity_std = _floats(person.joint_velocity_std)
-    if vertices is not None:
-        size = np.ptp(axes.T.astype(np.float32) @ vertices.T, axis=1)
-        message.size = Vector3(x=float(size[0]), y=float(size[1]), z=float(size[2]))
-    return message
+        fields |= {
+            "joint_names": JOINT_NAMES,
+            "joints": person.joints,
+            "joint_std": person.joint_std,
+            "joint_confidence": joint_confidence(person.joint_std),
+            "joint_velocities": person.joint_velocities,
+            "joint_velocity_std": person.joint_velocity_std,
+        }
+    if size is not None:
+        fields["size"] = (size @ SMPL_FROM_ROS).tolist()
+    return fields
 
 
-def joint_confidence(std: float) -> float:
-    """Chance that a joint lies within ``NEAR`` of where it is said to be, by its deviation per
+def joint_confidence(std: NDArray) -> NDArray:
+    """Chance that joints lie within ``NEAR`` of where they are said to be, by their deviation per
     axis: Maxwell's distribution."""
-    reach = NEAR / max(std, 1e-6)
-    tail = math.sqrt(2 / math.pi) * reach * math.exp(-(reach**2) / 2)
-    return min(max(math.erf(reach / math.sqrt(2)) - tail, 0.0), 1.0)
+    reach = NEAR / np.maximum(std, 1e-6)
+    tail = math.sqrt(2 / math.pi) * reach * np.exp(-(reach**2) / 2)
+    return np.clip(erf(reach / math.sqrt(2)) - tail, 0.0, 1.0)
 
 
+@cache
 def _gender(model: str) -> int:
     """Of whom a model is made, as files of SMPL's family say in their names."""
     words = model.lower().replace("-", "_").split("_")
     if "female" in words or "f" in words:
         return int(Human.FEMALE)
     return int(Human.MALE if "male" in words or "m" in words else Human.NEUTRAL)
-
-
-def _floats(values: NDArray) -> list[float]:
-    return np.asarray(values, dtype=float).ravel().tolist()
 
 
 def _axes(fit: BodyFit | None) -> NDArray[np.float64]:
@@ -130,16 +150,17 @@ def _axes(fit: BodyFit | None) -> NDArray[np.float64]:
     return cv2.Rodrigues(np.asarray(fit.global_orient, dtype=float))[0] @ SMPL_FROM_ROS
 
 
-def _pose(person: Person, axes: NDArray[np.float64]) -> PoseWithCovariance:
-    message = PoseWithCovariance()
-    position = message.pose.position
-    position.x, position.y, position.z = map(float, person.position)
-    message.pose.orientation = to_quaternion(axes)
-    covariance = np.zeros((6, 6))
-    covariance[:3, :3] = person.covariance
-    covariance[range(3, 6), range(3, 6)] = _angle_variance(person)
-    message.covariance = covariance.ravel()
-    return message
+def _pose(person: Person, axes: NDArray[np.float64]) -> list[float]:
+    """PoseWithCovariance: place (3), quaternion (4), covariance (6 x 6)."""
+    angle = _angle_variance(person)
+    x, y, z = person.covariance.tolist()
+    nothing = [0.0, 0.0, 0.0]
+    return [
+        *person.position.tolist(),
+        *quaternion(axes),
+        *(*x, *nothing, *y, *nothing, *z, *nothing),
+        *(*nothing, angle, 0.0, 0.0, *nothing, 0.0, angle, 0.0, *nothing, 0.0, 0.0, angle),
+    ]
 
 
 def _angle_variance(person: Person) -> float:
@@ -174,19 +195,16 @@ def camera_message(camera: Camera) -> CameraMessage:
     )
 
 
-def transforms(scene: Scene, world: str, prefix: str) -> TFMessage:
-    """/tf: world -> <prefix><camera>_optical_frame of every camera, at the scene's stamp."""
-    return TFMessage(
-        transforms=[
-            to_transform(
-                scene.stamp,
-                world,
-                f"{prefix}{camera.name.strip('~/')}_optical_frame",
-                camera.T_world_cam,
-            )
-            for camera in scene.cameras
-        ]
-    )
+def transforms(scene: Scene, world: str, prefix: str, anchored: Link | None = None) -> bytes:
+    """/tf, serialised: world -> <prefix><camera>_optical_frame of every camera at the scene's
+    stamp, and what is above the world, if anything is."""
+    links = [
+        Link(world, f"{prefix}{camera.name.strip('~/')}_optical_frame", camera.T_world_cam)
+        for camera in scene.cameras
+    ]
+    if anchored is not None:
+        links.append(anchored)
+    return pack(TFMessage, {"transforms": [link.fields(scene.stamp) for link in links]})
 
 
 def camera_header(camera: Camera) -> Header:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import array
 import math
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from builtin_interfaces.msg import Time
@@ -12,7 +14,32 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 from std_msgs.msg import Header
 
+from hamst3r_ros.wire import Fields
+
 NANOSECONDS = 1_000_000_000
+
+
+@dataclass(frozen=True, eq=False)
+class Link:
+    """Where one frame is in another: (4, 4) rigid ``T_parent_child``, metres."""
+
+    parent: str
+    child: str
+    T_parent_child: NDArray[np.float64]
+
+    def fields(self, stamp: int) -> Fields:
+        """Its TransformStamped for :mod:`hamst3r_ros.wire`, at integer nanoseconds."""
+        T = self.T_parent_child
+        return {
+            "header": header_fields(stamp, self.parent),
+            "child_frame_id": self.child,
+            "transform": (*T[:3, 3].tolist(), *quaternion(T[:3, :3])),
+        }
+
+
+def type_name(kind: Any) -> str:
+    """A message's class as ROS names its type: "sensor_msgs/msg/Image"."""
+    return f"{kind.__module__.split('.')[0]}/msg/{kind.__name__}"
 
 
 def to_nanoseconds(stamp: Time) -> int:
@@ -39,8 +66,13 @@ def byte_array(data: NDArray) -> array.array:
     return result
 
 
-def to_quaternion(rotation: NDArray) -> Quaternion:
-    """Quaternion, w >= 0, of a (3, 3) rotation matrix.
+def header_fields(stamp: int, frame_id: str) -> Fields:
+    """The same for :mod:`hamst3r_ros.wire`."""
+    return {"stamp": divmod(stamp, NANOSECONDS), "frame_id": frame_id}
+
+
+def quaternion(rotation: NDArray) -> tuple[float, float, float, float]:
+    """(x, y, z, w), w >= 0, of a (3, 3) rotation matrix.
 
     The largest component comes from the diagonal, the others from sums and differences (Shepperd
     1978). In floats: at one matrix a call scipy takes twenty times as long, and there are many.
@@ -56,6 +88,12 @@ def to_quaternion(rotation: NDArray) -> Quaternion:
     )[largest]
     norm = math.copysign(math.hypot(*components), components[3])
     x, y, z, w = (component / norm for component in components)
+    return x, y, z, w
+
+
+def to_quaternion(rotation: NDArray) -> Quaternion:
+    """Quaternion, w >= 0, of a (3, 3) rotation matrix."""
+    x, y, z, w = quaternion(rotation)
     return Quaternion(x=x, y=y, z=z, w=w)
 
 

@@ -44,6 +44,9 @@ NO_PEOPLE = (
     "no people: the weights have no human heads; set model.human_weights to 'compact' to take "
     "people from the shipped network"
 )
+# Seconds after which a thread gives way to another one that waits for the interpreter. Python's own
+# 5 ms are more than everything takes that is done for the people of a frame set.
+SWITCH = 1e-3
 RCLError = rclpy_implementation.RCLError
 SUCCESS = TransitionCallbackReturn.SUCCESS
 FAILURE = TransitionCallbackReturn.FAILURE
@@ -361,6 +364,7 @@ class Hamst3rNode(LifecycleNode):
             reporting.watch_worker(worker.busy(), statistics, values, problems)
         reporting.watch_name(name, self.get_node_names_and_namespaces(), problems)
         pipeline = self._pipeline
+        reporting.watch_readers(pipeline.publishers.unheard() if pipeline else {}, problems)
         facts = reporting.Facts(
             name,
             self._doing(),
@@ -410,6 +414,7 @@ def main(args: Sequence[str] | None = None) -> int:
             raise KeyboardInterrupt
 
     signal.signal(signal.SIGINT, interrupted)
+    sys.setswitchinterval(SWITCH)
     node, started = None, False
     try:
         rclpy.init(args=None if args is None else list(args))

@@ -10,7 +10,6 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from geometry_msgs.msg import TransformStamped
 from numpy.typing import NDArray
 from rclpy.impl.rcutils_logger import RcutilsLogger
 
@@ -22,7 +21,7 @@ from hamst3r_ros.assembler import MessageSet
 from hamst3r_ros.cameras import Cameras, Extrinsics
 from hamst3r_ros.degrading import STEPS, Load
 from hamst3r_ros.diagnostics import ERROR, Problems, Statistics
-from hamst3r_ros.headers import NANOSECONDS
+from hamst3r_ros.headers import NANOSECONDS, Link
 from hamst3r_ros.parameters import Values
 from hamst3r_ros.publishers import Publishers
 from hamst3r_ros.reconstruction import Engine, reconstructor_config
@@ -157,7 +156,7 @@ class Pipeline:
             return None
         return frames
 
-    def _anchored(self, scene: Scene, values: Values) -> TransformStamped | None:
+    def _anchored(self, scene: Scene, values: Values) -> Link | None:
         """The world's pose in the anchor's frame, else in the map of cameras that move."""
         anchor, frames = self.anchor, self.extrinsics.frames
         if anchor is None:

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from geometry_msgs.msg import TransformStamped
 from hamst3r_msgs.msg import CameraArray, HumanArray
 from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
 from rclpy.qos import QoSProfile
@@ -20,7 +19,7 @@ from hamst3r.scene import Scene, View
 from hamst3r.static_map import StaticMap
 from hamst3r_ros import clouds, conversions, qos
 from hamst3r_ros.bodies import CoarseBody
-from hamst3r_ros.headers import NANOSECONDS, header
+from hamst3r_ros.headers import NANOSECONDS, Link, header, type_name
 from hamst3r_ros.parameters import Values
 
 # Markers outlive this many frame sets that do not come, within these seconds.
@@ -64,7 +63,9 @@ class Publishers:
             }
         self._tf: LifecyclePublisher | None = None
         if broadcast:
-            self._tf = node.create_lifecycle_publisher(TFMessage, "/tf", qos.TF)
+            self._tf = node.create_lifecycle_publisher(
+                TFMessage, "/tf", qos.TF, event_callbacks=qos.SILENT_PUBLISHER
+            )
             self._all.append(self._tf)
         self._shown: set[int] = set()
         self._last_stamp: int | None = None
@@ -76,7 +77,11 @@ class Publishers:
         self, kind: type, topic: str, profile: QoSProfile | None = None
     ) -> LifecyclePublisher:
         publisher = self._node.create_lifecycle_publisher(
-            kind, topic, profile or qos.output(), qos_overriding_options=qos.overridable()
+            kind,
+            topic,
+            profile or qos.output(),
+            event_callbacks=qos.SILENT_PUBLISHER,
+            qos_overriding_options=qos.overridable(),
         )
         self._all.append(publisher)
         return publisher
@@ -91,30 +96,46 @@ class Publishers:
         """Whether anybody listens to anything."""
         return any(publisher.get_subscription_count() for publisher in self._all)
 
+    def unheard(self) -> dict[str, str]:
+        """Topic -> who subscribes to it in vain, and why: another quality of service."""
+        found = {}
+        for publisher in self._all:
+            topic = publisher.topic_name
+            if self._node.count_subscribers(topic) <= publisher.get_subscription_count():
+                continue
+            for reader in self._node.get_subscriptions_info_by_topic(topic):
+                why = qos.mismatch(publisher.qos_profile, reader.qos_profile)
+                if why and reader.topic_type == type_name(publisher.msg_type):
+                    found[topic] = f"{reader.node_namespace.rstrip('/')}/{reader.node_name}: {why}"
+        return found
+
     def forget(self) -> None:
         """The world began anew; called by the thread of :meth:`publish`."""
         self._static.clear()
         self._last_map = float("-inf")
 
-    def publish(
-        self, scene: Scene, values: Values, anchored: TransformStamped | None = None
-    ) -> None:
+    def publish(self, scene: Scene, values: Values, anchored: Link | None = None) -> None:
         """Send a scene; also when it is empty, so that viewers clear.
+
+        Frames and people first: somebody may be waiting for them to stop in time.
 
         Args:
             values: The parameters as of now.
             anchored: The world's pose in its parent frame, if it has one, for /tf.
         """
         world = values["world.frame"]
-        head = header(scene.stamp, world)
         if self._tf is not None and scene.cameras:
-            message = conversions.transforms(scene, world, values["tf.prefix"])
-            if anchored is not None:
-                message.transforms.append(anchored)
-            self._tf.publish(message)
+            prefix = values["tf.prefix"]
+            self._tf.publish(conversions.transforms(scene, world, prefix, anchored))
+        if _listened(self._humans):
+            sizes = self._body.sizes(scene.people)
+            self._humans.publish(conversions.human_array(scene, world, sizes))
+        head = header(scene.stamp, world)
         if _listened(self._cameras):
             self._cameras.publish(conversions.camera_array(scene, head))
-        self._publish_people(scene, head)
+        if _listened(self._markers):
+            self._publish_markers(scene, head)
+        self._last_stamp = scene.stamp
         if _listened(self._obstacles):
             voxel = values["obstacles.voxel"]
             self._obstacles.publish(clouds.obstacle_cloud(scene.points, head, voxel))
@@ -134,20 +155,15 @@ class Publishers:
             self._static.add(scene, values["map.voxel"], values["map.max_points"])
             self._map.publish(clouds.map_cloud(*self._static.confirmed(), head))
 
-    def _publish_people(self, scene: Scene, head) -> None:
-        humans, markers = _listened(self._humans), _listened(self._markers)
-        vertices = self._body.pose(scene.people, not markers) if humans or markers else {}
-        if humans:
-            self._humans.publish(conversions.human_array(scene, head, vertices))
-        if markers:
-            lifetime = MARKER_SECONDS[0]
-            if self._last_stamp is not None:
-                between = (scene.stamp - self._last_stamp) / NANOSECONDS
-                lifetime = float(np.clip(MARKER_SETS * between, *MARKER_SECONDS))
-            self._markers.publish(
-                conversions.markers(scene, head, lifetime, vertices, self._body.faces, self._shown)
-            )
-        self._last_stamp = scene.stamp
+    def _publish_markers(self, scene: Scene, head: Header) -> None:
+        lifetime = MARKER_SECONDS[0]
+        if self._last_stamp is not None:
+            between = (scene.stamp - self._last_stamp) / NANOSECONDS
+            lifetime = float(np.clip(MARKER_SETS * between, *MARKER_SECONDS))
+        bodies = self._body.pose(scene.people)
+        self._markers.publish(
+            conversions.markers(scene, head, lifetime, bodies, self._body.faces, self._shown)
+        )
 
     def _publish_views(self, scene: Scene) -> None:
         for index, (camera, view) in enumerate(zip(scene.cameras, scene.views, strict=True)):

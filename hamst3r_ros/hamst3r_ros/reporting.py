@@ -20,6 +20,7 @@ from hamst3r_ros.parameters import Values
 
 # Seconds without a frame set, while images come, until that is worth a word.
 SET_PATIENCE = 2.0
+READERS = "readers of "
 
 
 def watch_sets(
@@ -99,6 +100,23 @@ def watch_name(own: str, names: Iterable[tuple[str, str]], problems: Problems) -
         problems.add("inference", "name", text)
     else:
         problems.remove("inference", "name")
+
+
+def watch_readers(unheard: dict[str, str], problems: Problems) -> None:
+    """Tell who subscribes in vain.
+
+    Args:
+        unheard: Topic -> who does, and why.
+    """
+    for topic, why in unheard.items():
+        text = (
+            f"nothing of {topic} gets to {why}; change that subscriber's quality of service, or "
+            f"the topic's by qos_overrides.{topic}.publisher"
+        )
+        problems.add("inference", f"{READERS}{topic}", text)
+    for subject in problems.of("inference"):
+        if subject.startswith(READERS) and subject.removeprefix(READERS) not in unheard:
+            problems.remove("inference", subject)
 
 
 @dataclass(frozen=True, eq=False)

@@ -147,9 +147,8 @@ class SimCameras(SourceNode):
             stamp=stamp,
             cameras=tuple(dataclasses.replace(c, stamp=stamp) for c in ready.truth.cameras),
         )
-        head = header(stamp, self._world)
-        self._humans.publish(human_array(truth, head, self._bodies.pose(truth.people)))
-        self._cameras.publish(camera_array(truth, head))
+        self._humans.publish(human_array(truth, self._world, self._bodies.sizes(truth.people)))
+        self._cameras.publish(camera_array(truth, header(stamp, self._world)))
 
     def close(self) -> None:
         """Stop rendering."""

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
+NAME = "hamst3r_worker"  # of its thread
+GIVE_WAY = 5e-5  # seconds
 
 
 class Mailbox(Generic[T]):
@@ -24,11 +26,14 @@ class Mailbox(Generic[T]):
         self._closed = False
 
     def put(self, item: T) -> None:
-        """Leave an item; one not yet taken is dropped."""
+        """Leave an item; one not yet taken is dropped. Who waits for it goes first."""
         with self._condition:
             self.superseded += self._item is not None
             self._item = item
             self._condition.notify_all()
+        # Only who sleeps lets another thread have the interpreter at once: else the item would lie
+        # there until its giver has nothing else to do.
+        time.sleep(GIVE_WAY)
 
     def clear(self) -> None:
         """Drop what was not yet taken."""
@@ -80,7 +85,7 @@ class Worker(Generic[T]):
         self._failed = failed
         self._period = period
         self._started: float | None = None
-        self._thread = threading.Thread(target=self._run, name="hamst3r_worker", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=NAME, daemon=True)
 
     def start(self) -> None:
         """Start the thread; once."""

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 from bench import STEP, image, jpeg
-from hamst3r_msgs.msg import HumanArray
+from hamst3r_msgs.msg import CameraArray, HumanArray
 from hamst3r_ros.headers import to_nanoseconds
-from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo
 
 
@@ -196,3 +196,19 @@ def test_a_publisher_of_another_quality_of_service(bench):
 
     told_once(it, "c: the publisher of /c/image_raw offers another quality", "cameras", shoot)
     assert it.value("cameras", "c.state") == "qos_incompatible"
+
+
+def test_a_subscriber_of_another_quality_of_service(running):
+    it, _ = running()
+    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    heard = []
+    reader = it.peer.create_subscription(CameraArray, "/hamst3r/cameras", heard.append, latched)
+    text = "nothing of /hamst3r/cameras gets to /peer"
+    it.until(lambda: it.problems(text), it.shoot)
+    it.until(lambda: text in it.message("inference"), it.shoot)
+    told = it.problems(text)[0]
+    assert "volatile publisher and transient local subscription" in told
+    assert "qos_overrides./hamst3r/cameras.publisher" in told
+    assert heard == []
+    it.peer.destroy_subscription(reader)
+    it.until(lambda: any(f"over: {text}" in line for _, line in it.said), it.shoot)

@@ -121,7 +121,7 @@ def test_states_of_a_camera(problems):
     clock = Clock()
     camera = CameraInput("a", problems, clock)
     assert camera.state(1.0) == "waiting_image"
-    camera.incompatible(None)
+    camera.incompatible = True
     assert camera.state(1.0) == "qos_incompatible"
     camera.arrived(5)
     assert camera.state(1.0) == "active"

@@ -9,14 +9,23 @@ import numpy as np
 import pytest
 import torch
 from bench import K, ring
-from hamst3r_msgs.msg import HumanArray
+from hamst3r_msgs.msg import Human, HumanArray
 from hamst3r_ros.bodies import CoarseBody
 from hamst3r_ros.demo_collector import read_points
-from hamst3r_ros.headers import from_transform, header, to_nanoseconds, to_pose, to_quaternion
+from hamst3r_ros.headers import (
+    Link,
+    from_transform,
+    header,
+    to_nanoseconds,
+    to_pose,
+    to_quaternion,
+)
+from hamst3r_ros.wire import pack
 from rclpy.serialization import deserialize_message, serialize_message
 from roma import rotvec_to_rotmat
 from scipy.spatial.transform import Rotation
 from sensor_msgs.msg import PointField
+from tf2_msgs.msg import TFMessage
 from visualization_msgs.msg import Marker
 
 from hamst3r.people.body import JOINT_NAMES, anny24
@@ -35,6 +44,7 @@ from hamst3r_ros import clouds, conversions
 
 STAMP = 1_750_000_000_123_456_789
 HEAD = header(STAMP, "w")
+T_MAP_WORLD = ring("ab")["b"]
 random = np.random.default_rng(0)
 
 
@@ -126,6 +136,15 @@ def sent(message):
     return deserialize_message(serialize_message(message), type(message))
 
 
+def human(person, size=None) -> Human:
+    """One person's message, likewise."""
+    return deserialize_message(pack(Human, conversions.human(person, size)), Human)
+
+
+def human_array(*people: Person) -> HumanArray:
+    return deserialize_message(conversions.human_array(scene(*people), "w", {}), HumanArray)
+
+
 @pytest.mark.parametrize("count", [0, 1, 1000])
 @pytest.mark.parametrize("body", [False, True])
 def test_every_field_of_a_point(count, body):
@@ -167,7 +186,7 @@ def test_every_field_of_a_point(count, body):
 
 def test_every_field_of_a_person_with_a_body():
     person = fitted()
-    message = sent(conversions.human(person, CoarseBody(anny24()).pose([person])[7]))
+    message = human(person)
     fit = person.fit
     assert (message.id, message.body_id, message.tracking_state) == (7, "h00007", message.OK)
     assert message.confidence == pytest.approx(0.9)
@@ -202,7 +221,7 @@ def test_every_field_of_a_person_with_a_body():
 
 def test_the_pose_of_a_person_is_x_front_z_head():
     person = fitted()
-    turn = from_transform_of(conversions.human(person, None).pose.pose)[:3, :3]
+    turn = from_transform_of(human(person).pose.pose)[:3, :3]
     left = person.joints[1] - person.joints[2]
     up = person.joints[12] - person.joints[0]
     np.testing.assert_allclose(turn[:, 1] @ left / np.linalg.norm(left), 1, atol=0.05)
@@ -220,25 +239,8 @@ def from_transform_of(pose) -> np.ndarray:
     return from_transform(Transform(rotation=pose.orientation, translation=place))
 
 
-def test_the_size_of_a_person_is_that_of_the_whole_body():
-    person = fitted()
-    body = anny24()
-    fit = person.fit
-    rotations = rotvec_to_rotmat(
-        torch.tensor(np.r_[fit.global_orient, fit.body_pose].reshape(1, 24, 3)).float()
-    )
-    vertices, _ = body(
-        rotations, torch.from_numpy(fit.transl)[None], torch.from_numpy(fit.betas)[None]
-    )
-    message = conversions.human(person, CoarseBody(body).pose([person])[7])
-    turn = from_transform_of(message.pose.pose)[:3, :3]
-    exact = np.ptp(vertices[0].numpy() @ turn, axis=0)
-    np.testing.assert_allclose([message.size.x, message.size.y, message.size.z], exact, atol=0.04)
-    assert message.size.z > 1.2
-
-
 def test_a_person_without_a_body_leaves_fields_empty():
-    message = sent(conversions.human(glimpsed(), None))
+    message = human(glimpsed())
     assert message.body_model == "" and math.isnan(message.fit_rmse)
     for name in ("betas", "global_orient", "body_pose", "transl", "joint_names", "joints"):
         assert len(getattr(message, name)) == 0
@@ -248,12 +250,12 @@ def test_a_person_without_a_body_leaves_fields_empty():
 
 
 def test_people_of_a_scene():
-    message = sent(conversions.human_array(scene(fitted(), glimpsed()), HEAD, {}))
+    message = human_array(fitted(), glimpsed())
     assert message.cameras == ["/rig/a", "/rig/b"]
     assert message.scale_source == HumanArray.CALIBRATION
     assert message.scale_std == pytest.approx(0.01)
     assert [human.id for human in message.humans] == [7, 9]
-    assert sent(conversions.human_array(scene(), HEAD, {})).humans == []
+    assert human_array().humans == []
 
 
 def test_cameras_and_frames():
@@ -265,7 +267,13 @@ def test_cameras_and_frames():
         assert (found.width, found.height, found.confidence) == (640, 480, 0.5)
         np.testing.assert_array_equal(found.k.reshape(3, 3), camera.K)
         np.testing.assert_allclose(from_transform_of(found.pose), camera.T_world_cam, atol=1e-12)
-    frames = sent(conversions.transforms(given, "w", "p/")).transforms
+    frames = deserialize_message(
+        conversions.transforms(given, "w", "p/", Link("map", "w", T_MAP_WORLD)), TFMessage
+    ).transforms
+    above = frames.pop()
+    assert (above.header.frame_id, above.child_frame_id) == ("map", "w")
+    assert to_nanoseconds(above.header.stamp) == STAMP
+    np.testing.assert_allclose(from_transform(above.transform), T_MAP_WORLD, atol=1e-12)
     assert [t.child_frame_id for t in frames] == ["p/rig/a_optical_frame", "p/rig/b_optical_frame"]
     for found, camera in zip(frames, given.cameras, strict=True):
         assert (found.header.frame_id, to_nanoseconds(found.header.stamp)) == ("w", STAMP)
@@ -381,42 +389,6 @@ def test_markers_come_and_go():
     assert {m.action for m in gone} == {Marker.DELETE} and len(gone) == 8 and shown == set()
 
 
-def test_the_coarse_body_is_the_body():
-    model, person = anny24(), fitted()
-    body = CoarseBody(model)
-    vertices = body.pose([person, glimpsed()])
-    assert set(vertices) == {7}
-    assert len(vertices[7]) < 0.2 * len(model.v_template)
-    assert body.faces.max() < len(vertices[7])
-    assert np.linalg.norm(vertices[7].mean(0) - person.position) < 0.3
-    assert body.pose([glimpsed()]) == {}
-
-
-def test_the_coarse_body_is_posed_as_the_model_poses_it():
-    model, person = anny24(), fitted()
-    fit = person.fit
-    turns = torch.from_numpy(np.r_[fit.global_orient, fit.body_pose].reshape(1, 24, 3))
-    vertices, _ = model(
-        rotvec_to_rotmat(turns),
-        torch.from_numpy(fit.transl[None]),
-        torch.from_numpy(fit.betas[None]),
-    )
-    found = CoarseBody(model).pose([person, fitted(8)])[7]
-    distance = np.linalg.norm(vertices[0].numpy()[None] - found[::20, None], axis=-1).min(1)
-    assert distance.max() < 1e-5
-
-
-def test_the_outline_has_the_size_of_the_body():
-    body = CoarseBody(anny24())
-    people = [fitted(i) for i in range(1, 9)]
-    whole, outline = body.pose(people), body.pose(people, outline=True)
-    for person in people:
-        assert len(outline[person.id]) < 0.4 * len(whole[person.id])
-        for turn in (np.eye(3), Rotation.random(random_state=person.id).as_matrix()):
-            sizes = [np.ptp(v[person.id] @ turn, axis=0) for v in (whole, outline)]
-            np.testing.assert_allclose(*sizes, atol=0.01)
-
-
 def test_quaternions_of_every_kind_of_turn():
     turns = Rotation.random(200, random_state=0).as_matrix()
     halves = [np.diag(signs) for signs in ((1.0, -1, -1), (-1, 1, -1), (-1, -1, 1), (1, 1, 1))]
@@ -438,5 +410,5 @@ def test_poses_keep_every_digit():
 )
 def test_the_gender_of_a_model_is_in_its_name(model, gender):
     person = fitted()
-    message = conversions.human(replace(person, fit=replace(person.fit, model=model)), None)
+    message = human(replace(person, fit=replace(person.fit, model=model)))
     assert message.gender == gender

@@ -9,6 +9,7 @@ import numpy as np
 import rclpy
 from hamst3r_msgs.msg import CameraArray, HumanArray
 from rclpy.qos import qos_profile_sensor_data
+from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import PointCloud2
 from test_conversions import HEAD, STAMP, fitted, glimpsed, scene
 
@@ -21,7 +22,7 @@ def test_messages_become_the_scene_they_were_made_of():
     got = scene_of(
         clouds.point_cloud(sent.points, HEAD, True),
         conversions.camera_array(sent, HEAD),
-        conversions.human_array(sent, HEAD, {}),
+        deserialize_message(conversions.human_array(sent, "w", {}), HumanArray),
     )
     assert got.stamp == STAMP and got.scale_source == sent.scale_source
     for name in ("xyz", "rgb", "label", "instance", "camera", "body"):
@@ -64,7 +65,7 @@ def test_a_node_is_watched(ros):
     messages = {
         "points": clouds.point_cloud(sent.points, HEAD, False),
         "cameras": conversions.camera_array(sent, HEAD),
-        "humans": conversions.human_array(sent, HEAD, {}),
+        "humans": conversions.human_array(sent, "w", {}),
     }
     kinds = {"points": PointCloud2, "cameras": CameraArray, "humans": HumanArray}
     publishers = {
