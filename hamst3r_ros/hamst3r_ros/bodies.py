@@ -77,7 +77,7 @@ class _Vertices:
         """(P, ...) the same as the pose changes it; turns: (P, 24, 3, 3), of joints in parents."""
         if self.by_pose is None:
             return shaped
-        features = (turns[:, 1:] - _NOT_TURNED).reshape(len(turns), -1)
+        features: F32 = (turns[:, 1:] - _NOT_TURNED).reshape(len(turns), -1)
         change: F32 = features @ self.by_pose
         return shaped + change.reshape(shaped.shape)
 

@@ -1,4 +1,5 @@
-"""A Scene as messages: pure functions, and the only place where layouts are written."""
+"""A Scene as serialised messages: pure functions, and the only place where what they hold is
+written."""
 
 from __future__ import annotations
 
@@ -8,29 +9,16 @@ from typing import Any
 
 import cv2
 import numpy as np
-from builtin_interfaces.msg import Duration
-from geometry_msgs.msg import Point, Vector3
-from hamst3r_msgs.msg import Camera as CameraMessage
 from hamst3r_msgs.msg import CameraArray, Human, HumanArray
 from numpy.typing import NDArray
 from scipy.special import erf
 from sensor_msgs.msg import CameraInfo, Image
-from std_msgs.msg import ColorRGBA, Header
 from tf2_msgs.msg import TFMessage
 from visualization_msgs.msg import Marker, MarkerArray
 
 from hamst3r.people.body import JOINT_NAMES, PARENTS
 from hamst3r.scene import BodyFit, Camera, Person, Scene, TrackingState, View
-from hamst3r_ros.headers import (
-    Link,
-    byte_array,
-    header,
-    header_fields,
-    quaternion,
-    to_pose,
-    to_quaternion,
-    to_time,
-)
+from hamst3r_ros.headers import NANOSECONDS, Link, header_fields, quaternion
 from hamst3r_ros.wire import Fields, pack
 
 F32 = NDArray[np.float32]
@@ -176,23 +164,22 @@ def _angle_variance(person: Person) -> float:
     return min(sum(share**2 for share in shares) / len(TORSO), UNKNOWN_ANGLE)
 
 
-def camera_array(scene: Scene, head: Header) -> CameraArray:
-    """~/cameras: poses in the world, intrinsics at the delivered size."""
-    return CameraArray(header=head, cameras=[camera_message(camera) for camera in scene.cameras])
-
-
-def camera_message(camera: Camera) -> CameraMessage:
-    """One camera; every field is explained in Camera.msg."""
-    return CameraMessage(
-        name=camera.name,
-        frame_id=camera.frame_id,
-        stamp=to_time(camera.stamp),
-        pose=to_pose(camera.T_world_cam),
-        width=camera.width,
-        height=camera.height,
-        k=camera.K.ravel().tolist(),
-        confidence=float(camera.confidence),
-    )
+def camera_array(scene: Scene, head: Fields) -> bytes:
+    """~/cameras: poses in the world, intrinsics at the delivered size. See Camera.msg."""
+    cameras = [
+        {
+            "name": camera.name,
+            "frame_id": camera.frame_id,
+            "stamp": divmod(camera.stamp, NANOSECONDS),
+            "pose": (*camera.T_world_cam[:3, 3].tolist(), *quaternion(camera.T_world_cam[:3, :3])),
+            "width": camera.width,
+            "height": camera.height,
+            "k": camera.K.ravel().tolist(),
+            "confidence": float(camera.confidence),
+        }
+        for camera in scene.cameras
+    ]
+    return pack(CameraArray, {"header": head, "cameras": cameras})
 
 
 def transforms(scene: Scene, world: str, prefix: str, anchored: Link | None = None) -> bytes:
@@ -207,71 +194,75 @@ def transforms(scene: Scene, world: str, prefix: str, anchored: Link | None = No
     return pack(TFMessage, {"transforms": [link.fields(scene.stamp) for link in links]})
 
 
-def camera_header(camera: Camera) -> Header:
+def camera_header(camera: Camera) -> Fields:
     """Header of what belongs to one camera's image: that image's own."""
-    return header(camera.stamp, camera.frame_id)
+    return header_fields(camera.stamp, camera.frame_id)
 
 
-def depth_image(view: View, head: Header) -> Image:
+def depth_image(view: View, head: Fields) -> bytes:
     """~/<camera>/depth: 32FC1 metres along the optical axis, 0 = unknown."""
     return _image(view.depth.astype("<f4", copy=False), "32FC1", head)
 
 
-def instance_image(view: View, head: Header) -> Image:
+def instance_image(view: View, head: Fields) -> bytes:
     """~/<camera>/instances: 16UC1 person id, 0 = nobody."""
     return _image(view.instances.astype("<u2", copy=False), "16UC1", head)
 
 
-def densepose_image(view: View, head: Header) -> Image:
+def densepose_image(view: View, head: Fields) -> bytes:
     """~/<camera>/densepose: rgb8 place on the body, 1 .. 255 for 0 .. 1 per axis; black off it."""
     on_body = np.isfinite(view.densepose).all(-1, keepdims=True)
     places = 1 + 254 * np.clip(np.where(on_body, view.densepose, 0), 0, 1)
     return _image(np.where(on_body, np.rint(places), 0).astype(np.uint8), "rgb8", head)
 
 
-def _image(pixels: NDArray, encoding: str, head: Header) -> Image:
+def _image(pixels: NDArray, encoding: str, head: Fields) -> bytes:
     height, width = pixels.shape[:2]
-    message = Image(
-        header=head,
-        height=height,
-        width=width,
-        encoding=encoding,
-        is_bigendian=0,
-        step=pixels.nbytes // height,
+    return pack(
+        Image,
+        {
+            "header": head,
+            "height": height,
+            "width": width,
+            "encoding": encoding,
+            "step": pixels.nbytes // height,
+            "data": np.ascontiguousarray(pixels).view(np.uint8),
+        },
     )
-    message.data = byte_array(pixels)
-    return message
 
 
-def grid_camera_info(view: View, head: Header) -> CameraInfo:
+def grid_camera_info(view: View, head: Fields) -> bytes:
     """~/<camera>/camera_info: of depth and instances beside it (undistorted, the output grid)."""
     height, width = view.depth.shape
-    return CameraInfo(
-        header=head,
-        height=height,
-        width=width,
-        distortion_model="plumb_bob",
-        d=[0.0] * 5,
-        k=view.K.ravel().tolist(),
-        r=np.eye(3).ravel().tolist(),
-        p=np.hstack([view.K, np.zeros((3, 1))]).ravel().tolist(),
+    return pack(
+        CameraInfo,
+        {
+            "header": head,
+            "height": height,
+            "width": width,
+            "distortion_model": "plumb_bob",
+            "d": np.zeros(5),
+            "k": view.K.ravel().tolist(),
+            "r": np.eye(3).ravel().tolist(),
+            "p": np.hstack([view.K, np.zeros((3, 1))]).ravel().tolist(),
+        },
     )
 
 
-def colour(person_id: int, alpha: float = 1.0) -> ColorRGBA:
-    """The same colour for the same id, always."""
+def colour(person_id: int, alpha: float = 1.0) -> tuple[float, float, float, float]:
+    """The same colour (red, green, blue, alpha) for the same id, always."""
     red, green, blue = PALETTE[(person_id - 1) % len(PALETTE)].tolist()
-    return ColorRGBA(r=red, g=green, b=blue, a=alpha)
+    return red, green, blue, alpha
 
 
 def markers(
     scene: Scene,
-    head: Header,
+    head: Fields,
     lifetime: float,
     vertices: dict[int, F32],
     faces: NDArray[np.int64],
     shown: set[int],
-) -> MarkerArray:
+) -> bytes:
     """~/humans/markers: skeleton, body, ellipsoid of the place and id per person.
 
     Namespaces are ``h<id>/<what>``.
@@ -283,66 +274,54 @@ def markers(
     """
     people = [p for p in scene.people if p.state != TrackingState.LOST]
     ids = {person.id for person in people}
-    seconds, fraction = divmod(lifetime, 1.0)
-    duration = Duration(sec=int(seconds), nanosec=int(fraction * 1e9))
+    duration = divmod(round(lifetime * NANOSECONDS), NANOSECONDS)
 
-    def marker(person: int, what: str, kind: int, action: int = Marker.ADD) -> Marker:
-        made = Marker(header=head, ns=f"h{person:05d}/{what}", id=0, type=kind, action=action)
-        made.pose.orientation.w = 1.0
-        made.lifetime = duration
-        made.color = colour(person, 0.6 if what == "body" else 1.0)
-        return made
+    def marker(person: int, what: str, **fields: Any) -> Fields:
+        alpha = {"body": 0.6, "uncertainty": 0.3}.get(what, 1.0)
+        return {
+            "header": head,
+            "ns": f"h{person:05d}/{what}",
+            "type": _MARKERS[what],
+            "lifetime": duration,
+            "color": colour(person, alpha),
+            **fields,
+        }
 
     made = [
-        marker(gone, what, kind, Marker.DELETE)
+        marker(gone, what, action=Marker.DELETE)
         for gone in sorted(shown - ids)
-        for what, kind in _MARKERS.items()
+        for what in _MARKERS
     ]
     for person in people:
         if len(person.joints) == len(PARENTS):
-            skeleton = marker(person.id, "skeleton", Marker.LINE_LIST)
-            skeleton.scale.x = 0.03
-            bones = [
-                j for child, parent in enumerate(PARENTS) if parent >= 0 for j in (parent, child)
-            ]
-            skeleton.points = _points(person.joints[bones])
-            made.append(skeleton)
+            bones = person.joints[_BONES]
+            made.append(marker(person.id, "skeleton", scale=(0.03, 0.0, 0.0), points=bones))
         if person.id in vertices:
-            body = marker(person.id, "body", Marker.TRIANGLE_LIST)
-            body.scale = Vector3(x=1.0, y=1.0, z=1.0)
-            body.points = _points(vertices[person.id][faces.ravel()])
-            made.append(body)
-        made.append(_uncertainty(marker(person.id, "uncertainty", Marker.SPHERE), person))
-        text = marker(person.id, "id", Marker.TEXT_VIEW_FACING)
-        text.text = f"{person.id}"
-        text.scale.z = 0.2
-        top = float(person.joints[:, 2].max()) + 0.3 if len(person.joints) else person.position[2]
-        place = text.pose.position
-        place.x, place.y, place.z = float(person.position[0]), float(person.position[1]), float(top)
-        made.append(text)
+            corners = vertices[person.id][faces.ravel()]
+            made.append(marker(person.id, "body", scale=(1.0, 1.0, 1.0), points=corners))
+        x, y, z = person.position.tolist()
+        variances, axes = np.linalg.eigh(person.covariance)
+        made.append(
+            marker(
+                person.id,
+                "uncertainty",  # an ellipsoid of one deviation of the place
+                pose=(x, y, z, *quaternion(axes * np.sign(np.linalg.det(axes)))),
+                scale=(2 * np.sqrt(np.maximum(variances, 1e-6))).tolist(),
+            )
+        )
+        top = float(person.joints[:, 2].max()) + 0.3 if len(person.joints) else z
+        above = (x, y, top, 0.0, 0.0, 0.0, 1.0)
+        text = f"{person.id}"
+        made.append(marker(person.id, "id", pose=above, scale=(0.0, 0.0, 0.2), text=text))
     shown.clear()
     shown.update(ids)
-    return MarkerArray(markers=made)
+    return pack(MarkerArray, {"markers": made})
 
 
-def _uncertainty(made: Marker, person: Person) -> Marker:
-    """An ellipsoid of one deviation of the person's position."""
-    variances, axes = np.linalg.eigh(person.covariance)
-    made.pose.orientation = to_quaternion(axes * np.sign(np.linalg.det(axes)))
-    place, size = made.pose.position, 2 * np.sqrt(np.maximum(variances, 1e-6))
-    place.x, place.y, place.z = map(float, person.position)
-    made.scale = Vector3(x=float(size[0]), y=float(size[1]), z=float(size[2]))
-    made.color.a = 0.3
-    return made
-
-
+_BONES = [j for child, parent in enumerate(PARENTS) if parent >= 0 for j in (parent, child)]
 _MARKERS = {
     "skeleton": Marker.LINE_LIST,
     "body": Marker.TRIANGLE_LIST,
     "uncertainty": Marker.SPHERE,
     "id": Marker.TEXT_VIEW_FACING,
 }
-
-
-def _points(xyz: NDArray) -> list[Point]:
-    return [Point(x=x, y=y, z=z) for x, y, z in np.asarray(xyz, dtype=float).tolist()]

@@ -10,7 +10,6 @@ from hamst3r_msgs.msg import CameraArray, HumanArray
 from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
-from std_msgs.msg import Header
 from tf2_msgs.msg import TFMessage
 from visualization_msgs.msg import MarkerArray
 
@@ -19,8 +18,9 @@ from hamst3r.scene import Scene, View
 from hamst3r.static_map import StaticMap
 from hamst3r_ros import clouds, conversions, qos
 from hamst3r_ros.bodies import CoarseBody
-from hamst3r_ros.headers import NANOSECONDS, Link, header, type_name
+from hamst3r_ros.headers import NANOSECONDS, Link, header_fields, type_name
 from hamst3r_ros.parameters import Values
+from hamst3r_ros.wire import Fields
 
 # Markers outlive this many frame sets that do not come, within these seconds.
 MARKER_SETS, MARKER_SECONDS = 3.0, (0.5, 10.0)
@@ -70,7 +70,6 @@ class Publishers:
         self._shown: set[int] = set()
         self._last_stamp: int | None = None
         self._last_cloud = self._last_map = float("-inf")
-        self._sent: PointCloud2 | None = None
         self._static = StaticMap()
 
     def _make(
@@ -130,7 +129,7 @@ class Publishers:
         if _listened(self._humans):
             sizes = self._body.sizes(scene.people)
             self._humans.publish(conversions.human_array(scene, world, sizes))
-        head = header(scene.stamp, world)
+        head = header_fields(scene.stamp, world)
         if _listened(self._cameras):
             self._cameras.publish(conversions.camera_array(scene, head))
         if _listened(self._markers):
@@ -144,10 +143,7 @@ class Publishers:
             self._last_cloud = now
             choice = values["points.body_coordinates"]
             on = choice == "on" or (choice == "auto" and bool(scene.points.instance.any()))
-            # Kept until the next one: to give its megabytes back to the system each time, and have
-            # them again, takes longer than to fill them.
-            self._sent = clouds.point_cloud(scene.points, head, on)
-            self._points.publish(self._sent)
+            self._points.publish(clouds.point_cloud(scene.points, head, on))
         self._publish_views(scene)
         mapping = values["map.always"] or _listened(self._map)
         if mapping and _due(now, self._last_map, values["map.rate"]):
@@ -155,7 +151,7 @@ class Publishers:
             self._static.add(scene, values["map.voxel"], values["map.max_points"])
             self._map.publish(clouds.map_cloud(*self._static.confirmed(), head))
 
-    def _publish_markers(self, scene: Scene, head: Header) -> None:
+    def _publish_markers(self, scene: Scene, head: Fields) -> None:
         lifetime = MARKER_SECONDS[0]
         if self._last_stamp is not None:
             between = (scene.stamp - self._last_stamp) / NANOSECONDS
@@ -179,7 +175,7 @@ class Publishers:
 
 
 # Topic of a camera -> what makes its message of a view.
-_VIEW_MESSAGES: dict[str, Callable[[View, Header], Image | CameraInfo]] = {
+_VIEW_MESSAGES: dict[str, Callable[[View, Fields], bytes]] = {
     "camera_info": conversions.grid_camera_info,
     "depth": conversions.depth_image,
     "instances": conversions.instance_image,

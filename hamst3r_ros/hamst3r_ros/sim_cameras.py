@@ -26,7 +26,7 @@ from hamst3r.synthetic.motion import MovingScene
 from hamst3r_ros.bodies import CoarseBody
 from hamst3r_ros.conversions import camera_array, human_array
 from hamst3r_ros.ground_truth import Truth
-from hamst3r_ros.headers import header
+from hamst3r_ros.headers import header_fields
 from hamst3r_ros.rig_publisher import RigPublisher
 from hamst3r_ros.source_node import Ahead, SourceError, SourceNode, names, parameter, positive, run
 
@@ -148,7 +148,7 @@ class SimCameras(SourceNode):
             cameras=tuple(dataclasses.replace(c, stamp=stamp) for c in ready.truth.cameras),
         )
         self._humans.publish(human_array(truth, self._world, self._bodies.sizes(truth.people)))
-        self._cameras.publish(camera_array(truth, header(stamp, self._world)))
+        self._cameras.publish(camera_array(truth, header_fields(stamp, self._world)))
 
     def close(self) -> None:
         """Stop rendering."""

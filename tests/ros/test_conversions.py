@@ -9,24 +9,24 @@ import numpy as np
 import pytest
 import torch
 from bench import K, ring
-from hamst3r_msgs.msg import Human, HumanArray
+from hamst3r_msgs.msg import CameraArray, Human, HumanArray
 from hamst3r_ros.bodies import CoarseBody
 from hamst3r_ros.demo_collector import read_points
 from hamst3r_ros.headers import (
     Link,
     from_transform,
-    header,
+    header_fields,
     to_nanoseconds,
     to_pose,
     to_quaternion,
 )
 from hamst3r_ros.wire import pack
-from rclpy.serialization import deserialize_message, serialize_message
+from rclpy.serialization import deserialize_message as read
 from roma import rotvec_to_rotmat
 from scipy.spatial.transform import Rotation
-from sensor_msgs.msg import PointField
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
 from tf2_msgs.msg import TFMessage
-from visualization_msgs.msg import Marker
+from visualization_msgs.msg import Marker, MarkerArray
 
 from hamst3r.people.body import JOINT_NAMES, anny24
 from hamst3r.scene import (
@@ -43,7 +43,7 @@ from hamst3r.scene import (
 from hamst3r_ros import clouds, conversions
 
 STAMP = 1_750_000_000_123_456_789
-HEAD = header(STAMP, "w")
+HEAD = header_fields(STAMP, "w")
 T_MAP_WORLD = ring("ab")["b"]
 random = np.random.default_rng(0)
 
@@ -131,25 +131,20 @@ def scene(*people: Person) -> Scene:
     return Scene(STAMP, cameras, views, cloud(20), people, ScaleSource.CALIBRATION, 0.01)
 
 
-def sent(message):
-    """The message after a trip through its serialised form."""
-    return deserialize_message(serialize_message(message), type(message))
-
-
 def human(person, size=None) -> Human:
-    """One person's message, likewise."""
-    return deserialize_message(pack(Human, conversions.human(person, size)), Human)
+    """One person's message."""
+    return read(pack(Human, conversions.human(person, size)), Human)
 
 
 def human_array(*people: Person) -> HumanArray:
-    return deserialize_message(conversions.human_array(scene(*people), "w", {}), HumanArray)
+    return read(conversions.human_array(scene(*people), "w", {}), HumanArray)
 
 
 @pytest.mark.parametrize("count", [0, 1, 1000])
 @pytest.mark.parametrize("body", [False, True])
 def test_every_field_of_a_point(count, body):
     points = cloud(count)
-    message = sent(clouds.point_cloud(points, HEAD, body))
+    message = read(clouds.point_cloud(points, HEAD, body), PointCloud2)
     assert (message.height, message.width, message.is_dense) == (1, count, True)
     assert message.point_step == (36 if body else 24)
     assert message.row_step == len(message.data) == message.point_step * count
@@ -260,14 +255,14 @@ def test_people_of_a_scene():
 
 def test_cameras_and_frames():
     given = scene()
-    message = sent(conversions.camera_array(given, HEAD))
+    message = read(conversions.camera_array(given, HEAD), CameraArray)
     for found, camera in zip(message.cameras, given.cameras, strict=True):
         assert (found.name, found.frame_id) == (camera.name, camera.frame_id)
         assert to_nanoseconds(found.stamp) == camera.stamp
         assert (found.width, found.height, found.confidence) == (640, 480, 0.5)
         np.testing.assert_array_equal(found.k.reshape(3, 3), camera.K)
         np.testing.assert_allclose(from_transform_of(found.pose), camera.T_world_cam, atol=1e-12)
-    frames = deserialize_message(
+    frames = read(
         conversions.transforms(given, "w", "p/", Link("map", "w", T_MAP_WORLD)), TFMessage
     ).transforms
     above = frames.pop()
@@ -284,14 +279,14 @@ def test_views():
     given = scene()
     camera, view = given.cameras[1], given.views[1]
     head = conversions.camera_header(camera)
-    assert (to_nanoseconds(head.stamp), head.frame_id) == (STAMP + 1, "b_frame")
-    depth = sent(conversions.depth_image(view, head))
+    assert head == header_fields(STAMP + 1, "b_frame")
+    depth = read(conversions.depth_image(view, head), Image)
     assert (depth.encoding, depth.width, depth.height, depth.step) == ("32FC1", 8, 6, 32)
     np.testing.assert_array_equal(np.frombuffer(depth.data, "<f4").reshape(6, 8), view.depth)
-    ids = sent(conversions.instance_image(view, head))
+    ids = read(conversions.instance_image(view, head), Image)
     assert (ids.encoding, ids.width, ids.height, ids.step) == ("16UC1", 8, 6, 16)
     np.testing.assert_array_equal(np.frombuffer(ids.data, "<u2").reshape(6, 8), view.instances)
-    info = sent(conversions.grid_camera_info(view, head))
+    info = read(conversions.grid_camera_info(view, head), CameraInfo)
     assert (info.width, info.height, info.distortion_model) == (8, 6, "plumb_bob")
     np.testing.assert_array_equal(info.k.reshape(3, 3), view.K)
     np.testing.assert_array_equal(info.p.reshape(3, 4)[:, :3], view.K)
@@ -306,23 +301,23 @@ def test_obstacles_are_the_points_of_people():
     points = cloud(500)
     points.xyz[:] = np.round(points.xyz, 1) + 0.01  # many in a cube
     people = points.label == 1
-    everybody = decoded(sent(clouds.obstacle_cloud(points, HEAD, 0.0)))[0]
+    everybody = decoded(read(clouds.obstacle_cloud(points, HEAD, 0.0), PointCloud2))[0]
     assert len(everybody) == people.sum() and set(everybody["label"]) == {1}
     np.testing.assert_array_equal(everybody["x"], points.xyz[people, 0])
-    thinned = decoded(sent(clouds.obstacle_cloud(points, HEAD, 0.5)))[0]
+    thinned = decoded(read(clouds.obstacle_cloud(points, HEAD, 0.5), PointCloud2))[0]
     xyz = np.stack([thinned[a] for a in "xyz"], 1)
     cubes, known = (np.floor(places / 0.5) for places in (xyz, points.xyz[people]))
     assert 0 < len(thinned) < people.sum()
     assert len(np.unique(cubes, axis=0)) == len(thinned) == len(np.unique(known, axis=0))
     # Nobody there: an empty cloud, so that planners clear.
-    nobody = sent(clouds.obstacle_cloud(cloud(0), HEAD, 0.05))
+    nobody = read(clouds.obstacle_cloud(cloud(0), HEAD, 0.05), PointCloud2)
     assert (nobody.width, len(nobody.data), len(nobody.fields)) == (0, 0, 8)
 
 
 def test_the_cloud_of_a_view_is_organised():
     view = scene().views[1]
     view.depth[2, 3] = 0
-    message = sent(clouds.view_cloud(view, 1, HEAD))
+    message = read(clouds.view_cloud(view, 1, HEAD), PointCloud2)
     assert (message.height, message.width, message.is_dense) == (6, 8, False)
     assert message.row_step == 8 * message.point_step
     records = decoded(message)
@@ -339,7 +334,7 @@ def test_the_cloud_of_a_view_is_organised():
 def test_the_map_has_places_and_colours():
     xyz = random.normal(size=(9, 3)).astype(np.float32)
     rgb = random.integers(0, 256, (9, 3), np.uint8)
-    message = sent(clouds.map_cloud(xyz, rgb, HEAD))
+    message = read(clouds.map_cloud(xyz, rgb, HEAD), PointCloud2)
     assert (message.point_step, [f.name for f in message.fields]) == (16, ["x", "y", "z", "rgb"])
     records = decoded(message)[0]
     np.testing.assert_array_equal(records["y"], xyz[:, 1])
@@ -350,7 +345,7 @@ def test_places_on_the_body_as_colours():
     view = scene().views[0]
     view.densepose[:] = np.nan
     view.densepose[1, 2] = [0.0, 0.5, 1.0]
-    message = sent(conversions.densepose_image(view, HEAD))
+    message = read(conversions.densepose_image(view, HEAD), Image)
     assert (message.encoding, message.width, message.height, message.step) == ("rgb8", 8, 6, 24)
     pixels = np.frombuffer(message.data, np.uint8).reshape(6, 8, 3)
     assert pixels[1, 2].tolist() == [1, 128, 255]
@@ -361,7 +356,9 @@ def test_markers_come_and_go():
     body = CoarseBody(anny24())
     people = (fitted(), glimpsed(), glimpsed(10, TrackingState.LOST))
     vertices, shown = body.pose(people), {3}
-    message = sent(conversions.markers(scene(*people), HEAD, 1.5, vertices, body.faces, shown))
+    message = read(
+        conversions.markers(scene(*people), HEAD, 1.5, vertices, body.faces, shown), MarkerArray
+    )
     by_name = {marker.ns: marker for marker in message.markers}
     assert shown == {7, 9}
     assert len(by_name) == len(message.markers)
@@ -385,7 +382,7 @@ def test_markers_come_and_go():
     assert "h00009/skeleton" not in by_name and "h00010/id" not in by_name
     assert (mesh.lifetime.sec, mesh.lifetime.nanosec) == (1, 500_000_000)
     assert all(marker.header.frame_id == "w" for marker in message.markers)
-    gone = conversions.markers(scene(), HEAD, 1.5, {}, body.faces, shown).markers
+    gone = read(conversions.markers(scene(), HEAD, 1.5, {}, body.faces, shown), MarkerArray).markers
     assert {m.action for m in gone} == {Marker.DELETE} and len(gone) == 8 and shown == set()
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import rclpy
 from hamst3r_msgs.msg import CameraArray, HumanArray
 from rclpy.qos import qos_profile_sensor_data
-from rclpy.serialization import deserialize_message
+from rclpy.serialization import deserialize_message as read
 from sensor_msgs.msg import PointCloud2
 from test_conversions import HEAD, STAMP, fitted, glimpsed, scene
 
@@ -20,9 +20,9 @@ from hamst3r_ros import clouds, conversions
 def test_messages_become_the_scene_they_were_made_of():
     sent = scene(fitted(), glimpsed())
     got = scene_of(
-        clouds.point_cloud(sent.points, HEAD, True),
-        conversions.camera_array(sent, HEAD),
-        deserialize_message(conversions.human_array(sent, "w", {}), HumanArray),
+        read(clouds.point_cloud(sent.points, HEAD, True), PointCloud2),
+        read(conversions.camera_array(sent, HEAD), CameraArray),
+        read(conversions.human_array(sent, "w", {}), HumanArray),
     )
     assert got.stamp == STAMP and got.scale_source == sent.scale_source
     for name in ("xyz", "rgb", "label", "instance", "camera", "body"):
@@ -48,7 +48,7 @@ def test_messages_become_the_scene_they_were_made_of():
 
 
 def test_a_cloud_without_body_coordinates_has_none():
-    got = cloud_of(clouds.point_cloud(scene().points, HEAD, False))
+    got = cloud_of(read(clouds.point_cloud(scene().points, HEAD, False), PointCloud2))
     assert np.isnan(got.body).all() and len(got) == 20
 
 
