@@ -6,7 +6,6 @@ worker uses is destroyed only after it has been stopped. Torch is imported while
 
 from __future__ import annotations
 
-import gc
 import signal
 import sys
 import time
@@ -27,7 +26,7 @@ from rclpy.task import Future
 from std_srvs.srv import SetBool, Trigger
 
 from hamst3r.alignment.calibration import CameraCalibration, load_calibration
-from hamst3r_ros import declaration, qos, reporting, saving
+from hamst3r_ros import declaration, promptness, qos, reporting, saving
 from hamst3r_ros.anchor import Anchor, AnchorError, requested
 from hamst3r_ros.assembler import Assembler, MessageSet, SyncSettings
 from hamst3r_ros.cameras import Cameras, Extrinsics, sources
@@ -44,9 +43,6 @@ NO_PEOPLE = (
     "no people: the weights have no human heads; set model.human_weights to 'compact' to take "
     "people from the shipped network"
 )
-# Seconds after which a thread gives way to another one that waits for the interpreter. Python's own
-# 5 ms are more than everything takes that is done for the people of a frame set.
-SWITCH = 1e-3
 RCLError = rclpy_implementation.RCLError
 SUCCESS = TransitionCallbackReturn.SUCCESS
 FAILURE = TransitionCallbackReturn.FAILURE
@@ -151,10 +147,7 @@ class Hamst3rNode(LifecycleNode):
             self._problems.remove("inference", "people")
         else:
             self._problems.add("inference", "people", NO_PEOPLE)
-        # What is loaded stays: the collector, which would stop everything for a tenth of a second
-        # whenever it walks through all of it, need not look at it again.
-        gc.collect()
-        gc.freeze()
+        promptness.settle()
         self.get_logger().info(
             f"ready after {time.monotonic() - start:.1f} s: {len(values['cameras'])} cameras, "
             f"{engine.device} {engine.precision}, weights {engine.sha256[:12]}"
@@ -234,7 +227,7 @@ class Hamst3rNode(LifecycleNode):
         if pipeline is not None:
             pipeline.publishers.destroy()
             pipeline.free()
-            gc.unfreeze()
+            promptness.unsettle()
         if self._listener is not None:
             self._listener.destroy()
             self._listener = None
@@ -414,7 +407,7 @@ def main(args: Sequence[str] | None = None) -> int:
             raise KeyboardInterrupt
 
     signal.signal(signal.SIGINT, interrupted)
-    sys.setswitchinterval(SWITCH)
+    promptness.prepare()
     node, started = None, False
     try:
         rclpy.init(args=None if args is None else list(args))
