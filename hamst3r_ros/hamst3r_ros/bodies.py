@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +38,31 @@ def _ancestors() -> list[NDArray[np.intp]]:
 
 
 _ABOVE = _ancestors()
+
+
+# SMPL's axes (x left, y up, z front) as columns of REP-155's (x front, y left, z up).
+SMPL_FROM_ROS = np.array([[0.0, 1, 0], [0, 0, 1], [1, 0, 0]])
+
+
+class Box(NamedTuple):
+    """What holds a body, along the pelvis' own axes, metres.
+
+    Attributes:
+        low, high: (3,) from the pelvis, SMPL's axes.
+    """
+
+    low: F32
+    high: F32
+
+    @property
+    def size(self) -> list[float]:
+        """Along REP-155's axes."""
+        return ((self.high - self.low) @ SMPL_FROM_ROS).tolist()  # type: ignore[no-any-return]
+
+    @property
+    def middle(self) -> NDArray[np.floating]:
+        """(3,) from the pelvis, SMPL's axes."""
+        return (self.low + self.high) / 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,10 +160,10 @@ class CoarseBody:
         vertices = np.einsum("pvij,pvj->pvi", blend.reshape(*shaped.shape, 3), shaped)
         return dict(zip(fits, vertices + self._weights @ shift, strict=True))
 
-    def sizes(self, people: Sequence[Person]) -> dict[int, F32]:
-        """Person id -> (3,) box that holds the body, along the pelvis' own axes (SMPL's), metres.
+    def boxes(self, people: Sequence[Person]) -> dict[int, Box]:
+        """Person id -> box; people without a fit are left out.
 
-        People without a fit are left out. Exact but for what bends where two parts meet: some cm.
+        Exact but for what bends where two parts meet: some centimetres.
         """
         fits = {person.id: person.fit for person in people if person.fit is not None}
         if not fits:
@@ -152,8 +178,9 @@ class CoarseBody:
         outline = self._outline.bent(np.stack([vertices for _, vertices in shapes]), turns)
         outline = outline - rest[:, parts, :, None]
         vertices = turn[:, parts] @ outline + place[:, parts, :, None]
-        size = vertices.max(1).max(-1) - vertices.min(1).min(-1)
-        return dict(zip(fits, size, strict=True))
+        low = vertices.min(1).min(-1) - place[:, 0]
+        high = vertices.max(1).max(-1) - place[:, 0]
+        return {person: Box(*ends) for person, *ends in zip(fits, low, high, strict=True)}
 
     def _shape(self, fit: BodyFit) -> tuple[F32, F32]:
         """(24, 3) joints and the outline at rest; a person's shape seldom changes."""

@@ -4,6 +4,7 @@ written."""
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -18,13 +19,12 @@ from visualization_msgs.msg import Marker, MarkerArray
 
 from hamst3r.people.body import JOINT_NAMES, PARENTS
 from hamst3r.scene import BodyFit, Camera, Person, Scene, TrackingState, View
+from hamst3r_ros.bodies import SMPL_FROM_ROS, Box
 from hamst3r_ros.headers import NANOSECONDS, Link, header_fields, quaternion
 from hamst3r_ros.wire import Fields, pack
 
 F32 = NDArray[np.float32]
 
-# SMPL's axes (x left, y up, z front) as columns of REP-155's (x front, y left, z up).
-SMPL_FROM_ROS = np.array([[0.0, 1, 0], [0, 0, 1], [1, 0, 0]])
 LEFT_HIP, RIGHT_HIP, NECK = 1, 2, 12
 TORSO = (LEFT_HIP, RIGHT_HIP, NECK)
 # Variance of an angle of which nothing is known: uniform over the circle, rad^2.
@@ -45,12 +45,11 @@ PALETTE = np.array(
 )
 
 
-def human_array(scene: Scene, world: str, sizes: dict[int, F32]) -> bytes:
+def human_array(scene: Scene, world: str, boxes: dict[int, Box]) -> bytes:
     """~/humans, serialised.
 
     Args:
-        world: The frame of the scene.
-        sizes: Person id -> (3,) metres along the axes of the body model's root.
+        world: The frame of the scene. boxes: Person id -> the box around the body.
     """
     return pack(
         HumanArray,
@@ -59,21 +58,20 @@ def human_array(scene: Scene, world: str, sizes: dict[int, F32]) -> bytes:
             "cameras": [camera.name for camera in scene.cameras],
             "scale_source": int(scene.scale_source),
             "scale_std": float(scene.scale_std),
-            "humans": [human(person, sizes.get(person.id)) for person in scene.people],
+            "humans": [human(person, boxes.get(person.id)) for person in scene.people],
         },
     )
 
 
-def human(person: Person, size: F32 | None) -> Fields:
+def human(person: Person, box: Box | None) -> Fields:
     """One person; every field is explained in Human.msg."""
     fit = person.fit
-    axes = _axes(fit)
     fields: dict[str, Any] = {
         "id": person.id,
-        "body_id": f"h{person.id:05d}",
+        "body_id": body_id(person),
         "tracking_state": int(person.state),
         "confidence": float(person.confidence),
-        "pose": _pose(person, axes),
+        "pose": pose_numbers(person),
         "gender": Human.NEUTRAL,
         "scale": 1.0,
         "fit_rmse": math.nan,
@@ -109,8 +107,8 @@ def human(person: Person, size: F32 | None) -> Fields:
             "joint_velocities": person.joint_velocities,
             "joint_velocity_std": person.joint_velocity_std,
         }
-    if size is not None:
-        fields["size"] = (size @ SMPL_FROM_ROS).tolist()
+    if box is not None:
+        fields["size"] = box.size
     return fields
 
 
@@ -138,14 +136,19 @@ def _axes(fit: BodyFit | None) -> NDArray[np.float64]:
     return cv2.Rodrigues(np.asarray(fit.global_orient, dtype=float))[0] @ SMPL_FROM_ROS
 
 
-def _pose(person: Person, axes: NDArray[np.float64]) -> list[float]:
+def body_id(person: Person) -> str:
+    """REP-155's: it starts with a letter."""
+    return f"h{person.id:05d}"
+
+
+def pose_numbers(person: Person) -> list[float]:
     """PoseWithCovariance: place (3), quaternion (4), covariance (6 x 6)."""
     angle = _angle_variance(person)
     x, y, z = person.covariance.tolist()
     nothing = [0.0, 0.0, 0.0]
     return [
         *person.position.tolist(),
-        *quaternion(axes),
+        *quaternion(_axes(person.fit)),
         *(*x, *nothing, *y, *nothing, *z, *nothing),
         *(*nothing, angle, 0.0, 0.0, *nothing, 0.0, angle, 0.0, *nothing, 0.0, 0.0, angle),
     ]
@@ -182,16 +185,17 @@ def camera_array(scene: Scene, head: Fields) -> bytes:
     return pack(CameraArray, {"header": head, "cameras": cameras})
 
 
-def transforms(scene: Scene, world: str, prefix: str, anchored: Link | None = None) -> bytes:
-    """/tf, serialised: world -> <prefix><camera>_optical_frame of every camera at the scene's
-    stamp, and what is above the world, if anything is."""
-    links = [
+def links(scene: Scene, world: str, prefix: str) -> list[Link]:
+    """world -> <prefix><camera>_optical_frame of every camera."""
+    return [
         Link(world, f"{prefix}{camera.name.strip('~/')}_optical_frame", camera.T_world_cam)
         for camera in scene.cameras
     ]
-    if anchored is not None:
-        links.append(anchored)
-    return pack(TFMessage, {"transforms": [link.fields(scene.stamp) for link in links]})
+
+
+def transforms(links: Sequence[Link], stamp: int) -> bytes:
+    """/tf, serialised; the stamp in integer nanoseconds."""
+    return pack(TFMessage, {"transforms": [link.fields(stamp) for link in links]})
 
 
 def camera_header(camera: Camera) -> Fields:

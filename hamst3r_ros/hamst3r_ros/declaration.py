@@ -95,6 +95,11 @@ def check_together(values: Values) -> None:
             f"{', '.join(cameras)} or empty"
         )
     _check_anchor(values)
+    if values["world.static_cameras"] and values["pairs"] == "rig":
+        raise ParameterError(
+            "parameter 'world.static_cameras' is true, but 'pairs' is 'rig', which is for cameras "
+            "that move; change one of the two"
+        )
     if values["world.known_extrinsics"] == "file" and not values["world.calibration_file"]:
         raise ParameterError(
             "parameter 'world.known_extrinsics' is 'file', but 'world.calibration_file' is empty; "

@@ -23,6 +23,7 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.task import Future
+from rclpy.timer import Timer
 from std_srvs.srv import SetBool, Trigger
 
 from hamst3r.alignment.calibration import CameraCalibration, load_calibration
@@ -65,6 +66,7 @@ class Hamst3rNode(LifecycleNode):
         self._cameras: Cameras | None = None
         self._assembler: Assembler | None = None
         self._worker: Worker[MessageSet] | None = None
+        self._tf_timer: Timer | None = None
         self._paused = False
         self._since = 0.0
         self._fault: tuple[str, bool] | None = None
@@ -175,9 +177,12 @@ class Hamst3rNode(LifecycleNode):
         self._cameras = pipeline.cameras = Cameras(
             self, sources(values), values["image_reliability"], self._problems, self._arrived
         )
+        if values["tf.rate"] > 0:
+            self._tf_timer = self.create_timer(1 / values["tf.rate"], self._repeat_tf)
         self._fault = None
         self._since = time.monotonic()
         self._worker.start()
+        pipeline.publishers.begin(self.get_clock().now().nanoseconds, values)
         self.get_logger().info(f"active, waiting for {', '.join(self._cameras.topics.values())}")
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -216,6 +221,9 @@ class Hamst3rNode(LifecycleNode):
             self._cameras.destroy()
         if self._pipeline is not None:
             self._pipeline.cameras = None
+        if self._tf_timer is not None:
+            self.destroy_timer(self._tf_timer)
+        self._tf_timer = None
         self._worker = self._cameras = self._assembler = None
         for status in ("cameras", "frame_sets", "world", "device"):
             self._problems.clear(status)
@@ -249,6 +257,14 @@ class Hamst3rNode(LifecycleNode):
             self._statistics.record("idle")
             return
         worker.mailbox.put(messages)
+
+    def _repeat_tf(self) -> None:
+        """Of the ROS clock, so that it stands still with a recording."""
+        pipeline, now = self._pipeline, self.get_clock().now().nanoseconds
+        if pipeline is None or self._paused or not self._values["world.static_cameras"]:
+            return
+        if pipeline.settling.settled is not None:
+            pipeline.publishers.repeat(now)
 
     def _changed(self, values: Values) -> None:
         self._values = values
@@ -367,7 +383,7 @@ class Hamst3rNode(LifecycleNode):
             assembler,
             worker.mailbox.superseded if worker is not None else 0,
             pipeline.device() if pipeline is not None else {},
-            reporting.world(pipeline.scene, pipeline.anchor, pipeline.residual) if pipeline else {},
+            reporting.world(pipeline) if pipeline else {},
         )
         statuses = reporting.statuses(facts, problems, statistics)
         self._diagnostics.publish(report(self.get_clock().now().nanoseconds, statuses))

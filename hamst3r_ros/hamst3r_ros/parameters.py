@@ -427,6 +427,13 @@ TABLE: tuple[Parameter, ...] = (
         "cameras. Its intrinsics then replace those of camera_info.",
     ),
     Parameter(
+        "world.static_cameras",
+        False,
+        "The cameras never move: once the poses that are estimated have converged (30 frame sets), "
+        "they are kept until ~/reset. Not with pairs rig.",
+        dynamic=True,
+    ),
+    Parameter(
         "tf.mode",
         "estimated",
         "What is published on /tf: the cameras' estimated poses below world.frame; with anchor "
@@ -440,6 +447,15 @@ TABLE: tuple[Parameter, ...] = (
         "Set before the frame ids on /tf, so that frames of drivers keep their own parents.",
         pattern=r"([^\s/][^\s]*)?",
         expected="text without spaces",
+    ),
+    Parameter(
+        "tf.rate",
+        0.0,
+        "With world.static_cameras, once the poses are kept: times per second that /tf is sent, "
+        "stamped with the time of sending, also between frame sets and while no images come; 0: "
+        "only with frame sets, stamped as they are.",
+        0.0,
+        100.0,
     ),
     Parameter(
         "output_dir",

@@ -25,6 +25,7 @@ from hamst3r_ros.headers import NANOSECONDS, Link
 from hamst3r_ros.parameters import Values
 from hamst3r_ros.publishers import Publishers
 from hamst3r_ros.reconstruction import Engine, reconstructor_config
+from hamst3r_ros.settling import Settling
 
 # The library's note of what the node has told already, with the camera's name.
 TOLD = "time jumped back"
@@ -44,7 +45,8 @@ class Pipeline:
         load: How much is left out because it took too long, or too much memory.
         anchor: What ties the world to a frame outside, None if nothing does; may be set any time.
         residual: Metres by which the latest scene's other cameras miss what TF says of them.
-        frames: Who knows the cameras' messages; set while the node is active.
+        cameras: Who knows the cameras' messages; set while the node is active.
+        settling: Poses that stay, with parameter world.static_cameras.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class Pipeline:
         self.anchor: Anchor | None = None
         self.residual: float | None = None
         self.cameras: Cameras | None = None
+        self.settling = Settling()
         self._values = values
         self._changed = False
         self._reset = threading.Event()
@@ -103,7 +106,12 @@ class Pipeline:
         self._statistics.record("stage/decode", time.monotonic() - start)
         if frames is None:
             return
+        static = values["world.static_cameras"]
+        if static:
+            frames = self.settling.known(frames)
         scene = self.reconstructor.push(frames)
+        if static:
+            scene = self.settling.seen(scene)
         for stage, seconds in scene.timings.items():
             self._statistics.record(f"stage/{stage}", seconds)
         if not self._alive() or self._reset.is_set():
@@ -127,6 +135,7 @@ class Pipeline:
         if self._reset.is_set():
             self._reset.clear()
             self.reconstructor.reset()
+            self.settling.reset()
             self.publishers.forget()
         if self._changed:
             self._changed = False

@@ -16,7 +16,7 @@ from visualization_msgs.msg import MarkerArray
 from hamst3r.people.body import BodyModel
 from hamst3r.scene import Scene, View
 from hamst3r.static_map import StaticMap
-from hamst3r_ros import clouds, conversions, qos
+from hamst3r_ros import clouds, conversions, detections, qos
 from hamst3r_ros.bodies import CoarseBody
 from hamst3r_ros.headers import NANOSECONDS, Link, header_fields, type_name
 from hamst3r_ros.parameters import Values
@@ -51,6 +51,10 @@ class Publishers:
         self._humans = self._make(HumanArray, "~/humans")
         self._markers = self._make(MarkerArray, "~/humans/markers")
         self._cameras = self._make(CameraArray, "~/cameras")
+        self._detections = self._labels = None
+        if detections.AVAILABLE:
+            self._detections = self._make(detections.Detection3DArray, "~/humans/detections")
+            self._labels = self._make(detections.LabelInfo, "~/label_info", qos.latched())
         self._views: dict[str, dict[str, LifecyclePublisher]] = {}
         for name in cameras:
             base = f"~/{name.strip('~/')}"
@@ -61,12 +65,16 @@ class Publishers:
                 "densepose": self._make(Image, f"{base}/densepose"),
                 "camera_info": self._make(CameraInfo, f"{base}/camera_info"),
             }
+            if detections.AVAILABLE:
+                kind = detections.Detection2DArray
+                self._views[name]["detections"] = self._make(kind, f"{base}/detections")
         self._tf: LifecyclePublisher | None = None
         if broadcast:
             self._tf = node.create_lifecycle_publisher(
                 TFMessage, "/tf", qos.TF, event_callbacks=qos.SILENT_PUBLISHER
             )
             self._all.append(self._tf)
+        self._links: list[Link] = []
         self._shown: set[int] = set()
         self._last_stamp: int | None = None
         self._last_cloud = self._last_map = float("-inf")
@@ -91,9 +99,21 @@ class Publishers:
             self._node.destroy_lifecycle_publisher(publisher)
         self._all.clear()
 
+    def begin(self, stamp: int, values: Values) -> None:
+        """Send what is sent once; after the node has become active."""
+        if self._labels is not None:
+            head = header_fields(stamp, values["world.frame"])
+            self._labels.publish(detections.label_info(head, values["humans.min_score"]))
+
+    def repeat(self, stamp: int) -> None:
+        """Say of another time that the frames are where they were last; from any thread."""
+        links = self._links
+        if self._tf is not None and links:
+            self._tf.publish(conversions.transforms(links, stamp))
+
     def wanted(self) -> bool:
-        """Whether anybody listens to anything."""
-        return any(publisher.get_subscription_count() for publisher in self._all)
+        """Whether anybody listens to anything that is made of frame sets."""
+        return any(_listened(publisher) for publisher in self._all if publisher is not self._labels)
 
     def unheard(self) -> dict[str, str]:
         """Topic -> who subscribes to it in vain, and why: another quality of service."""
@@ -110,6 +130,7 @@ class Publishers:
 
     def forget(self) -> None:
         """The world began anew; called by the thread of :meth:`publish`."""
+        self._links = []
         self._static.clear()
         self._last_map = float("-inf")
 
@@ -124,12 +145,18 @@ class Publishers:
         """
         world = values["world.frame"]
         if self._tf is not None and scene.cameras:
-            prefix = values["tf.prefix"]
-            self._tf.publish(conversions.transforms(scene, world, prefix, anchored))
+            self._links = conversions.links(scene, world, values["tf.prefix"])
+            if anchored is not None:
+                self._links.append(anchored)
+            self._tf.publish(conversions.transforms(self._links, scene.stamp))
+        boxes = None
         if _listened(self._humans):
-            sizes = self._body.sizes(scene.people)
-            self._humans.publish(conversions.human_array(scene, world, sizes))
+            boxes = self._body.boxes(scene.people)
+            self._humans.publish(conversions.human_array(scene, world, boxes))
         head = header_fields(scene.stamp, world)
+        if self._detections is not None and _listened(self._detections):
+            boxes = self._body.boxes(scene.people) if boxes is None else boxes
+            self._detections.publish(detections.detections_3d(scene.people, head, boxes))
         if _listened(self._cameras):
             self._cameras.publish(conversions.camera_array(scene, head))
         if _listened(self._markers):
@@ -170,6 +197,8 @@ class Publishers:
             for topic, publisher in wanted.items():
                 if topic == "points":
                     publisher.publish(clouds.view_cloud(view, index, head))
+                elif topic == "detections":
+                    publisher.publish(detections.detections_2d(scene.people, camera))
                 else:
                     publisher.publish(_VIEW_MESSAGES[topic](view, head))
 

@@ -7,16 +7,18 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import TYPE_CHECKING
 
 from diagnostic_msgs.msg import DiagnosticStatus
 
-from hamst3r.scene import Scene
-from hamst3r_ros.anchor import Anchor
 from hamst3r_ros.assembler import Assembler
 from hamst3r_ros.cameras import Cameras
 from hamst3r_ros.diagnostics import ERROR, Problems, Statistics, status
 from hamst3r_ros.headers import NANOSECONDS
 from hamst3r_ros.parameters import Values
+
+if TYPE_CHECKING:
+    from hamst3r_ros.pipeline import Pipeline
 
 # Seconds without a frame set, while images come, until that is worth a word.
 SET_PATIENCE = 2.0
@@ -207,8 +209,9 @@ def _process() -> dict[str, object]:
     return {"rss_mib": f"{pages * os.sysconf('SC_PAGE_SIZE') / 2**20:.0f}", "open_files": files}
 
 
-def world(scene: Scene | None, anchor: Anchor | None, residual: float | None) -> dict[str, object]:
+def world(pipeline: Pipeline) -> dict[str, object]:
     """What is known of the world, from the latest scene, and of its anchor."""
+    scene, anchor, residual = pipeline.scene, pipeline.anchor, pipeline.residual
     if scene is None:
         return {}
     tied: dict[str, object] = (
@@ -216,6 +219,8 @@ def world(scene: Scene | None, anchor: Anchor | None, residual: float | None) ->
     )
     if residual is not None:
         tied["anchor_residual_m"] = f"{residual:.3f}"
+    if pipeline.settling.settled is not None:
+        tied["kept_poses"] = ", ".join(pipeline.settling.settled.cameras)
     return tied | {
         "scale_source": scene.scale_source.name.lower(),
         "scale_std": f"{scene.scale_std:.3f}",

@@ -147,7 +147,7 @@ class SimCameras(SourceNode):
             stamp=stamp,
             cameras=tuple(dataclasses.replace(c, stamp=stamp) for c in ready.truth.cameras),
         )
-        self._humans.publish(human_array(truth, self._world, self._bodies.sizes(truth.people)))
+        self._humans.publish(human_array(truth, self._world, self._bodies.boxes(truth.people)))
         self._cameras.publish(camera_array(truth, header_fields(stamp, self._world)))
 
     def close(self) -> None:

@@ -262,9 +262,8 @@ def test_cameras_and_frames():
         assert (found.width, found.height, found.confidence) == (640, 480, 0.5)
         np.testing.assert_array_equal(found.k.reshape(3, 3), camera.K)
         np.testing.assert_allclose(from_transform_of(found.pose), camera.T_world_cam, atol=1e-12)
-    frames = read(
-        conversions.transforms(given, "w", "p/", Link("map", "w", T_MAP_WORLD)), TFMessage
-    ).transforms
+    links = [*conversions.links(given, "w", "p/"), Link("map", "w", T_MAP_WORLD)]
+    frames = read(conversions.transforms(links, STAMP), TFMessage).transforms
     above = frames.pop()
     assert (above.header.frame_id, above.child_frame_id) == ("map", "w")
     assert to_nanoseconds(above.header.stamp) == STAMP

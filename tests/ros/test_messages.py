@@ -13,6 +13,7 @@ from hamst3r_msgs.srv import SaveScene, SetAnchor
 from rclpy.context import Context
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from tf2_msgs.msg import TFMessage
+from vision_msgs.msg import Detection2DArray, Detection3DArray, LabelInfo
 
 from hamst3r.scene import Contact, ScaleSource, TrackingState
 
@@ -21,6 +22,13 @@ INTERFACES = sorted([*(ROOT / "msg").glob("*.msg"), *(ROOT / "msg" / "srv").glob
 STAND_IN = ROOT / "ros2_ws" / "pypi" / "tf2_msgs" / "msg" / "TFMessage.msg"
 # Of tf2_msgs/msg/TFMessage in every ROS 2 since Iron: who listens to /tf must see this type.
 TF_HASH = "RIHS01_e369d0f05a23ae52508854b66f6aa0437f3449d652e8cbf22d5abe85d020f087"
+
+# Of vision_msgs 4.1 (Jazzy and Kilted).
+VISION_HASHES = {
+    "Detection2DArray": "214274120007f4a683866481336b70310268cfa107aebe9d594a6acf75bda968",
+    "Detection3DArray": "793f5eab9595ac1c0da07873cc859db42eae51f0ee76056db8562515d830e018",
+    "LabelInfo": "3d37df4015cdf660cc851c51897f2acd957e1ca6205ba0a99aebffb9406b0783",
+}
 
 FIELD = re.compile(
     r"(?P<type>[\w/]+(\[\d*\])?)\s+(?P<name>\w+)\s*(=\s*(?P<value>\S+))?\s*(#\s*(?P<comment>.*))?"
@@ -88,7 +96,9 @@ def hashes():
     rclpy.init(context=context)
     node = rclpy.create_node("type_hashes", context=context)
     reported = {}
-    for index, message in enumerate((Camera, CameraArray, Human, HumanArray, TFMessage)):
+    ours = (Camera, CameraArray, Human, HumanArray)
+    vision = (Detection2DArray, Detection3DArray, LabelInfo)
+    for index, message in enumerate((*ours, TFMessage, *vision)):
         node.create_publisher(message, f"type_hashes/topic_{index}", 1)
         (end,) = node.get_publishers_info_by_topic(f"/type_hashes/topic_{index}")
         value = end.topic_type_hash
@@ -104,6 +114,11 @@ def test_tf_listeners_of_other_systems_see_the_type_they_know(hashes):
     store.register(get_types_from_msg(STAND_IN.read_text(), "tf2_msgs/msg/TFMessage"))
     assert store.hash_rihs01("tf2_msgs/msg/TFMessage") == TF_HASH
     assert hashes["tf2_msgs/msg/TFMessage"] == TF_HASH
+
+
+def test_tools_for_detections_see_the_types_they_know(hashes):
+    for name, value in VISION_HASHES.items():
+        assert hashes[f"vision_msgs/msg/{name}"] == f"RIHS01_{value}"
 
 
 def test_readers_without_our_package_compute_the_same_types(hashes):
@@ -128,6 +143,6 @@ def test_a_workspace_of_a_robot_finds_our_two_packages(tmp_path):
     (tmp_path / "src" / "hamst3r_ros").symlink_to(ROOT, target_is_directory=True)
     expected = {"hamst3r_msgs": "ros.ament_cmake", "hamst3r_ros": "ros.ament_python"}
     assert found_by_colcon(tmp_path) == expected
-    # The stand-in would shadow the robot's own tf2_msgs; only scripts/setup names it.
+    # The stand-ins would shadow the robot's own packages; only scripts/setup names it.
     assert found_by_colcon(ROOT) == expected
     assert found_by_colcon(ROOT / "ros2_ws") == expected
