@@ -8,6 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hamst3r.commands.arguments import count
+
 if TYPE_CHECKING:
     from hamst3r.evaluation.datasets.registry import Dataset
     from hamst3r.network.checkpoint import Checkpoint
@@ -38,12 +40,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="KIND")
     synthetic = kinds.add_parser("synthetic", help="on generated scenes never trained on")
-    synthetic.add_argument("--seed", type=_count(0), default=0, help="first scene (default 0)")
+    synthetic.add_argument("--seed", type=count(0), default=0, help="first scene (default 0)")
     synthetic.add_argument(
-        "--scenes", type=_count(1), default=24, metavar="N", help="how many (default 24)"
+        "--scenes", type=count(1), default=24, metavar="N", help="how many (default 24)"
     )
     synthetic.add_argument(
-        "--views", type=_count(2), default=4, metavar="V", help="cameras per scene (default 4)"
+        "--views", type=count(2), default=4, metavar="V", help="cameras per scene (default 4)"
     )
     synthetic.add_argument(
         "--truth",
@@ -57,7 +59,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     recording.add_argument("folder", type=Path, metavar="DIR", help="folder of the recording")
     recording.add_argument(
         "--frame-sets",
-        type=_count(1),
+        type=count(1),
         metavar="N",
         help="use N frame sets, evenly spread (default: all)",
     )
@@ -69,10 +71,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
         )
         dataset.add_argument("--split", help="default: the papers'")
         dataset.add_argument(
-            "--views", type=_count(2), metavar="V", help="images per case (default: the papers')"
+            "--views", type=count(2), metavar="V", help="images per case (default: the papers')"
         )
         dataset.add_argument(
-            "--limit", type=_count(1), metavar="N", help="use N cases, evenly spread"
+            "--limit", type=count(1), metavar="N", help="use N cases, evenly spread"
         )
         if name in LISTED:
             dataset.add_argument(
@@ -90,7 +92,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
             )
         dataset.add_argument(
             "--image-size",
-            type=_count(1),
+            type=count(1),
             metavar="PIXELS",
             help="long side that the network sees (default: what it was trained for)",
         )
@@ -275,13 +277,3 @@ def _progress(results, total: int | None, unit: str):
     from tqdm import tqdm
 
     return tqdm(results, total=total, desc="evaluating", unit=unit, disable=None)
-
-
-def _count(least: int):
-    def parse(text: str) -> int:
-        value = int(text)
-        if value < least:
-            raise argparse.ArgumentTypeError(f"must be at least {least}, got {value}")
-        return value
-
-    return parse

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hamst3r.commands.arguments import count
+
 if TYPE_CHECKING:
     from hamst3r.export.report import ReportFacts, Shown
     from hamst3r.inputs import Source
@@ -59,7 +61,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     network.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (auto)")
     network.add_argument("--precision", default="auto", choices=("auto", "bf16", "fp32"))
-    network.add_argument("--image-size", type=_pixels, metavar="PX", help="long side it sees")
+    network.add_argument("--image-size", type=count(1), metavar="PX", help="long side it sees")
     network.add_argument(
         "--pairs",
         default="auto",
@@ -92,13 +94,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help=f"some of {','.join(FORMAT_NAMES)} (all; usd where usd-core is installed)",
     )
     output.add_argument("--quiet", action="store_true", help="no progress")
-
-
-def _pixels(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1 pixel, got {text}")
-    return value
 
 
 def _confidence(text: str) -> float:

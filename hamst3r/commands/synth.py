@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from hamst3r.commands.arguments import count
 
 if TYPE_CHECKING:
     from hamst3r.synthetic.generator import GeneratorConfig
@@ -17,9 +18,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     preview = actions.add_parser(
         "preview", help="draw contact sheets: images, depth, instances and body coordinates"
     )
-    preview.add_argument("--seed", type=_count(0), default=0, help="first scene (default 0)")
-    preview.add_argument("--scenes", type=_count(1), default=1, metavar="N", help="how many")
-    preview.add_argument("--views", type=_count(1), default=4, metavar="V", help="cameras each")
+    preview.add_argument("--seed", type=count(0), default=0, help="first scene (default 0)")
+    preview.add_argument("--scenes", type=count(1), default=1, metavar="N", help="how many")
+    preview.add_argument("--views", type=count(1), default=4, metavar="V", help="cameras each")
     preview.add_argument(
         "--size", type=_size, default=(224, 168), metavar="WxH", help="pixels (default 224x168)"
     )
@@ -30,7 +31,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     write.add_argument(
         "--seeds", required=True, metavar="A:B", help="from A to before B; A:B:STEP takes some"
     )
-    write.add_argument("--jobs", type=_count(1), default=1, metavar="N", help="processes")
+    write.add_argument("--jobs", type=count(1), default=1, metavar="N", help="processes")
     for action in (preview, write):
         action.add_argument("--place", help="room, corridor, hall or yard only")
         action.add_argument(
@@ -112,16 +113,6 @@ def _write(options: argparse.Namespace, config: GeneratorConfig) -> None:
         for _ in written:
             bar.update()
     print(f"{options.out}: {len(seeds)} scenes, {there} of them were there before")
-
-
-def _count(least: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        value = int(text)
-        if value < least:
-            raise argparse.ArgumentTypeError(f"must be at least {least}, got {value}")
-        return value
-
-    return parse
 
 
 def _size(text: str) -> tuple[int, int]:

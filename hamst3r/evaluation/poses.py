@@ -155,7 +155,7 @@ CAMERA_FIGURES = (
 )
 
 
-def people_figures(suffix: str, ending: str) -> tuple[Figure, ...]:
+def people_figures(suffix: str, ending: str = "") -> tuple[Figure, ...]:
     """Figures of what :func:`score_people` measured, by names with an ending ("_calibrated")."""
     return (
         Figure(f"w_mpjpe{ending}_m", f"w_{suffix}", "matched person"),

@@ -21,7 +21,13 @@ from hamst3r.evaluation import metrics
 from hamst3r.evaluation.clouds import dtu_errors
 from hamst3r.evaluation.datasets.base import Case, Clip, Shot
 from hamst3r.evaluation.people import People, match, people_of
-from hamst3r.evaluation.poses import CAMERA_FIGURES, PoseTruth, score_cameras, score_matched
+from hamst3r.evaluation.poses import (
+    CAMERA_FIGURES,
+    PoseTruth,
+    people_figures,
+    score_cameras,
+    score_matched,
+)
 from hamst3r.evaluation.samples import Figure, Samples, share_below
 from hamst3r.evaluation.video import score_clip
 from hamst3r.frames import Frame, FrameSet
@@ -89,6 +95,11 @@ def frame_set(shots: Sequence[Shot], K: bool = False, pose: bool = False) -> Fra
     return FrameSet(0, tuple(frames))
 
 
+def _of_cameras(*names: str) -> list[Figure]:
+    by_name = {figure.name: figure for figure in CAMERA_FIGURES}
+    return [by_name[name] for name in names]
+
+
 # --- people -------------------------------------------------------------------------------------
 
 
@@ -154,19 +165,10 @@ def joints_in_masks(scene: Scene, people: People, shots: Sequence[Shot], joints:
 
 
 PEOPLE_FIGURES = (
-    Figure("w_mpjpe_m", "w_free", "matched person"),
-    Figure("ga_mpjpe_m", "ga_free", "matched person"),
-    Figure("pa_mpjpe_m", "pa_free", "matched person"),
-    Figure("te_m", "te", "camera"),
-    Figure("s_te_m", "s_te", "camera"),
-    Figure("ae_deg", "rotation", "pair of cameras"),
+    *people_figures("free"),
+    *_of_cameras("te_m", "s_te_m", "ae_deg"),
     Figure("rra10", "rotation", "pair of cameras", share_below(10)),
-    Figure("cca10", "te_near", "camera"),
-    Figure("s_cca10", "s_te_near", "camera"),
-    Figure("people_recall", "recall_free", "true person"),
-    Figure("people_precision", "precision_free", "reported person"),
-    Figure("people_fitted", "fitted_free", "matched person"),
-    Figure("cameras_placed", "placed", "camera"),
+    *_of_cameras("cca10", "s_cca10", "cameras_placed"),
 )
 
 
@@ -185,8 +187,7 @@ def score_pose_case(engine: Engine, case: Case | Clip, config: ReconstructorConf
 
 POSE_FIGURES = tuple(
     replace(figure, name=f"{figure.name}_percent", factor=100.0)
-    for figure in CAMERA_FIGURES
-    if figure.name in ("rra15", "rta15", "maa30", "cameras_placed")
+    for figure in _of_cameras("rra15", "rta15", "maa30", "cameras_placed")
 )
 
 

@@ -23,10 +23,7 @@ class PngDepth:
     per_metre: float
 
     def __call__(self) -> F32:
-        stored = cv2.imread(str(self.path), cv2.IMREAD_UNCHANGED)
-        if stored is None or stored.dtype != np.uint16 or stored.ndim != 2:
-            raise DatasetError(f"{self.path}: expected a depth map, a 16-bit grey PNG")
-        return _clean(stored / self.per_metre)
+        return _clean(_stored(self.path, np.uint16, "a 16-bit grey PNG") / self.per_metre)
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,10 +55,7 @@ class PfmDepth:
     per_metre: float = 1.0
 
     def __call__(self) -> F32:
-        stored = cv2.imread(str(self.path), cv2.IMREAD_UNCHANGED)
-        if stored is None or stored.dtype != np.float32 or stored.ndim != 2:
-            raise DatasetError(f"{self.path}: expected a depth map, a grey PFM")
-        return _clean(stored / self.per_metre)
+        return _clean(_stored(self.path, np.float32, "a grey PFM") / self.per_metre)
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +71,14 @@ class NpzDepth:
         except (OSError, ValueError, IndexError, zipfile.BadZipFile) as error:
             raise DatasetError(f"{self.path}: expected an npz with a depth map: {error}") from error
         return _clean(np.squeeze(values))
+
+
+def _stored(path: Path, dtype: type, kind: str) -> NDArray:
+    """A map as OpenCV reads it, of one number a pixel."""
+    stored = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if stored is None or stored.dtype != dtype or stored.ndim != 2:
+        raise DatasetError(f"{path}: expected a depth map, {kind}")
+    return stored
 
 
 def _clean(depth: NDArray) -> F32:

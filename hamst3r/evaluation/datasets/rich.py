@@ -9,7 +9,7 @@ one file.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import cv2
@@ -21,6 +21,7 @@ from hamst3r.evaluation.datasets.base import (
     Clip,
     DatasetError,
     ImageFile,
+    Item,
     Lens,
     ReadOptions,
     Shot,
@@ -46,11 +47,17 @@ def read(root: Path, options: ReadOptions) -> list[Clip]:
 
     ``options.split``: "test" (default), "train" or "val".
     """
+    return _of_sequences(root, options, _clips)
+
+
+def _of_sequences(
+    root: Path, options: ReadOptions, read_one: Callable[[Path, str, Path, ReadOptions], list[Item]]
+) -> list[Item]:
     split = options.split or "test"
-    clips: list[Clip] = []
+    found: list[Item] = []
     for sequence in folders(root / "images" / split, "sequences"):
-        clips += _clips(root, split, sequence, options)
-    return evenly(existing(clips, root, LAYOUT), options.limit)
+        found += read_one(root, split, sequence, options)
+    return evenly(existing(found, root, LAYOUT), options.limit)
 
 
 def _clips(root: Path, split: str, images: Path, options: ReadOptions) -> list[Clip]:
@@ -79,11 +86,7 @@ def read_views(root: Path, options: ReadOptions) -> list[Case]:
 
     ``options.split``: "test" (default), "train" or "val".
     """
-    split = options.split or "test"
-    cases: list[Case] = []
-    for sequence in folders(root / "images" / split, "sequences"):
-        cases += _sequence(root, split, sequence, options)
-    return evenly(existing(cases, root, LAYOUT), options.limit)
+    return _of_sequences(root, options, _sequence)
 
 
 def _sequence(root: Path, split: str, images: Path, options: ReadOptions) -> list[Case]:
