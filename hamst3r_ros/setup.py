@@ -36,6 +36,7 @@ setup(
             "bringup = hamst3r_ros.bringup:main",
             "demo = hamst3r_ros.demo:main",
             "top = hamst3r_ros.top:main",
+            "hri_bridge = hamst3r_ros.hri_bridge:main",
         ]
     },
 )

@@ -30,6 +30,8 @@ class DetectionConfig:
         merge_distance: Local ids of no common view this near are one person, metres.
         max_points: Points handed to the fit. max_triangulated: Of these, from crossed rays.
         triangulated_weight: Of such a point against a pixel's.
+        hidden: A view whose depth is less than this share of a place's does not show the place.
+        beside: Pixels that a place may be beside a mask and still be in it.
     """
 
     min_pixels: int = 20
@@ -37,6 +39,8 @@ class DetectionConfig:
     max_points: int = 500
     max_triangulated: int = 200
     triangulated_weight: float = 3.0
+    hidden: float = 0.7
+    beside: int = 2
     lifting: LiftingConfig = field(default_factory=LiftingConfig)
 
 
@@ -52,6 +56,7 @@ class Detection:
         depth_factors: View -> what its depth of this person is to be multiplied with, as crossed
             rays say.
         camera: (3,) where the camera that sees most of the person is, world metres.
+        missed: Of somebody whom one view shows, the number of others that should and do not.
     """
 
     local_ids: tuple[int, ...]
@@ -65,6 +70,7 @@ class Detection:
     weights: F64
     depth_factors: dict[int, float]
     camera: F64
+    missed: int = 0
 
     @property
     def known(self) -> int:
@@ -94,7 +100,83 @@ def detect(
             continue
         score = float(np.mean([value for local in group for value in scores[local]]))
         found.append(_detection(tuple(group), score, own, triangulator, rng, config))
-    return found
+    return _doubt(_gather(found, views, alignment, config), views, alignment, config)
+
+
+def _gather(
+    found: list[Detection],
+    views: Sequence[ViewPeople],
+    alignment: Alignment,
+    config: DetectionConfig,
+) -> list[Detection]:
+    """Without the pieces into which masks fall apart: what one view alone claims and at least two
+    others, most of them, see within somebody's mask is that person's."""
+    whole = [own for own in found if len(own.views) > 2]
+    kept = [own for own in found if len(own.views) > 2]
+    for piece in (own for own in found if len(own.views) <= 2):
+        homes = []
+        for k, own in enumerate(whole):
+            others = own.views - piece.views
+            inside = sum(
+                _within(views[v].instances, own.local_ids, pixel, config.beside)
+                for v in others
+                if (pixel := _pixel(piece.centre, alignment, v)) is not None
+            )
+            if len(piece.views) == 1 and inside >= max(2, 0.6 * len(others)):
+                homes.append((inside, own.num_points, k))
+        if homes:
+            home = max(homes)[-1]
+            kept[home] = absorb(kept[home], piece)
+        else:
+            kept.append(piece)
+    return kept
+
+
+def _doubt(
+    found: list[Detection],
+    views: Sequence[ViewPeople],
+    alignment: Alignment,
+    config: DetectionConfig,
+) -> list[Detection]:
+    """With the number of views that should show somebody whom only one does."""
+    result = []
+    for own in found:
+        missed = 0
+        if len(own.views) == 1:
+            others = set(range(len(views))) - own.views
+            missed = sum(_shown(own.centre, alignment, v, config) for v in others)
+        result.append(replace(own, missed=missed))
+    return result
+
+
+def _shown(place: F64, alignment: Alignment, view: int, config: DetectionConfig) -> bool:
+    """Whether a view sees a place (3,): in its image, with nothing before it."""
+    pixel = _pixel(place, alignment, view)
+    if pixel is None:
+        return False
+    T = alignment.T_world_cam[view]
+    return not 0 < alignment.depth[view][pixel] < config.hidden * (place - T[:3, 3]) @ T[:3, 2]
+
+
+def _pixel(place: F64, alignment: Alignment, view: int) -> tuple[int, int] | None:
+    """Row and column of a place (3,) in a view, None outside of it."""
+    if not alignment.placed[view]:
+        return None
+    T, depth = alignment.T_world_cam[view], alignment.depth[view]
+    seen = (place - T[:3, 3]) @ T[:3, :3]
+    if seen[2] <= 0:
+        return None
+    column, row = np.rint((alignment.K[view] @ seen)[:2] / seen[2])
+    if not (0 <= row < depth.shape[0] and 0 <= column < depth.shape[1]):
+        return None
+    return int(row), int(column)
+
+
+def _within(
+    instances: NDArray[np.int32], ids: tuple[int, ...], pixel: tuple[int, int], beside: int
+) -> bool:
+    rows, columns = (slice(max(at - beside, 0), at + beside + 1) for at in pixel)
+    return bool(np.isin(instances[rows, columns], ids).any())
 
 
 def _join(
@@ -171,7 +253,7 @@ def _detection(
     }
     glimpses = corrected
     some = _draw(len(crossed.points), config.max_triangulated, rng)
-    room = config.max_points - len(some)
+    room = max(config.max_points - len(some), 0)
     points = np.concatenate([glimpse.points for glimpse in glimpses])
     vertex_ids = np.concatenate([glimpse.vertex_ids for glimpse in glimpses])
     weights = np.concatenate([glimpse.weights for glimpse in glimpses])

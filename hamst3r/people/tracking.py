@@ -52,6 +52,9 @@ class TrackingConfig:
         piece_distance: An unmatched mask this near a known person whom its view does not show
             otherwise is a piece of that person.
         max_size_ratio: Largest ratio between the sizes of a person now and before.
+        weak: Metres that a sight is farther off for having none of the pixels that a person had.
+        sights: Somebody whom one view shows, and two others should but do not, is told of after so
+            many sights.
         centre_std: Deviation of the centre of the points as a measure of the hips.
         shape_frames, shape_std: After this many believed fits, and once the betas are known to
             that deviation, a person's shape is held.
@@ -65,6 +68,8 @@ class TrackingConfig:
     max_gate: float = 1.8
     piece_distance: float = 0.8
     max_size_ratio: float = 3.0
+    weak: float = 0.3
+    sights: int = 3
     centre_std: float = 0.15
     shape_frames: int = 20
     shape_std: float = 0.5
@@ -93,13 +98,14 @@ class Tracked(NamedTuple):
 
 
 class _Track:
-    """One person followed: mutable, private to the tracker."""
+    """One person followed: mutable, private to the tracker. The id is 0 until it is told of."""
 
-    def __init__(self, identity: int, detection: Detection, std: float, stamp: int) -> None:
-        self.id = identity
+    def __init__(self, detection: Detection, std: float, stamp: int) -> None:
+        self.id = 0
+        self.new = True
         self.motion = ConstantVelocity(detection.centre, np.eye(3) * std**2)
         self.offset = np.zeros(3)  # from the filtered position to the centre of the points
-        self.size = detection.size
+        self.size, self.pixels = detection.size, float(detection.num_points)
         self.hits = 0
         self.seen = stamp
         self.body: BodyState | None = None
@@ -193,15 +199,22 @@ class PeopleTracker:
                 shift = torch.from_numpy(track.motion.position - old).float()
                 track.body = replace(track.body, transl=track.body.transl + shift)
         matches = self._associate(detections)
+        for track, detection in matches:
+            # Before a doubtful sight becomes a person it must come again.
+            if not track.id and (detection.missed < 2 or track.hits + 1 >= self.config.sights):
+                track.id = self._new_id()
         self._sized.clear()
         self._fit(matches)
         self.scale = None
         if alignment.scale_source is not ScaleSource.CALIBRATION:
             self.scale = self._scale.heed(self._sized, self._surroundings)
-        identified = [(track.id, detection) for track, detection in matches]
+        identified = [(track.id, detection) for track, detection in matches if track.id]
         maps, rois = label(views, cameras, grids_to_image, identified)
-        people = [self._describe(track, detection, rois[track.id]) for track, detection in matches]
-        people += self._unseen({track.id for track, _ in matches})
+        people = [
+            self._describe(track, detection, rois.get(track.id, {})) for track, detection in matches
+        ]
+        people += self._unseen([track for track, _ in matches])
+        people = [person for person in people if person.id]
         return Tracked(
             tuple(sorted(people, key=lambda person: person.id)),
             maps,
@@ -238,9 +251,10 @@ class PeopleTracker:
                 distance = float(np.linalg.norm(detection.centre - expected))
                 ratio = max(detection.size / track.size, track.size / detection.size)
                 if distance < gate and ratio < self.config.max_size_ratio:
-                    cost[row, column] = distance
+                    share = min(detection.num_points / max(track.pixels, 1.0), 1.0)
+                    cost[row, column] = distance + self.config.weak * (1 - share)
         # A forbidden match costs more than any number of allowed ones together.
-        forbidden = 1e3 * (1 + self.config.max_gate)
+        forbidden = 1e3 * (1 + self.config.max_gate + self.config.weak)
         rows, columns = linear_sum_assignment(np.where(np.isfinite(cost), cost, forbidden))
         taken = {
             int(column): self._tracks[row]
@@ -271,17 +285,20 @@ class PeopleTracker:
         return home if distance < self.config.piece_distance else None
 
     def _open(self, detection: Detection) -> _Track:
+        assert self._stamp is not None
+        track = _Track(detection, self.config.centre_std, self._stamp)
+        self._tracks.append(track)
+        return track
+
+    def _new_id(self) -> int:
         alive = {track.id for track in self._tracks}
         if self._next_id > _LARGEST_ID:
             _LOG.warning("more than %d people since the last reset: ids repeat", _LARGEST_ID)
             self._next_id = 1
         while self._next_id in alive:
             self._next_id += 1
-        assert self._stamp is not None
-        track = _Track(self._next_id, detection, self.config.centre_std, self._stamp)
         self._next_id += 1
-        self._tracks.append(track)
-        return track
+        return self._next_id - 1
 
     def _fit(self, matches: list[tuple[_Track, Detection]]) -> None:
         """Fit everybody's body: one batch for the known, one for those without a last fit."""
@@ -320,7 +337,8 @@ class PeopleTracker:
         for row, (track, detection) in enumerate(matches):
             self._take(track, detection, result, row)
             # Too large or small to be believed still tells how far off the scale is.
-            if float(result.inlier_ratio[row]) >= self.config.fit.judge.min_inlier_ratio:
+            agree = float(result.inlier_ratio[row]) >= self.config.fit.judge.min_inlier_ratio
+            if track.id and agree:
                 state, height = result.state.person(row), float(result.height[row])
                 self._sized.append(Sized(track.id, state, detection.camera, height))
 
@@ -424,27 +442,31 @@ class PeopleTracker:
         track.hits += 1
         track.seen = self._stamp
         track.size = 0.8 * track.size + 0.2 * detection.size if track.hits > 1 else detection.size
+        track.pixels += 0.2 * (detection.num_points - track.pixels)
         if expected:
             track.offset = detection.centre - track.motion.position
         track.person = replace(
             fitted,
-            state=TrackingState.OK if track.hits > 1 else TrackingState.NEW,
+            id=track.id,
+            state=TrackingState.NEW if track.new else TrackingState.OK,
             velocity=track.motion.velocity.copy() if track.hits > 1 else None,
             rois=rois,
             contacts=track.contacts,
         )
+        track.new = track.new and not track.id
         return track.person
 
-    def _unseen(self, seen: set[int]) -> list[Person]:
+    def _unseen(self, seen: list[_Track]) -> list[Person]:
         """Coast the hidden, dismiss the lost."""
         assert self._stamp is not None
         people, kept = [], []
         for track in self._tracks:
-            if track.id in seen or track.person is None:
+            if track in seen or track.person is None:
                 kept.append(track)
                 continue
             hidden = (self._stamp - track.seen) / 1e9
-            timeout = self.config.timeout if track.hits > 1 else self.config.new_timeout
+            known = track.id and track.hits > 1
+            timeout = self.config.timeout if known else self.config.new_timeout
             lost = hidden > timeout
             person = _coast(track.person, track.motion)
             fade = max(0.0, 1 - hidden / self.config.timeout)

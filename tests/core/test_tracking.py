@@ -487,3 +487,56 @@ def test_people_tell_how_fast_their_joints_are():
     assert (hidden.joint_velocity_std > person.joint_velocity_std.min()).all()
     (found,), _ = feed(tracker, 1.9, {"ann": state}, (FRONT, SIDE))
     assert found.joint_velocities.shape == (0, 3)  # where they were a second ago says nothing
+
+
+BACK = camera_at((0.2, 4.0, 1.4), (0.0, 0.0, 0.9))
+
+
+def test_a_piece_of_a_mask_inside_somebodys_outline_is_theirs():
+    """The legs in one view are a query of their own; the other views show whose they are."""
+    tracker = quick()
+    for step in range(3):
+        views, alignment = see({"ann": standing((0.0, 0.0, HIP))}, (FRONT, SIDE, BACK))
+        mask = views[0].instances
+        rows = np.nonzero(mask)[0]
+        mask[(mask > 0) & (np.arange(len(mask))[:, None] > np.percentile(rows, 65))] = 2
+        views[0].scores[2] = 0.7
+        (person,), maps, _ = tracker.update(
+            step * SECOND // 2, views, alignment, list("abc"), [np.eye(3)] * 3
+        )
+        assert person.id == 1
+        assert ((maps[0] == 1) == (mask > 0)).all()
+
+
+def test_who_is_claimed_by_one_view_against_two_is_not_told_of_at_once():
+    tracker, told = quick(), []
+    for step in range(4):
+        views, alignment = see({"ann": standing((0.0, 0.0, HIP))}, (FRONT, SIDE, BACK))
+        views[0].instances[40:60, 4:16] = 2  # nobody: the other views see the floor there
+        alignment.depth[0][40:60, 4:16] = 3.6
+        alignment.confidence[0][40:60, 4:16] = 5
+        views[0].scores[2] = 0.7
+        people, maps, _ = tracker.update(
+            step * SECOND // 10, views, alignment, list("abc"), [np.eye(3)] * 3
+        )
+        told.append([(person.id, person.state.name) for person in people])
+        assert set(np.unique(maps[0])) == {0, *(person.id for person in people)}
+    ann = (1, "OK")
+    assert told == [[(1, "NEW")], [ann], [ann, (2, "NEW")], [ann, (2, "OK")]]
+
+
+def test_a_weak_sight_does_not_take_a_strong_persons_place():
+    """Seen again after half a second, the person is farther from where it was expected than a
+    fragment is."""
+    tracker = quick()
+    feed(tracker, 0.0, {"ann": standing((0.0, 0.0, HIP))})
+    feed(tracker, 0.1, {"ann": standing((0.0, 0.0, HIP))})
+    views, alignment = see({"ann": standing((0.35, 0.0, HIP))})
+    mask = views[0].instances
+    columns = np.nonzero(mask)[1]
+    left = (mask > 0) & (np.arange(mask.shape[1])[None] < np.percentile(columns, 12))
+    mask[left] = 2
+    views[0].scores[2] = 0.7
+    people, maps, _ = tracker.update(SECOND * 6 // 10, views, alignment, ["cam0"], [np.eye(3)])
+    sizes = {person.id: int((maps[0] == person.id).sum()) for person in people}
+    assert sizes[1] > 0.8 * sum(sizes.values())
