@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
+import cv2
 import numpy as np
 import torch.nn.functional as F
 from numpy.typing import NDArray
@@ -39,6 +40,7 @@ class InstancesConfig:
     min_kept: float = 0.5
     min_iou: float = 0.35
     min_overlap: float = 0.7
+    min_part: float = 0.25
 
 
 @dataclass(frozen=True, eq=False)
@@ -247,8 +249,12 @@ def _elect(
     instances = np.where(anybody, labels[winner], 0).astype(np.int32)
     for local in involved:
         held = instances == local
-        if held.sum() < config.min_pixels:
-            instances[held] = 0
+        parts, part, stats, _ = cv2.connectedComponentsWithStats(held.astype(np.uint8))
+        sizes = np.where(np.arange(parts) > 0, stats[:, cv2.CC_STAT_AREA], 0)
+        kept = (sizes >= config.min_part * sizes.max()) & (sizes > 0)
+        if sizes[kept].sum() < config.min_pixels:
+            kept[:] = False
+        instances[held & ~kept[part]] = 0
     return instances
 
 
