@@ -84,7 +84,7 @@ def human(person: Person, box: Box | None) -> Fields:
         "num_points": int(person.num_points),
     }
     if person.velocity is not None:
-        fields["velocity"] = (*person.velocity.tolist(), 0.0, 0.0, 0.0)
+        fields["velocity"] = (*person.velocity.tolist(), *_turning(person))
         fields["velocity_valid"] = True
     if fit is not None:
         fields |= {
@@ -110,6 +110,20 @@ def human(person: Person, box: Box | None) -> Fields:
     if box is not None:
         fields["size"] = box.size
     return fields
+
+
+def _turning(person: Person) -> tuple[float, float, float]:
+    """rad/s about the world's axes: the rigid motion that fits the torso's velocities best (least
+    squares); 0 before these are known."""
+    if len(person.joint_velocities) <= max(TORSO):
+        return 0.0, 0.0, 0.0
+    place = person.joints[list(TORSO)].astype(float)
+    speed = person.joint_velocities[list(TORSO)].astype(float)
+    arms = place - place.mean(0)
+    inertia = np.eye(3) * (arms**2).sum() - arms.T @ arms
+    momentum = np.cross(arms, speed - speed.mean(0)).sum(0)
+    x, y, z = np.linalg.solve(inertia + 1e-6 * np.eye(3), momentum).tolist()
+    return x, y, z
 
 
 def joint_confidence(std: NDArray) -> NDArray:

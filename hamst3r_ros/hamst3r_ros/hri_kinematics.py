@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hamst3r.people.body import JOINT_NAMES, PARENTS
-from hamst3r_ros.conversions import SMPL_FROM_ROS
+from hamst3r_ros.bodies import SMPL_FROM_ROS
 
 F64 = NDArray[np.float64]
 _AT = {name: index for index, name in enumerate(JOINT_NAMES)}

@@ -212,6 +212,21 @@ def test_every_field_of_a_person_with_a_body():
         (5, 6, 7, 8),
     ]
     assert message.num_points == 55
+    assert len(message.joint_velocities) == len(message.joint_velocity_std) == 0  # not yet known
+
+
+def test_velocities_of_joints_and_the_turning_that_they_say():
+    person, turning = fitted(), np.array([0.1, -0.4, 1.5])
+    arms = person.joints - person.joints[[1, 2, 12]].mean(0)
+    speeds = (np.array([0.1, 0.2, 0.3]) + np.cross(turning, arms)).astype(np.float32)
+    std = np.full(24, 0.3, np.float32)
+    moving = replace(person, joint_velocities=speeds, joint_velocity_std=std)
+    message = human(moving)
+    told = np.reshape(message.joint_velocities, (24, 3))
+    np.testing.assert_array_equal(np.float32(told), speeds)
+    np.testing.assert_array_equal(np.float32(message.joint_velocity_std), std)
+    angular = message.velocity.angular
+    assert [angular.x, angular.y, angular.z] == pytest.approx(turning, abs=1e-3)
 
 
 def test_the_pose_of_a_person_is_x_front_z_head():

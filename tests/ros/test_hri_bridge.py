@@ -14,10 +14,12 @@ import pytest
 import rclpy
 import torch
 from geometry_msgs.msg import PointStamped
-from hamst3r_msgs.msg import Camera, CameraArray, HumanArray
-from hamst3r_ros.conversions import _axes, human
+from hamst3r_msgs.msg import Camera, CameraArray, Human, HumanArray
+from hamst3r_ros.conversions import human
 from hamst3r_ros.headers import header, to_pose, to_time
 from hamst3r_ros.hri_kinematics import image_points, joint_angles
+from hamst3r_ros.wire import pack
+from rclpy.serialization import deserialize_message
 from scipy.spatial.transform import Rotation
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Header
@@ -114,7 +116,9 @@ def turned(axis: tuple[float, float, float], angle: float) -> np.ndarray:
 def test_the_model_of_rep_155_has_its_limbs_where_the_body_has_them(seed):
     """The chain of human_description, put together here from its axes alone."""
     someone = person(1, seed)
-    axes, turns = _axes(someone.fit), np.vstack([np.zeros(3), someone.fit.body_pose.reshape(-1, 3)])
+    root = Rotation.from_rotvec(someone.fit.global_orient).as_matrix()
+    axes = root[:, [2, 0, 1]]  # SMPL's z is to the front, x to the left, y up
+    turns = np.vstack([np.zeros(3), someone.fit.body_pose.reshape(-1, 3)])
     joints = someone.joints.astype(float)
     angle = joint_angles(joints, axes, turns)
     assert len(angle) == 20
@@ -189,7 +193,8 @@ def bridge():
 
 
 def people(*persons: Person, stamp: int = 10**9) -> HumanArray:
-    return HumanArray(header=header(stamp, "world"), humans=[human(p, None) for p in persons])
+    humans = [deserialize_message(pack(Human, human(p, None)), Human) for p in persons]
+    return HumanArray(header=header(stamp, "world"), humans=humans)
 
 
 def cameras() -> CameraArray:
