@@ -74,7 +74,7 @@ def cameras(rate: float, out: Path) -> None:
 def node(out: Path) -> None:
     """The node itself, until interrupted; then the times of its frame sets as JSON."""
     from hamst3r_ros.assembler import Assembler, MessageSet
-    from hamst3r_ros.parameters import Values
+    from hamst3r_ros.parameter import Values
     from hamst3r_ros.worker import NAME as WORKER
     from rclpy.lifecycle import LifecyclePublisher
 

@@ -42,8 +42,11 @@ class SceneFileError(ValueError):
     """A file that is not a scene, or is broken; the message names it and what is wrong."""
 
 
-def save_scene(scene: Scene, file: str | Path) -> None:
+def save_scene(scene: Scene, file: str | Path, compressed: bool = True) -> None:
     """Write a scene; the file appears only when it is whole.
+
+    Args:
+        compressed: A third of the size for many times the time.
 
     Raises:
         OSError: It cannot be written.
@@ -68,7 +71,8 @@ def save_scene(scene: Scene, file: str | Path) -> None:
     file = Path(file)
     partial = file.with_name(f"{file.name}.partial")
     with partial.open("wb") as stream:
-        np.savez_compressed(stream, header=np.array(json.dumps(_header(scene))), **arrays)
+        write = np.savez_compressed if compressed else np.savez
+        write(stream, header=np.array(json.dumps(_header(scene))), **arrays)
     partial.replace(file)
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from hamst3r.geometry import invert
 from hamst3r.scene import Camera, Scene
 from hamst3r_ros.headers import Link, from_pose
-from hamst3r_ros.parameters import Values
+from hamst3r_ros.parameter import Values
 
 F64 = NDArray[np.float64]
 # (target frame, source frame, stamp) -> T_target_source, None if it is not known.

@@ -12,7 +12,8 @@ from rcl_interfaces.msg import (
 )
 from rclpy.node import Node
 
-from hamst3r_ros.parameters import TABLE, Parameter, ParameterError, Values
+from hamst3r_ros.parameter import Parameter, ParameterError, Values
+from hamst3r_ros.parameters import TABLE
 
 
 def declare(node: Node, configured: Callable[[], bool], changed: Callable[[Values], None]) -> None:

@@ -33,7 +33,7 @@ from hamst3r_ros.assembler import Assembler, MessageSet, SyncSettings
 from hamst3r_ros.cameras import Cameras, Extrinsics, sources
 from hamst3r_ros.diagnostics import ERROR, OK, Problems, Statistics, report
 from hamst3r_ros.headers import NANOSECONDS
-from hamst3r_ros.parameters import Values
+from hamst3r_ros.parameter import Values
 from hamst3r_ros.tf import FrameListener
 from hamst3r_ros.worker import Worker
 

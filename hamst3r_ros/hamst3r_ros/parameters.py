@@ -6,99 +6,9 @@ python -m hamst3r_ros.parameters --yaml > config/hamst3r.yaml
 
 from __future__ import annotations
 
-import math
-import re
 import sys
-from dataclasses import dataclass
-from typing import Any
 
-Value = bool | int | float | str | list[str] | list[float]
-Values = dict[str, Any]
-
-
-class ParameterError(ValueError):
-    """A parameter that cannot be used; the message is one line and says what would do."""
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """One parameter.
-
-    Attributes:
-        name, default, description: As ROS shows them.
-        minimum, maximum: Inclusive range of a number.
-        choices: The only values allowed, if any.
-        pattern: Regular expression of a text; ``expected`` says it in words.
-        dynamic: May change while the node is configured, and takes effect at once.
-    """
-
-    name: str
-    default: Value
-    description: str
-    minimum: float | None = None
-    maximum: float = math.inf
-    choices: tuple[str, ...] = ()
-    pattern: str = ""
-    expected: str = ""
-    dynamic: bool = False
-
-    def check(self, value: Any) -> Value:
-        """The value in the parameter's type (5 is as good as 5.0).
-
-        Raises:
-            ParameterError: It is of another type, out of range or not one of the choices.
-        """
-        kind = type(self.default)
-        if kind is float and type(value) is int:
-            value = float(value)
-        if self.type_name == "double[]":
-            value = self._numbers(value)
-        elif kind is list and isinstance(value, (list, tuple)):
-            value = [item for item in value if item]  # [''] is how ROS spells "none"
-            if not all(isinstance(item, str) for item in value):
-                raise self._error(value)
-        elif type(value) is not kind:
-            raise self._error(value)
-        if self.choices and value not in self.choices:
-            raise self._error(value)
-        if self.pattern:
-            for text in value if isinstance(value, list) else [value]:
-                if not re.fullmatch(self.pattern, str(text)):
-                    raise self._error(text)
-        if self.minimum is not None:
-            for number in value if isinstance(value, list) else [value]:
-                if not self.minimum <= number <= self.maximum:  # also NaN
-                    raise self._error(value)
-        return value
-
-    def _numbers(self, value: Any) -> list[float]:
-        if not hasattr(value, "__len__") or isinstance(value, str):
-            raise self._error(value)
-        if any(type(item) not in (int, float) for item in value):
-            raise self._error(value)
-        return [float(item) for item in value]
-
-    @property
-    def allowed(self) -> str:
-        """What is allowed, in words; "" for anything of the type."""
-        if self.choices:
-            return " | ".join(self.choices)
-        if self.minimum is not None:
-            return f"{_shown(self.minimum)} .. {_shown(self.maximum)}"
-        return self.expected
-
-    @property
-    def type_name(self) -> str:
-        """As ROS calls it."""
-        if isinstance(self.default, list):
-            return "double[]" if isinstance(self.default[0], float) else "string[]"
-        names = {bool: "bool", int: "integer", float: "double", str: "string"}
-        return names[type(self.default)]
-
-    def _error(self, value: object) -> ParameterError:
-        expected = f"{self.type_name}, {self.allowed}" if self.allowed else self.type_name
-        return ParameterError(f"parameter '{self.name}' is {value!r}, expected {expected}")
-
+from hamst3r_ros.parameter import Parameter, Values, shown
 
 _NAME = r"[/~]?[A-Za-z_]\w*(/[A-Za-z_]\w*)*"
 _FRAME = r"[^\s/][^\s]*"
@@ -508,14 +418,6 @@ def defaults() -> Values:
     return {p.name: p.check(p.default) for p in TABLE}
 
 
-def _shown(value: object) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, list):
-        return "[{}]".format(", ".join(_shown(item) for item in value))
-    return f'"{value}"' if isinstance(value, str) else str(value)
-
-
 def markdown() -> str:
     """The table as docs/parameters.md has it."""
     lines = [
@@ -532,7 +434,7 @@ def markdown() -> str:
         allowed = (f"{p.type_name}: {p.allowed}" if p.allowed else p.type_name).replace("|", "\\|")
         dynamic = "D" if p.dynamic else ""
         lines.append(
-            f"| `{p.name}` | `{_shown(p.default)}` | {allowed} | {dynamic} | {p.description} |"
+            f"| `{p.name}` | `{shown(p.default)}` | {allowed} | {dynamic} | {p.description} |"
         )
     return "\n".join(lines) + "\n"
 
@@ -554,7 +456,7 @@ def yaml() -> str:
                 lines.append(line)
                 line = "    #"
             line += f" {word}"
-        lines += [line, f"    {p.name}: {_shown(p.default)}"]
+        lines += [line, f"    {p.name}: {shown(p.default)}"]
     return "\n".join(lines) + "\n"
 
 

@@ -22,7 +22,7 @@ from hamst3r_ros.cameras import Cameras, Extrinsics
 from hamst3r_ros.degrading import STEPS, Load
 from hamst3r_ros.diagnostics import ERROR, Problems, Statistics
 from hamst3r_ros.headers import NANOSECONDS, Link
-from hamst3r_ros.parameters import Values
+from hamst3r_ros.parameter import Values
 from hamst3r_ros.publishers import Publishers
 from hamst3r_ros.reconstruction import Engine, reconstructor_config
 from hamst3r_ros.settling import Settling

@@ -19,7 +19,7 @@ from hamst3r.static_map import StaticMap
 from hamst3r_ros import clouds, conversions, detections, qos
 from hamst3r_ros.bodies import CoarseBody
 from hamst3r_ros.headers import NANOSECONDS, Link, header_fields, type_name
-from hamst3r_ros.parameters import Values
+from hamst3r_ros.parameter import Values
 from hamst3r_ros.wire import Fields
 
 # Markers outlive this many frame sets that do not come, within these seconds.

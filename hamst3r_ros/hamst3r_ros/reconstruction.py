@@ -19,7 +19,7 @@ from hamst3r.people.fitting import FitConfig
 from hamst3r.people.instances import InstancesConfig
 from hamst3r.people.tracking import TrackingConfig
 from hamst3r.reconstructor import Reconstructor, ReconstructorConfig
-from hamst3r_ros.parameters import ParameterError, Values
+from hamst3r_ros.parameter import ParameterError, Values
 
 Engine = PairEngine | CombinedEngine
 

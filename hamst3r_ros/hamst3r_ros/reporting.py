@@ -15,7 +15,7 @@ from hamst3r_ros.assembler import Assembler
 from hamst3r_ros.cameras import Cameras
 from hamst3r_ros.diagnostics import ERROR, Problems, Statistics, status
 from hamst3r_ros.headers import NANOSECONDS
-from hamst3r_ros.parameters import Values
+from hamst3r_ros.parameter import Values
 
 if TYPE_CHECKING:
     from hamst3r_ros.pipeline import Pipeline

@@ -3,27 +3,18 @@
 from __future__ import annotations
 
 import os
-import uuid
+import tempfile
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
 
 import numpy as np
 from hamst3r_msgs.srv import SaveScene
 
+from hamst3r.export import save_scene
+from hamst3r.export.ply import write_ply
 from hamst3r.scene import LABEL_HUMAN, PointCloud, Scene
 
 FORMATS = ("ply", "npz")
-
-_PLY = np.dtype(
-    [
-        *((axis, "<f4") for axis in "xyz"),
-        *((name, "u1") for name in ("red", "green", "blue", "label")),
-        ("instance", "<u2"),
-        ("camera", "u1"),
-        ("confidence", "<f4"),
-    ]
-)
-_PLY_TYPES = {"<f4": "float", "|u1": "uchar", "<u2": "ushort"}
 
 
 class SaveError(ValueError):
@@ -74,70 +65,44 @@ def target(output_dir: str, path: str, form: str) -> tuple[Path, str]:
 
 
 def save(scene: Scene, file: Path, form: str, include_humans: bool) -> int:
-    """Write a scene; the number of points written.
+    """Write a scene as :mod:`hamst3r.export` does; the number of points written.
 
     What was there under that name stays until everything is on the disk.
 
     Raises:
         OSError: It cannot be written; nothing is left of the attempt.
     """
-    keep = np.ones(len(scene.points), bool)
     if not include_humans:
-        keep = scene.points.label != LABEL_HUMAN
+        scene = _without_people(scene)
     file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f".{file.name}.{uuid.uuid4().hex}.partial")
-    try:
-        with partial.open("xb") as stream:
-            if form == "ply":
-                _write_ply(stream, scene.points, keep)
-            else:
-                _write_npz(stream, scene, keep, include_humans)
-            stream.flush()
+    with tempfile.TemporaryDirectory(prefix=f".{file.name}.", dir=file.parent) as folder:
+        partial = Path(folder, file.name)
+        if form == "ply":
+            write_ply(scene.points, partial)
+        else:
+            # Images wait meanwhile: rather large than late.
+            save_scene(scene, partial, compressed=False)
+        with partial.open("rb") as stream:
             os.fsync(stream.fileno())
         partial.replace(file)
-    finally:
-        partial.unlink(missing_ok=True)
-    return int(keep.sum())
+    return len(scene.points)
 
 
-def _write_ply(stream: BinaryIO, points: PointCloud, keep: np.ndarray) -> None:
-    records = np.empty(int(keep.sum()), _PLY)
-    for axis, name in enumerate("xyz"):
-        records[name] = points.xyz[keep, axis]
-    for channel, name in enumerate(("red", "green", "blue")):
-        records[name] = points.rgb[keep, channel]
-    for name in ("label", "instance", "camera", "confidence"):
-        records[name] = getattr(points, name)[keep]
-    properties = [f"property {_PLY_TYPES[_PLY[name].str]} {name}" for name in _PLY.names or ()]
-    head = ["ply", "format binary_little_endian 1.0", f"element vertex {len(records)}"]
-    stream.write("\n".join([*head, *properties, "end_header\n"]).encode())
-    stream.write(records.tobytes())
-
-
-def _write_npz(stream: BinaryIO, scene: Scene, keep: np.ndarray, include_humans: bool) -> None:
-    points = scene.points
-    arrays: dict[str, np.ndarray] = {
-        "stamp": np.array(scene.stamp),
-        "scale_source": np.array(int(scene.scale_source)),
-        "camera_names": np.array([camera.name for camera in scene.cameras]),
-        "camera_K": np.array([camera.K for camera in scene.cameras]).reshape(-1, 3, 3),
-        "camera_T_world_cam": np.array([c.T_world_cam for c in scene.cameras]).reshape(-1, 4, 4),
-    }
-    for name in ("xyz", "rgb", "confidence", "label", "instance", "camera", "body"):
-        arrays[f"points_{name}"] = getattr(points, name)[keep]
-    if include_humans:
-        fitted = [(person, person.fit) for person in scene.people if person.fit is not None]
-        arrays |= {
-            "people_id": np.array([person.id for person in scene.people]),
-            "people_position": np.array([p.position for p in scene.people]).reshape(-1, 3),
-            "fitted_id": np.array([person.id for person, _ in fitted]),
-            "fitted_joints": np.array([p.joints for p, _ in fitted]).reshape(-1, 24, 3),
-            "fitted_body_model": np.array([fit.model for _, fit in fitted], dtype=str),
-            "fitted_body_model_sha256": np.array(
-                [fit.model_sha256 for _, fit in fitted], dtype=str
-            ),
-        }
-        for name, size in (("betas", 10), ("global_orient", 3), ("body_pose", 69), ("transl", 3)):
-            values = [getattr(fit, name) for _, fit in fitted]
-            arrays[f"fitted_{name}"] = np.array(values, np.float32).reshape(-1, size)
-    np.savez(stream, **arrays)  # type: ignore[arg-type]
+def _without_people(scene: Scene) -> Scene:
+    """The same with neither their points nor their bodies nor their pixels."""
+    keep = scene.points.label != LABEL_HUMAN
+    points = PointCloud(**{name: column[keep] for name, column in vars(scene.points).items()})
+    views = []
+    for view in scene.views:
+        away = view.instances > 0
+        views.append(
+            replace(
+                view,
+                depth=np.where(away, 0, view.depth),
+                confidence=np.where(away, 0, view.confidence),
+                rgb=np.where(away[..., None], 0, view.rgb),
+                instances=np.zeros_like(view.instances),
+                densepose=np.full_like(view.densepose, np.nan),
+            )
+        )
+    return replace(scene, points=points, views=tuple(views), people=())

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 from hamst3r_ros.declaration import declare, read
-from hamst3r_ros.parameters import TABLE, ParameterError
+from hamst3r_ros.parameter import ParameterError
+from hamst3r_ros.parameters import TABLE
 from hamst3r_ros.reconstruction import reconstructor_config
 from rclpy.exceptions import InvalidParameterValueException
 from rclpy.node import Node

@@ -13,6 +13,8 @@ import pytest
 from hamst3r_ros.saving import SaveError, save, target
 from test_conversions import fitted, glimpsed, scene
 
+from hamst3r.export import load_scene
+
 
 @contextmanager
 def full_disk() -> Iterator[None]:
@@ -46,6 +48,23 @@ def test_a_file_appears_whole(form, tmp_path):
     assert save(given, file, form, True) == len(given.points)
     assert save(given, file, form, False) == np.count_nonzero(given.points.label == 0)
     assert os.listdir(file.parent) == [file.name]
+
+
+def test_a_scene_comes_back_and_people_stay_away(tmp_path):
+    given, file = scene(fitted(), glimpsed()), tmp_path / "x.npz"
+    save(given, file, "npz", True)
+    got = load_scene(file)
+    assert [p.id for p in got.people] == [7, 9] and got.stamp == given.stamp
+    np.testing.assert_array_equal(got.points.xyz, given.points.xyz)
+    np.testing.assert_array_equal(got.views[0].rgb, given.views[0].rgb)
+    save(given, file, "npz", False)
+    got = load_scene(file)
+    assert got.people == () and not got.points.label.any()
+    for view, before in zip(got.views, given.views, strict=True):
+        there = before.instances > 0
+        assert there.any() and not view.instances.any()
+        assert not view.rgb[there].any() and not view.depth[there].any()
+        np.testing.assert_array_equal(view.depth[~there], before.depth[~there])
 
 
 def test_a_folder_that_cannot_be_written_to(tmp_path):
