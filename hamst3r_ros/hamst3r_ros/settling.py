@@ -16,7 +16,7 @@ from hamst3r.scene import Camera, ScaleSource, Scene
 
 F64 = NDArray[np.float64]
 SETS = 30  # in which no camera may be away from its mean by more than
-SHIFT, SHARE = 0.01, 0.01  # metres, or of the cameras' spread, and
+SHIFT, SHARE = 0.01, 0.03  # metres, or of the cameras' spread, and
 TURN = np.deg2rad(0.5)
 
 

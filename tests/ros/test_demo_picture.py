@@ -19,8 +19,9 @@ from hamst3r_ros.demo_picture import (
 )
 from hamst3r_ros.splat import Splats, look_at, project, render, segments
 from hamst3r_ros.status_table import StatusTable
+from rclpy.serialization import deserialize_message
 from scipy.spatial.transform import Rotation
-from std_msgs.msg import Header
+from sensor_msgs.msg import PointCloud2
 
 from hamst3r.scene import PointCloud
 from hamst3r.synthetic.motion import MovingScene
@@ -194,7 +195,8 @@ def test_points_are_read_as_they_were_written(body_coordinates: bool) -> None:
         camera=rng.integers(0, 4, 50).astype(np.uint8),
         body=rng.random((50, 3)).astype(np.float32),
     )
-    records = read_points(clouds.point_cloud(cloud, Header(), body_coordinates))
+    sent = clouds.point_cloud(cloud, {}, body_coordinates)
+    records = read_points(deserialize_message(sent, PointCloud2))
     np.testing.assert_array_equal(records["z"], cloud.xyz[:, 2])
     np.testing.assert_array_equal(records["rgb"] >> 8 & 255, cloud.rgb[:, 1])
     np.testing.assert_array_equal(records["instance"], cloud.instance)
