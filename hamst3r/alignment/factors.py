@@ -135,7 +135,7 @@ class Relative:
         unit = self._per_metre(nodes)[:, None, None]
         J_j = np.tile(np.eye(DOF), (len(self), 1, 1))
         J_j[:, :3, :3] *= unit
-        J_i = -_adjoint(invert(between))
+        J_i = -adjoint(invert(between))
         J_i[:, :3, :3] *= unit
         # The scale of i stretches what the pair has measured.
         J_i[:, :3, 6] = -(between[:, :3, :3].transpose(0, 2, 1) @ between[:, :3, 3:])[..., 0]
@@ -397,7 +397,7 @@ def _hold(A: F64) -> F64:
     return np.diag(1e-9 * A.diagonal() + 1e-9)
 
 
-def _adjoint(T: F64) -> F64:
+def adjoint(T: F64) -> F64:
     """(F, 7, 7) of T exp(x) T^-1 = exp(Ad x), rigid T."""
     result = np.zeros((len(T), DOF, DOF))
     R, t = T[:, :3, :3], T[:, :3, 3]

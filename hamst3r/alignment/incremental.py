@@ -44,7 +44,8 @@ class AlignerConfig:
 
     Attributes:
         samples: Pixels per view that the solver sees; the depth fusion sees all.
-        polish_rounds: Closed-form rounds after the pose graph; the next frame set needs fewer.
+        polish_rounds: Closed-form rounds after the pose graph, before pairs are averaged; the next
+            frame set needs fewer. 0 = neither.
         window: Frame sets over which focal lengths, and poses of a static rig, are averaged.
         default_focal: Focal length over image width while nothing better is known.
         network_scale_std: Relative standard deviation of a scale that only the network tells; the
@@ -54,7 +55,7 @@ class AlignerConfig:
     """
 
     samples: int = 300
-    polish_rounds: int = 6
+    polish_rounds: int = 2
     window: int = 30
     default_focal: float = 0.9
     network_scale_std: float = 0.3

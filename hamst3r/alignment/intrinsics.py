@@ -114,7 +114,7 @@ class FocalSpread:
     Begins with an opinion that weighs like one measurement.
     """
 
-    USUAL, LEAST = 0.02, 0.002
+    USUAL, LEAST = 0.015, 0.002
 
     def __init__(self) -> None:
         self._squares, self._freedom = self.USUAL**2, 1.0

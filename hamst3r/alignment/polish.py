@@ -3,28 +3,28 @@
 Each round fits every pair's similarity to the current points, every free camera to the pixels in
 which it sees the pairs' points, and every sample's depth to what the pairs say of it. All three
 minimise Huber's function of the errors in space relative to the depth, as a network errs. It
-removes what the pose graph's condensed moments leave. All pairs are worked on at once, as stacks of
-planar points (see :mod:`hamst3r.alignment.similarity`).
+removes what the pose graph's condensed moments leave. In the end pairs are taken as wholes, which
+err as such (see :mod:`hamst3r.alignment.averaging`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial.transform import Rotation
 
+from hamst3r.alignment.averaging import average
+from hamst3r.alignment.factors import Relative
+from hamst3r.alignment.looks import Looks
 from hamst3r.alignment.observations import Observations
-from hamst3r.alignment.similarity import apply, log_scales, norms, similarities
+from hamst3r.alignment.placement import Slot
+from hamst3r.alignment.similarity import apply, log_scales
 from hamst3r.geometry import invert, make_T
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
-# Relative errors below this count by their square: it is how far neighbouring pixels err alike.
-FLOOR = np.float32(0.06)
-NEAREST = np.float32(1e-3)
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,11 +36,15 @@ class Solution:
         T_world_pair: pair index -> (4, 4) similarity of its points (camera i's axes, network's
             unit) to the world; pairs that are not in it were rejected.
         focal_factor: (N,) what multiplies the focal lengths that the rays were made with.
+        T_world_look: Where each of a pair's looks is by itself; None = where the pair is.
+        measured: What the pairs know of the cameras, if that was found out.
     """
 
     T_world_cam: F64
     T_world_pair: dict[int, F64]
     focal_factor: F64
+    T_world_look: Mapping[Slot, F64] | None = None
+    measured: Relative | None = None
 
 
 def polish(
@@ -60,10 +64,11 @@ def polish(
         focal_hold: (N,) how many times what is seen here speaks for the focal lengths as they are;
             0 = they are only a guess, infinite = they are known.
         hold_scale: Nothing known fixes the scale: keep the pairs' mean scale as it is.
+        rounds: 0 leaves the solution as it is.
     """
     if rounds == 0 or not solution.T_world_pair:
         return solution
-    looks = _Looks(observations, list(solution.T_world_pair), rays)
+    looks = Looks(observations, list(solution.T_world_pair), rays)
     cameras = solution.T_world_cam.copy()
     pairs = np.stack(list(solution.T_world_pair.values()))
     mean_log_scale = log_scales(pairs).mean()
@@ -84,122 +89,15 @@ def polish(
         looks.rays[:, :2] /= factor[:, None, None].astype(np.float32)
         x = apply(invert(cameras)[looks.view] @ pairs[looks.pair], looks.X)
         depth = looks.depths(x[:, 2], depth)
-    placed = dict(zip(solution.T_world_pair, pairs, strict=True))
-    return Solution(cameras, placed, focal_factor)
-
-
-class _Looks:
-    """The looks of some pairs, stacked: L = 2 pairs, those of one view side by side.
-
-    Attributes:
-        view, pair: (L,) view, and position among the pairs.
-        X, w: (L, 3, S) points as the pair has them, (L, S) weights.
-        rays: (N, 3, S) of the samples of each view.
-    """
-
-    def __init__(
-        self, observations: Observations, members: Sequence[int], rays: Sequence[F64]
-    ) -> None:
-        view = np.array([look.view for e in members for look in observations.pairs[e].looks])
-        own = np.array([look.own for e in members for look in observations.pairs[e].looks])
-        order = np.argsort(view, kind="stable")
-        at = (2 * np.array(members)[:, None] + [0, 1]).ravel()[order]
-        self.view, self.pair = view[order], order // 2
-        # Confidence tells outliers from the rest better than the good from the very good.
-        self.X, self.w = observations.X[at], np.log1p(observations.w[at])
-        self.rays = np.stack([r.T for r in rays]).astype(np.float32)
-        self._own = np.where(own[order], 1, 0.25).astype(np.float32)[:, None]
-        self._J = np.zeros((len(at), 7, 2, self.w.shape[1]), np.float32)
-        self._seen, self._first = np.unique(self.view, return_index=True)
-
-    def _per_view(self, values: NDArray) -> NDArray:
-        """(N, ...) sums of (L, ...) over the looks of each view."""
-        result = np.zeros((len(self.rays), *values.shape[1:]), values.dtype)
-        result[self._seen] = np.add.reduceat(values, self._first, axis=0)
-        return result
-
-    def depths(self, z: F32, previous: F32 | None) -> F32:
-        """(N, S) depths of the samples, 0 where nothing was seen, of z (L, S) from each look."""
-        w = self.w * (z > 0)
-        depth = self._average(z, w * self._own) if previous is None else previous
-        for _ in range(3 if previous is None else 1):
-            off = np.abs(z / np.maximum(depth, np.float32(1e-6))[self.view] - 1)
-            depth = self._average(z, w / np.maximum(off, FLOOR))
-        return depth
-
-    def _average(self, z: F32, w: F32) -> NDArray:
-        total = self._per_view(w)
-        return self._per_view(w * z) / np.where(total > 0, total, np.float32(1))
-
-    def fit_pairs(self, pairs: F64, cameras: F64, depth: F32, x: F32) -> F64:
-        """The similarities that take both of each pair's pointmaps to the current points.
-
-        Args:
-            pairs, cameras: As they are. depth: (N, S). x: (L, 3, S) the pairs' points in the
-                cameras, as they are.
-        """
-        points = self.rays * depth[:, None]
-        z = depth[self.view]
-        per_depth = 1 / np.maximum(z, NEAREST)
-        distance = norms(x - points[self.view]) * per_depth
-        w = self.w * (z > 0) * per_depth**2 / np.maximum(distance, FLOOR)
-        T, found = similarities(self.X, apply(cameras, points)[self.view], w, self.pair)
-        return np.where(found[:, None, None], T, pairs)
-
-    def camera_steps(
-        self,
-        x: F32,
-        depth: F32,
-        free: NDArray[np.bool_],
-        focal_hold: F64,
-        log_focal: F64,
-    ) -> tuple[F64, F64]:
-        """One Gauss-Newton step of the reprojection of all points x (L, 3, S).
-
-        Pixels count by how far their points are off in space, towards depth (N, S) too.
-
-        Returns:
-            (N, 4, 4) rigid steps, applied from the left, and (N,) factors of the focal lengths.
-        """
-        front = x[:, 2] > NEAREST
-        inverse = 1 / np.where(front, x[:, 2], np.float32(1))
-        a, b = x[:, 0] * inverse, x[:, 1] * inverse
-        plane = self.rays[self.view]
-        across, down = a - plane[:, 0], b - plane[:, 1]
-        z = np.maximum(depth[self.view], np.float32(1e-6))
-        beyond = x[:, 2] / z - 1
-        distance = np.sqrt(across * across + down * down + beyond * beyond)
-        root = np.sqrt(self.w * front / np.maximum(distance, FLOOR))
-        # Derivatives by translation, rotation and log focal, times the weights' roots; the two
-        # residuals side by side. What is not written here stays zero.
-        J = self._J
-        np.multiply(inverse, root, out=J[:, 0, 0])
-        J[:, 1, 1] = J[:, 0, 0]
-        np.multiply(a, root, out=J[:, 5, 1])
-        np.multiply(b, root, out=J[:, 6, 1])
-        J[:, 6, 0] = J[:, 5, 1]
-        np.negative(J[:, 6, 1], out=J[:, 5, 0])
-        np.multiply(a, J[:, 6, 1], out=J[:, 4, 1])
-        np.negative(J[:, 4, 1], out=J[:, 3, 0])
-        np.multiply(J[:, 5, 1], -inverse, out=J[:, 2, 0])
-        np.multiply(J[:, 6, 1], -inverse, out=J[:, 2, 1])
-        np.add(root, a * J[:, 5, 1], out=J[:, 4, 0])
-        np.add(root, b * J[:, 6, 1], out=J[:, 3, 1])
-        np.negative(J[:, 3, 1], out=J[:, 3, 1])
-        flat = J.reshape(len(x), 7, -1)
-        residual = np.concatenate([across * root, down * root], 1)[..., None]
-        H = self._per_view((flat @ flat.transpose(0, 2, 1)).astype(float))
-        g = self._per_view((flat @ residual)[..., 0].astype(float))
-        hold = np.where(np.isfinite(focal_hold), focal_hold, 0) * H[:, 6, 6]
-        g[:, 6] += hold * log_focal
-        H[:, 6, 6] += hold
-        variable = np.repeat(np.stack([free, np.isfinite(focal_hold)], 1), [6, 1], axis=1)
-        H *= variable[:, :, None] & variable[:, None]
-        diagonal = np.einsum("naa->na", H)
-        diagonal[:] = np.where(variable, diagonal * (1 + 1e-6) + 1e-12, 1)
-        step = np.linalg.solve(H, -(g * variable)[..., None])[..., 0]
-        step[~np.isfinite(step).all(1) | (np.abs(step[:, 3:]).max(1) > 0.5)] = 0
-        T = np.tile(np.eye(4), (len(H), 1, 1))
-        T[:, :3, :3] = Rotation.from_rotvec(step[:, 3:6]).as_matrix()
-        T[:, :3, 3] = step[:, :3]
-        return T, np.exp(step[:, 6])
+    members = list(solution.T_world_pair)
+    averaged = average(looks, cameras, pairs, depth, free, focal_hold, np.log(focal_factor))
+    if averaged is None:
+        return Solution(cameras, dict(zip(members, pairs, strict=True)), focal_factor)
+    placed = averaged.T_world_look[looks.ends]  # (2, pairs, 4, 4)
+    return Solution(
+        averaged.T_world_cam,
+        dict(zip(members, placed[0], strict=True)),
+        focal_factor * averaged.focal,
+        {(k, slot): T for slot in (0, 1) for k, T in zip(members, placed[slot], strict=True)},
+        averaged.measured,
+    )

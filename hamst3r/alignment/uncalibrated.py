@@ -316,12 +316,17 @@ def _place_group(
         start.polish_rounds,
     )
     cameras, pairs = solution.T_world_cam, solution.T_world_pair
+    looks = solution.T_world_look or {(k, slot): T for k, T in pairs.items() for slot in (0, 1)}
+    measured = solution.measured
     if not (start.metric or start.anchored):
-        cameras, pairs = _to_network_scale(cameras, pairs, start.root)
+        about = _network_scale(cameras, pairs, start.root)
+        cameras = split_similarity(about @ cameras)[0]
+        pairs, looks = ({k: about @ T for k, T in placed.items()} for placed in (pairs, looks))
+        measured = measured and measured.scaled(float(split_similarity(about)[1]))
     shares = agreement(edges, start.G)
     return Placement(
         T_world_cam={v: known.get(v, cameras[v]) for v in group},
-        T_world_look={(k, slot): T for k, T in pairs.items() for slot in (0, 1)},
+        T_world_look=dict(looks),
         agreement={
             v: 1.0 if v in known else float(shares[(edges.i == v) | (edges.j == v)].mean())
             for v in group
@@ -329,14 +334,16 @@ def _place_group(
         log_scales=tuple(log_scales(np.stack(list(pairs.values()))).tolist()),
         groups=(tuple(group),),
         focal_factor={v: float(solution.focal_factor[v]) for v in group},
-        measured=(_measured(edges, start, cameras, pairs, canonical),) if problem.measure else (),
+        measured=(measured or _measured(edges, start, cameras, pairs, canonical),)
+        if problem.measure
+        else (),
     )
 
 
 def _measured(
     edges: Edges, start: Start, cameras: F64, pairs: dict[int, F64], canonical: Canonical
 ) -> Relative:
-    """The solution as the pairs' measurement, as precise as they agree with one another."""
+    """What :func:`average` says of the pairs' precision, where it can not: by the pose graph."""
     before = split_similarity(start.G)[1]
     after = np.stack([pairs[k] for k in edges.pair.tolist()])
     growth = log_scales(after) - np.log(before[edges.i] * canonical.unit[edges.pair])
@@ -391,9 +398,7 @@ def _has_baseline(poses: Sequence[F64]) -> bool:
     return bool(np.linalg.norm(centres - centres[0], axis=1).max() > MIN_BASELINE)
 
 
-def _to_network_scale(cameras: F64, pairs: dict[int, F64], root: int) -> tuple[F64, dict[int, F64]]:
-    """Scale the group about the root's centre so that the pairs, on average, keep their unit."""
+def _network_scale(cameras: F64, pairs: dict[int, F64], root: int) -> F64:
+    """(4, 4) scaling of a group about the root's centre: pairs, on average, keep their unit."""
     factor = float(np.exp(-log_scales(np.stack(list(pairs.values()))).mean()))
-    centre = cameras[root, :3, 3]
-    about = make_T(np.eye(3), (1 - factor) * centre, factor)
-    return split_similarity(about @ cameras)[0], {k: about @ T for k, T in pairs.items()}
+    return make_T(np.eye(3), (1 - factor) * cameras[root, :3, 3], factor)

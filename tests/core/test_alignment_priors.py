@@ -78,7 +78,7 @@ def compare(cameras, sets, seeds):
         assert fused.scale_source is ScaleSource.CALIBRATION and 0 < fused.scale_std < 0.05
         prior = off(room, np.stack([f.T_rig_cam for f in frames.frames]), [i.K for i in images])
         aligned = [
-            [e.camera, e.rotation, e.points]
+            [e.camera, e.rotation, e.focal, e.points]
             for r in (network, fused)
             for e in [errors(room, r.T_world_cam, r.K, r.depth)]
         ]
@@ -87,7 +87,7 @@ def compare(cameras, sets, seeds):
             [np.ravel(d / t) for d, t in zip(fused.depth, room.depth, strict=True)]
         )
         assert np.median(metric) == pytest.approx(1, abs=0.04)
-    return np.mean(rows, axis=0)
+    return [np.mean(column, axis=0) for column in zip(*rows, strict=True)]
 
 
 @pytest.mark.parametrize("sets", [1, 5])
@@ -95,14 +95,16 @@ def test_an_uncertain_calibration_and_the_pairs_are_better_than_either(sets):
     prior, fused, network, fused_aligned = compare(4, sets, range(12))
     assert fused[0] < 0.9 * prior[0], "positions in the rig's frame"
     assert fused[1] < 0.5 * prior[1] and fused[2] < 0.25 * prior[2], "rotations, focal lengths"
-    assert fused_aligned[0] < network[0], "cameras relative to each other"
-    assert fused_aligned[2] < 1.03 * network[2], "points"
+    assert (fused_aligned[:2] < network[:2]).all(), "cameras relative to each other"
+    # A calibration this coarse can add next to nothing to these (a squared ratio of deviations).
+    assert fused_aligned[2] < 1.01 * network[2], "focal lengths"
+    assert fused_aligned[3] < 1.001 * network[3], "points"
 
 
 def test_of_two_cameras_as_well():
     prior, fused, network, fused_aligned = compare(2, 1, range(12))
     assert (fused < prior).all()
-    assert fused_aligned[0] < network[0] and fused_aligned[1] < network[1]
+    assert (fused_aligned < network).all()
 
 
 def test_a_covariance_of_zero_is_exact():
