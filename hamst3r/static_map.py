@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,21 +15,29 @@ HALF = 1 << 20  # cubes each way from the origin that a key can hold
 # in one cube for as long, even if no mask claims him.
 CONFIRMED = 4.0
 WEIGHT_MAX = 10.0  # what was seen long is gone soon all the same, once it is seen through
+# Below this weight a cube is provisional: unseen for so many frame sets, it is forgotten. Who was
+# there for a moment leaves the map so even where no camera looks again.
+LASTING, FORGOTTEN = 8.0, 100
+# Metres around a tracked person's middle, level and upright, in which a view that does not show the
+# person is not believed to show the place.
+REACH, HALF_HEIGHT = 0.6, 1.2
 # A cube is seen through when the surface behind it is farther by this share and one cube.
 MARGIN = 0.1
 
 
 @dataclass(frozen=True, eq=False)
 class _Cubes:
-    """Sorted by ``key``: where the points of each cube are on average, their colour, and weight."""
+    """Sorted by ``key``: where the points of each cube are on average, their colour, the weight,
+    and in which frame set it was seen last."""
 
     key: NDArray[np.int64]
     xyz: NDArray[np.float32]
     rgb: NDArray[np.float32]
     weight: NDArray[np.float32]
+    last: NDArray[np.int64]
 
     def __getitem__(self, chosen: NDArray) -> _Cubes:
-        return _Cubes(self.key[chosen], self.xyz[chosen], self.rgb[chosen], self.weight[chosen])
+        return _Cubes(*(getattr(self, f.name)[chosen] for f in fields(self)))
 
 
 _EMPTY = _Cubes(
@@ -37,6 +45,7 @@ _EMPTY = _Cubes(
     np.empty((0, 3), np.float32),
     np.empty((0, 3), np.float32),
     np.empty(0, np.float32),
+    np.empty(0, np.int64),
 )
 
 
@@ -50,8 +59,10 @@ def cube_keys(xyz: NDArray, voxel: float) -> NDArray[np.int64]:
 class StaticMap:
     """Cubes with evidence for and against them, as occupancy maps have it (Hornung et al. 2013).
 
-    Points of people never enter. What entered wrongly (somebody whom no mask claimed) leaves
-    again as soon as a camera sees the surface behind it. Cubes are those of the map (see
+    Points of people never enter, nor what a view shows of the place of a tracked person whom it
+    does not show (its mask is missing). What entered wrongly all the same leaves again as soon as a
+    camera sees the surface behind it, or when it was not seen for long enough to last and is not
+    seen again. Cubes are those of the map (see
     ``Scene.T_map_world``), so that a corrected drift of moving cameras does not blur it.
     """
 
@@ -59,6 +70,7 @@ class StaticMap:
         self._voxel = 0.0
         self._cubes = _EMPTY
         self._T_map_world = np.eye(4)
+        self._step = 0
 
     def clear(self) -> None:
         """Forget everything."""
@@ -75,12 +87,14 @@ class StaticMap:
             self._voxel = voxel
             self.clear()
         self._T_map_world = scene.T_map_world
-        known, seen = self._cubes, _cubes(scene, voxel)
+        self._step += 1
+        known, seen = self._cubes, _cubes(scene, voxel, self._step)
         again = np.isin(known.key, seen.key, assume_unique=True)
         through, people = self._contradicted(scene, known)
         # Where a person is now, what is not known well was one whom no mask had claimed.
         weight = known.weight - (through & ~again) - (people & (known.weight <= CONFIRMED))
-        kept = _Cubes(known.key, known.xyz, known.rgb, weight)[weight > 0]
+        lasting = (known.weight >= LASTING) | (self._step - known.last <= FORGOTTEN)
+        kept = replace(known, weight=weight)[(weight > 0) & lasting]
         cubes = _merge(kept, seen)
         if len(cubes.key) > limit:
             best = np.argsort(-cubes.weight, kind="stable")[:limit]
@@ -120,19 +134,38 @@ class StaticMap:
         return through, people
 
 
-def _cubes(scene: Scene, voxel: float) -> _Cubes:
+def _cubes(scene: Scene, voxel: float, step: int) -> _Cubes:
     """One frame set's cubes, each of weight 1."""
     points = scene.points
     xyz = transform(scene.T_map_world, points.xyz)
     key = cube_keys(xyz, voxel)
-    use = (points.label == LABEL_SCENE) & (key >= 0)
+    use = (points.label == LABEL_SCENE) & (key >= 0) & ~_of_somebody(scene)
     keys, group, count = np.unique(key[use], return_inverse=True, return_counts=True)
 
     def mean(values: NDArray) -> NDArray[np.float32]:
         sums = [np.bincount(group.reshape(-1), values[use, c], len(keys)) for c in range(3)]
         return (np.stack(sums, -1) / count[:, None]).astype(np.float32)
 
-    return _Cubes(keys, mean(xyz), mean(points.rgb), np.ones(len(keys), np.float32))
+    weight, last = np.ones(len(keys), np.float32), np.full(len(keys), step)
+    return _Cubes(keys, mean(xyz), mean(points.rgb), weight, last)
+
+
+def _of_somebody(scene: Scene) -> NDArray[np.bool_]:
+    """(N,) points that may be of a person although no mask claims them.
+
+    They are on a body, or where a tracked person is whom their view does not show.
+    """
+    points = scene.points
+    result: NDArray[np.bool_] = np.isfinite(points.body[:, 0])
+    for index, view in enumerate(scene.views):
+        shown = set(np.unique(view.instances).tolist())
+        missing = [person.position for person in scene.people if person.id not in shown]
+        at = np.flatnonzero(points.camera == index) if missing else np.empty(0, int)
+        for position in missing:
+            off = points.xyz[at] - position
+            near = (np.hypot(off[:, 0], off[:, 1]) < REACH) & (np.abs(off[:, 2]) < HALF_HEIGHT)
+            result[at[near]] = True
+    return result
 
 
 def _merge(known: _Cubes, seen: _Cubes) -> _Cubes:
@@ -143,6 +176,8 @@ def _merge(known: _Cubes, seen: _Cubes) -> _Cubes:
     at = at[same]
     weight = known.weight.copy()
     weight[at] = np.minimum(weight[at] + 1, WEIGHT_MAX)
+    last = known.last.copy()
+    last[at] = seen.last[same]
     share = (1 / weight[at])[:, None]
     xyz, rgb = known.xyz.copy(), known.rgb.copy()
     xyz[at] += share * (seen.xyz[same] - xyz[at])
@@ -155,6 +190,7 @@ def _merge(known: _Cubes, seen: _Cubes) -> _Cubes:
         np.concatenate([xyz, new.xyz]),
         np.concatenate([rgb, new.rgb]),
         np.concatenate([weight, new.weight]),
+        np.concatenate([last, new.last]),
     )[order]
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hamst3r.geometry import invert, transform, unproject
-from hamst3r.scene import Camera, PointCloud, ScaleSource, Scene, View
+from hamst3r.scene import Camera, Person, PointCloud, ScaleSource, Scene, TrackingState, View
 from hamst3r.static_map import StaticMap
 
 K = np.array([[40.0, 0, 19.5], [0, 40, 14.5], [0, 0, 1]])
@@ -103,6 +103,58 @@ def test_a_person_whom_a_mask_claims_later_leaves_at_once():
     # What is known well stays, though somebody leans against it.
     it.add(scene(np.where(PATCH, 3.9, 4.0), PATCH), 0.1, 10000)
     assert len(it.confirmed()[0]) == known
+
+
+def tracked(made: Scene, at: np.ndarray, known: bool = True) -> Scene:
+    """The scene with a person there, whom its view does not show."""
+    person = Person(
+        7,
+        TrackingState.PREDICTED,
+        0.5,
+        None,
+        np.empty((0, 3), np.float32),
+        np.empty(0, np.float32),
+        at,
+        np.eye(3),
+        None,
+        0,
+    )
+    return replace(made, people=(person,) if known else ())
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_whom_a_view_misses_does_not_enter_where_the_tracker_knows_him(known):
+    it = StaticMap()
+    for _ in range(12):
+        it.add(tracked(scene(IN_FRONT), np.array([2.0, 0, 1]), known), 0.1, 10000)
+    xyz, _ = it.confirmed()
+    assert len(xyz) > 100 and (near(xyz) == 0) == known
+
+
+def test_bodies_without_an_instance_do_not_enter():
+    it = StaticMap()
+    made = scene(IN_FRONT)
+    made.points.body[PATCH.ravel()] = 0.5
+    for _ in range(12):
+        it.add(made, 0.1, 10000)
+    assert len(it.confirmed()[0]) and near(it.confirmed()[0]) == 0
+
+
+@pytest.mark.parametrize(("sets", "stays"), [(5, False), (30, True)])
+def test_what_was_there_for_a_moment_is_forgotten_where_nobody_looks(sets, stays):
+    it = StaticMap()
+    for _ in range(sets):
+        it.add(scene(WALL), 0.1, 10000)
+    seen = len(it.confirmed()[0])
+    elsewhere = scene(np.zeros((H, W)))
+    elsewhere = replace(
+        elsewhere, points=PointCloud(**{k: c[:0] for k, c in vars(elsewhere.points).items()})
+    )
+    for _ in range(100):
+        it.add(elsewhere, 0.1, 10000)
+    assert len(it.confirmed()[0]) == seen
+    it.add(elsewhere, 0.1, 10000)
+    assert (len(it.confirmed()[0]) > 0) == stays
 
 
 def test_the_map_follows_what_is_corrected_between_map_and_world():
