@@ -32,13 +32,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from hamst3r.engine import Edge, PairEngine, PairPrediction
+from hamst3r.engine import PairEngine, PairPrediction
 from hamst3r.frames import Frame
 from hamst3r.image import NetworkImage, prepare
 from hamst3r.network import blocks
 from hamst3r.network.config import PRESETS
 from hamst3r.network.hamst3r import HAMSt3R, PairOutput
-from hamst3r.pairs import choose_pairs
+from hamst3r.pairs import Edge, choose_pairs
 
 Work = Callable[[], object]
 FP32_LIMIT, BF16_LIMIT = 1e-3, 2e-2

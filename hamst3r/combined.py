@@ -14,8 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hamst3r.engine import Edge, PairEngine, PairPrediction
+from hamst3r.engine import PairEngine, PairPrediction
 from hamst3r.image import NetworkImage, resized
+from hamst3r.pairs import Edge
 
 
 class CombinedEngine:

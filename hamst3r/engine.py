@@ -16,10 +16,10 @@ from hamst3r.image import NetworkImage
 from hamst3r.network.checkpoint import load_checkpoint
 from hamst3r.network.encoder import Encoded
 from hamst3r.network.hamst3r import Features, HAMSt3R, PairOutput, ViewOutput
+from hamst3r.pairs import Edge
 
 LOG = logging.getLogger(__name__)
 
-Edge = tuple[int, int]
 # On CPUs larger batches leave the cache.
 CPU_BATCH, CUDA_BATCH = 6, 32
 

@@ -17,6 +17,7 @@ from hamst3r.image import NetworkImage, undistorted
 from hamst3r.inputs import Source
 from hamst3r.pair_graphs import FEW_VIEWS, PairGraph
 from hamst3r.pair_store import PairStore, StoredEngine, memory_needed
+from hamst3r.pairs import Edge
 from hamst3r.reconstructor import Reconstructor
 from hamst3r.refine import RefineOptions, refine
 from hamst3r.scene import Scene
@@ -79,11 +80,16 @@ def reconstruct(
     """
     graph = PairGraph.parse(options.pairs)
 
-    def choose(images: Sequence[NetworkImage]) -> list[tuple[int, int]]:
-        _check_memory(graph.count(len(images)), len(images), engine, options)
-        return graph.edges(len(images), lambda: engine.describe(images).numpy(), source.ordered)
+    chosen: list[Edge] = []
 
-    store = PairStore(engine, folder, choose, progress=progress)
+    def choose(images: Sequence[NetworkImage]) -> list[Edge]:
+        _check_memory(graph.count(len(images)), len(images), engine, options)
+        chosen[:] = graph.edges(
+            len(images), lambda: engine.describe(images).numpy(), source.ordered
+        )
+        return chosen
+
+    store = PairStore(engine, folder, progress=progress)
     reconstructor: Reconstructor | None = None
     for index, frames in enumerate(source.frame_sets()):
         # Judging all views by all others is quadratic: of many, only those that were paired do.
@@ -92,9 +98,9 @@ def reconstruct(
             aligner = AlignerConfig(clean=few and options.refine.clean_depth)
             config = replace(options.refine.cloud, image_size=options.image_size, alignment=aligner)
             reconstructor = Reconstructor(store, config)
-        scene = reconstructor.push(frames)
+        scene = reconstructor.push(frames, choose)
         names = frames.cameras
-        edges = tuple((names[i], names[j]) for i, j in store.edges)
+        edges = tuple((names[i], names[j]) for i, j in chosen)
         wanted = replace(options.refine, clean_depth=options.refine.clean_depth and not few)
         scene = refine(scene, edges, wanted)
         yield Result(index, scene, _images(frames), edges)

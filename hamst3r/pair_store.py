@@ -19,8 +19,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from hamst3r.engine import Edge, PairPrediction
+from hamst3r.engine import PairPrediction
 from hamst3r.image import NetworkImage
+from hamst3r.pairs import Edge
 
 CHUNK = 24
 GEOMETRY = ("pts_i", "pts_j", "conf_i", "conf_j")
@@ -57,14 +58,13 @@ class StoredEngine(Protocol):
 
 
 class PairStore:
-    """An engine for many images: chooses the pairs itself, and keeps predictions on disk.
+    """An engine for many images: keeps predictions on disk.
 
     It stands in for the engine in a :class:`hamst3r.reconstructor.Reconstructor`.
 
     Args:
         engine: Makes the predictions.
         folder: Where they are kept.
-        graph: Pairs of a list of images; replaces the reconstructor's choice.
         pairs_with_people: Most pairs of a view that are asked for people. People of a view in p
             pairs are compared p^2 times; a few pairs say it all.
         progress: Called with the number of pairs that just became known, and how many there are.
@@ -74,30 +74,27 @@ class PairStore:
         self,
         engine: StoredEngine,
         folder: Path,
-        graph: Callable[[Sequence[NetworkImage]], list[Edge]],
         pairs_with_people: int = 8,
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
-        self.engine, self.folder, self.graph = engine, folder, graph
+        self.engine, self.folder = engine, folder
         self.patch, self.stride = engine.patch, engine.stride
         self.image_size = engine.image_size
         self.pairs_with_people = pairs_with_people
         self.predicted, self.found = 0, 0
-        self.edges: list[Edge] = []
         self._progress = progress or (lambda done, total: None)
 
     def predict(
-        self, images: Sequence[NetworkImage], edges: Sequence[Edge] = ()
+        self, images: Sequence[NetworkImage], edges: Sequence[Edge]
     ) -> list[PairPrediction]:
-        """Predictions of the graph's pairs, whatever ``edges`` asks for; on the CPU."""
-        self.edges = self.graph(images)
+        """Predictions of these pairs, on the CPU."""
         self.folder.mkdir(parents=True, exist_ok=True)
         hashes = [_digest(image) for image in images]
-        with_people = _spread(self.edges, self.pairs_with_people)
-        kept_fields = GEOMETRY + (DESCRIPTORS if len(self.edges) <= MAX_DESCRIBED_PAIRS else ())
+        with_people = _spread(edges, self.pairs_with_people)
+        kept_fields = GEOMETRY + (DESCRIPTORS if len(edges) <= MAX_DESCRIBED_PAIRS else ())
         predictions: list[PairPrediction] = []
-        for start in range(0, len(self.edges), CHUNK):
-            chunk = self.edges[start : start + CHUNK]
+        for start in range(0, len(edges), CHUNK):
+            chunk = list(edges[start : start + CHUNK])
             keep = [kept_fields + (PEOPLE if edge in with_people else ()) for edge in chunk]
             file = self.folder / f"{self._key(hashes, chunk, keep)}.safetensors"
             tensors = _load(file)
@@ -108,7 +105,7 @@ class PairStore:
             else:
                 self.found += len(chunk)
             predictions += _unpack(tensors, chunk)
-            self._progress(len(chunk), len(self.edges))
+            self._progress(len(chunk), len(edges))
         return predictions
 
     def clear(self) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import enum
 
+Edge = tuple[int, int]
+
 
 class Pairing(str, enum.Enum):
     """How the pairs are chosen; all pairs run one way only (each unordered pair once).

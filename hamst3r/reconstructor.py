@@ -16,7 +16,7 @@ from hamst3r.alignment.stream import Recalled
 from hamst3r.frames import FrameSet
 from hamst3r.geometry import transform, unproject
 from hamst3r.image import NetworkImage, prepare
-from hamst3r.pairs import Pairing, choose_pairs
+from hamst3r.pairs import Edge, Pairing, choose_pairs
 from hamst3r.people.body import BodyModel
 from hamst3r.people.instances import InstancesConfig, ViewPeople, merge_instances
 from hamst3r.people.tracking import PeopleTracker, Tracked, TrackingConfig
@@ -132,13 +132,23 @@ class Reconstructor:
         self._tracker.reset()
         self._stamp = None
 
-    def push(self, frames: FrameSet) -> Scene:
+    def push(
+        self,
+        frames: FrameSet,
+        edges: Callable[[Sequence[NetworkImage]], Sequence[Edge]] | None = None,
+    ) -> Scene:
         """Reconstruct one frame set.
 
         Weak or broken predictions lead to notes and to views without a place, never to errors.
 
+        Args:
+            frames: Images of one time (or of one place).
+            edges: Chooses the pairs (i, j) of these images, as the network will see them; None =
+                as ``config.pairing`` says.
+
         Raises:
-            ValueError: A frame that cannot be used (see :func:`hamst3r.image.prepare`).
+            ValueError: A frame that cannot be used (see :func:`hamst3r.image.prepare`), or pairs of
+                images that are not there.
         """
         timer = _Timer(self._clock)
         notes = self._watch_clock(frames.stamp)
@@ -146,14 +156,14 @@ class Reconstructor:
         size = self.config.image_size or engine.image_size
         with timer("prepare"):
             images = [prepare(f, size, engine.patch, engine.stride) for f in frames.frames]
-            edges = choose_pairs(len(images), self.config.pairing)
+            pairs = self._pairs(images, edges)
             moving = self.config.pairing is Pairing.RIG
             recalled = self._aligner.recall(frames) if moving else Recalled()
         with timer("network"):
-            predictions = engine.predict([*images, *recalled.images], [*edges, *recalled.edges])
+            predictions = engine.predict([*images, *recalled.images], [*pairs, *recalled.edges])
         with timer("instances"):
             grids = [image.grid for image in images]
-            people_2d = merge_instances(predictions[: len(edges)], grids, self.config.instances)
+            people_2d = merge_instances(predictions[: len(pairs)], grids, self.config.instances)
         with timer("align"):
             alignment = self._aligner.solve(
                 frames,
@@ -191,6 +201,22 @@ class Reconstructor:
             timings=timer.seconds,
             notes=(*notes, *alignment.notes),
         )
+
+    def _pairs(
+        self,
+        images: Sequence[NetworkImage],
+        edges: Callable[[Sequence[NetworkImage]], Sequence[Edge]] | None,
+    ) -> list[Edge]:
+        if edges is None:
+            return choose_pairs(len(images), self.config.pairing)
+        chosen = list(edges(images))
+        for i, j in chosen:
+            if not (0 <= i < len(images) and 0 <= j < len(images)):
+                raise ValueError(
+                    f"the pair ({i}, {j}) was chosen of {len(images)} images; expected two "
+                    f"indices from 0 to {len(images) - 1}"
+                )
+        return chosen
 
     def _watch_clock(self, stamp: int) -> tuple[str, ...]:
         last, self._stamp = self._stamp, stamp

@@ -36,6 +36,7 @@ from hamst3r.network.checkpoint import shipped_weights
 from hamst3r.offline import OfflineOptions, reconstruct
 from hamst3r.pair_graphs import PairGraph, similar, swin
 from hamst3r.pair_store import PairStore
+from hamst3r.pairs import choose_pairs
 from hamst3r.reconstructor import Reconstructor, ReconstructorConfig
 from hamst3r.recording import open_recording
 from hamst3r.refine import RefineOptions, refine, sky
@@ -120,10 +121,6 @@ def _single(prediction):
     return replace(prediction, **tensors)
 
 
-def complete(images):
-    return PairGraph.parse("complete").edges(len(images), list)
-
-
 @pytest.fixture(scope="module")
 def room():
     return make_room(4, 1)
@@ -135,12 +132,12 @@ def test_a_store_changes_nothing_and_remembers_everything(room, tmp_path, monkey
     direct = Reconstructor(Counting(room)).push(frames)
     seen = []
     engine = Counting(room)
-    store = PairStore(engine, tmp_path / "pairs", complete, progress=lambda *n: seen.append(n))
+    store = PairStore(engine, tmp_path / "pairs", progress=lambda *n: seen.append(n))
     stored = Reconstructor(store).push(frames)
     np.testing.assert_allclose(stored.points.xyz, direct.points.xyz, atol=1e-6)
     np.testing.assert_array_equal(stored.points.instance, direct.points.instance)
     assert engine.pairs == 6 and seen == [(2, 6)] * 3
-    again = PairStore(engine, tmp_path / "pairs", complete)
+    again = PairStore(engine, tmp_path / "pairs")
     np.testing.assert_array_equal(Reconstructor(again).push(frames).points.xyz, stored.points.xyz)
     assert engine.pairs == 6 and (again.found, again.predicted) == (6, 0)
     # Another image, or a damaged file, is predicted anew.
@@ -155,10 +152,24 @@ def test_a_store_changes_nothing_and_remembers_everything(room, tmp_path, monkey
     assert not (tmp_path / "pairs").exists()
 
 
+def test_pairs_are_the_callers_choice(room):
+    engine = Counting(room)
+    seen = []
+
+    def chain(images):
+        seen.extend(image.camera for image in images)
+        return [(0, 1), (1, 2), (2, 3)]
+
+    scene = Reconstructor(engine).push(room.frames(), chain)
+    assert engine.pairs == 3 and seen == list(room.frames().cameras) and len(scene.cameras) == 4
+    with pytest.raises(ValueError, match=r"pair \(0, 4\) was chosen of 4 images; expected two ind"):
+        Reconstructor(engine).push(room.frames(), lambda images: [(0, 4)])
+
+
 def test_people_are_asked_of_a_few_pairs_of_each_view(room, tmp_path):
-    store = PairStore(Counting(room), tmp_path, complete, pairs_with_people=1)
+    store = PairStore(Counting(room), tmp_path, pairs_with_people=1)
     Reconstructor(store).push(room.frames(poses=False))
-    predictions = store.predict(_network_images(room))
+    predictions = store.predict(_network_images(room), choose_pairs(4))
     with_people = [p for p in predictions if p.person_prob is not None]
     assert len(predictions) == 6 and len(with_people) == 2
     assert sorted(view for p in with_people for view in (p.i, p.j)) == [0, 1, 2, 3]
