@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import importlib.util
 import os
@@ -74,7 +73,7 @@ def test_blocks_that_are_run(block: Block, workplace: Path):
 
 
 def answers(line: str, workplace: Path) -> None:
-    """The command says something, and ends well, at the latest when it is interrupted."""
+    """The command says something, and ends well: by itself, or where it asks to be interrupted."""
     process = subprocess.Popen(
         ["bash", "-c", f"exec {line}"],
         cwd=workplace,
@@ -89,10 +88,9 @@ def answers(line: str, workplace: Path) -> None:
     try:
         assert process.stdout is not None
         first = process.stdout.readline()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=3)  # it may be at its end, where it should not be disturbed
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=120)
+        if "Ctrl+C ends" in first:
+            process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=300)
     finally:
         process.kill()
     if "/hamst3r" in line and importlib.util.find_spec("rclpy") is None:
