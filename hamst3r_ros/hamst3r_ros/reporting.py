@@ -54,11 +54,14 @@ def watch_sets(
             f"{values['sync.min_cameras']}"
         )
     else:
-        lags = assembler.lags()
+        lag = max(assembler.lags().values(), default=0.0)
+        if lag <= values["sync.slop"]:  # they agree: images are merely few, or just beginning
+            problems.remove("frame_sets", "none")
+            return
         text = (
-            "no frame sets: the cameras' newest stamps differ by up to "
-            f"{max(lags.values(), default=0.0):.3f} s, sync.slop is {values['sync.slop']:g} s; "
-            "synchronise the cameras' clocks, give their stamp_offsets, or raise it"
+            f"no frame sets: the cameras' newest stamps differ by up to {lag:.3f} s, sync.slop is "
+            f"{values['sync.slop']:g} s; synchronise the cameras' clocks, give their "
+            "stamp_offsets, or raise it"
         )
     problems.add("frame_sets", "none", text)
 

@@ -6,9 +6,10 @@ import pytest
 import rclpy
 from bench import STEP, image
 from hamst3r_msgs.msg import HumanArray
+from hamst3r_ros.assembler import Assembler, SyncSettings
 from hamst3r_ros.diagnostics import ERROR, OK, WARN, Problems, Statistics
 from hamst3r_ros.headers import to_time
-from hamst3r_ros.reporting import watch_name, watch_worker
+from hamst3r_ros.reporting import watch_name, watch_sets, watch_worker
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
@@ -55,6 +56,24 @@ def test_a_hang_is_an_error_until_it_is_over(problems):
     assert problem.level == ERROR and "taken 30 s" in problem.text
     watch_worker(0.0, Statistics(), values, problems)
     assert problems.of("inference") == {}
+
+
+def test_images_that_are_few_are_not_clocks_that_differ(problems):
+    values = parameters.defaults() | {"cameras": ["a", "b"]}
+    assembler = Assembler(["a", "b"], SyncSettings(50_000_000, 2, 500_000_000))
+    states = dict.fromkeys("ab", "active")
+    for camera, stamp in (("a", 0), ("b", 10_000_000)):
+        assembler.add(camera, stamp, None)
+    watch_sets(assembler, Statistics(), states, values, 10.0, problems)
+    assert problems.of("frame_sets") == {}
+    for step in range(1, 4):
+        assembler.add("b", 10_000_000 + step * 30_000_000, None)
+    watch_sets(assembler, Statistics(), states, values, 10.0, problems)
+    (problem,) = problems.of("frame_sets").values()
+    assert "differ by up to 0.100 s, sync.slop is 0.05 s" in problem.text
+    assembler.add("a", 100_000_000, None)
+    watch_sets(assembler, Statistics(), states, values, 10.0, problems)
+    assert problems.of("frame_sets") == {}
 
 
 @pytest.mark.parametrize("delay", [5.0, -5.0, 3e7])
