@@ -27,7 +27,7 @@ from rclpy.timer import Timer
 from std_srvs.srv import SetBool, Trigger
 
 from hamst3r.alignment.calibration import CameraCalibration, load_calibration
-from hamst3r_ros import declaration, promptness, qos, reporting, saving
+from hamst3r_ros import declaration, promptness, qos, reporting
 from hamst3r_ros.anchor import Anchor, AnchorError, requested
 from hamst3r_ros.assembler import Assembler, MessageSet, SyncSettings
 from hamst3r_ros.cameras import Cameras, Extrinsics, sources
@@ -322,8 +322,10 @@ class Hamst3rNode(LifecycleNode):
     def _on_save(
         self, request: SaveScene.Request, response: SaveScene.Response
     ) -> SaveScene.Response:
-        scene = self._pipeline.scene if self._pipeline is not None else None
-        return saving.answer(request, response, scene, self._values["output_dir"])
+        if self._pipeline is not None:
+            return self._pipeline.save(request, response)
+        response.message = "no scene yet; configure and activate the node"
+        return response
 
     def _on_anchor(
         self, request: SetAnchor.Request, response: SetAnchor.Response

@@ -10,12 +10,14 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from hamst3r_msgs.srv import SaveScene
 from numpy.typing import NDArray
 from rclpy.impl.rcutils_logger import RcutilsLogger
 
 from hamst3r.frames import FrameSet
 from hamst3r.reconstructor import Reconstructor
 from hamst3r.scene import Scene
+from hamst3r_ros import saving
 from hamst3r_ros.anchor import Anchor, apply, in_map
 from hamst3r_ros.assembler import MessageSet
 from hamst3r_ros.cameras import Cameras, Extrinsics
@@ -92,6 +94,10 @@ class Pipeline:
         """Forget world and people before the next set."""
         self._reset.set()
         self.scene = None
+
+    def save(self, request: SaveScene.Request, response: SaveScene.Response) -> SaveScene.Response:
+        """~/save_scene, of the latest scene; called by the executor's thread."""
+        return saving.answer(request, response, self.scene, self._values["output_dir"])
 
     def period(self) -> float:
         """Least seconds between two sets."""
