@@ -17,6 +17,7 @@ from sensor_msgs.msg import CameraInfo, Image
 from tf2_msgs.msg import TFMessage
 from visualization_msgs.msg import Marker, MarkerArray
 
+from hamst3r.export.colors import person_colors
 from hamst3r.people.body import JOINT_NAMES, PARENTS
 from hamst3r.scene import BodyFit, Camera, Person, Scene, TrackingState, View
 from hamst3r_ros.bodies import SMPL_FROM_ROS, Box
@@ -30,19 +31,6 @@ TORSO = (LEFT_HIP, RIGHT_HIP, NECK)
 # Variance of an angle of which nothing is known: uniform over the circle, rad^2.
 UNKNOWN_ANGLE = math.pi**2 / 3
 NEAR = 0.1  # metres
-# Colours far apart, for ids one after the other.
-PALETTE = np.array(
-    [
-        [0.90, 0.10, 0.29],
-        [0.24, 0.71, 0.29],
-        [0.00, 0.51, 0.78],
-        [0.96, 0.51, 0.19],
-        [0.57, 0.12, 0.71],
-        [0.27, 0.94, 0.94],
-        [0.94, 0.20, 0.90],
-        [0.82, 0.96, 0.24],
-    ]
-)
 
 
 def human_array(scene: Scene, world: str, boxes: dict[int, Box]) -> bytes:
@@ -268,8 +256,8 @@ def grid_camera_info(view: View, head: Fields) -> bytes:
 
 
 def colour(person_id: int, alpha: float = 1.0) -> tuple[float, float, float, float]:
-    """The same colour (red, green, blue, alpha) for the same id, always."""
-    red, green, blue = PALETTE[(person_id - 1) % len(PALETTE)].tolist()
+    """Red, green, blue and alpha: the same for the same id, here and in exported scenes."""
+    red, green, blue = (person_colors(np.array(person_id)) / 255).tolist()
     return red, green, blue, alpha
 
 
