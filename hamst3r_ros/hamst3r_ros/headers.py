@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -29,12 +30,19 @@ class Link:
 
     def fields(self, stamp: int) -> Fields:
         """Its TransformStamped for :mod:`hamst3r_ros.wire`, at integer nanoseconds."""
-        T = self.T_parent_child
+        T = np.asarray(self.T_parent_child, np.float64)
         return {
             "header": header_fields(stamp, self.parent),
             "child_frame_id": self.child,
-            "transform": (*T[:3, 3].tolist(), *quaternion(T[:3, :3])),
+            "transform": _transform(T.tobytes()),
         }
+
+
+@lru_cache(maxsize=256)
+def _transform(T: bytes) -> tuple[float, ...]:
+    """Place and quaternion of a (4, 4) in float64; most cameras stay where they are."""
+    matrix = np.frombuffer(T).reshape(4, 4)
+    return (*matrix[:3, 3].tolist(), *quaternion(matrix[:3, :3]))
 
 
 def type_name(kind: Any) -> str:
