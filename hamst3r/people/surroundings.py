@@ -60,6 +60,7 @@ class Surroundings:
     ) -> None:
         self.config = config or SurroundingsConfig()
         self._floor = floor
+        self._keys: NDArray[np.int64] = np.empty(0, dtype=np.int64)
         self._sums: F64 = np.empty((0, 4))
         self._tree: cKDTree | None = None
         self._age = 0
@@ -74,9 +75,10 @@ class Surroundings:
 
     def add(self, points: F64) -> None:
         """Take in static points (n, 3) of one frame set, metres in world; NaN are left out."""
-        points = points[np.isfinite(points).all(1)]
+        keys, near = self._cells(points)
+        own = np.insert(points[near], 3, 1.0, axis=1)
         fade = 0.5 ** (1 / self.config.half_life)
-        self._gather(np.concatenate([fade * self._sums, np.insert(points, 3, 1.0, axis=1)]))
+        self._gather(np.concatenate([self._keys, keys]), np.concatenate([fade * self._sums, own]))
         self._age += 1
         if self._age >= self.config.refresh:
             self._tree = None
@@ -84,19 +86,24 @@ class Surroundings:
     def grow(self, factor: float) -> None:
         """The world has become ``factor`` times as large."""
         self._sums[:, :3] *= factor
-        self._gather(self._sums)
+        keys, near = self._cells(self.points)
+        self._gather(keys, self._sums[near])
         self._tree = None
 
-    def _gather(self, sums: F64) -> None:
+    def _cells(self, points: F64) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """The cubes of those points (n, 3) that are finite and not too far, and which these are."""
+        near: NDArray[np.bool_] = np.all(  # nor NaN
+            np.abs(points) < _FARTHEST * self.config.cell, axis=1
+        )
+        cells = np.floor(points[near] / self.config.cell).astype(np.int64) + _FARTHEST
+        return (cells[:, 0] * 2 * _FARTHEST + cells[:, 1]) * 2 * _FARTHEST + cells[:, 2], near
+
+    def _gather(self, keys: NDArray[np.int64], sums: F64) -> None:
         """Keep (n, 4) sums of points and their numbers, one per cube."""
-        places = sums[:, :3] / np.maximum(sums[:, 3:], 1e-9)
-        near = (np.abs(places) < _FARTHEST * self.config.cell).all(1)
-        sums = sums[near]
-        cells = np.floor(places[near] / self.config.cell).astype(np.int64) + _FARTHEST
-        packed = (cells[:, 0] * 2 * _FARTHEST + cells[:, 1]) * 2 * _FARTHEST + cells[:, 2]
-        every, row = np.unique(packed, return_inverse=True)
+        every, row = np.unique(keys, return_inverse=True)
         gathered: F64 = np.stack([np.bincount(row, v, len(every)) for v in sums.T], 1)
-        self._sums = gathered[gathered[:, 3] >= self.config.forgotten]
+        kept = gathered[:, 3] >= self.config.forgotten
+        self._keys, self._sums = every[kept], gathered[kept]
 
     def planes(self, places: F64) -> Planes:
         """The surface near places (n, 3)."""
