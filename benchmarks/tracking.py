@@ -12,8 +12,8 @@ people too).
   from the first moment on. ``penetration_*_mm`` is how deep soles are below the floor.
 - ``scale_error_after_contact``: the worst relative error of ``contact_scale`` over scenes that are
   30 % too large or small, seen from one camera; bodies are as the tracker fitted them.
-- ``fixed_lag_ms``: of the windows of four people together, per frame set. Times are CPU
-  milliseconds of one thread.
+- ``fixed_lag_ms``: of the windows (twelve frame sets) of four people together, per frame set.
+  Times are CPU milliseconds of one thread.
 """
 
 from __future__ import annotations

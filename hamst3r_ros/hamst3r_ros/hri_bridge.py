@@ -9,6 +9,7 @@ points are of the camera that sees most of the body: their header names its fram
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Sequence
 from types import ModuleType
@@ -31,6 +32,7 @@ from hamst3r_ros.headers import from_pose
 from hamst3r_ros.hri_kinematics import OPENPOSE, image_points, joint_angles
 
 ROOT = "/humans/bodies"
+_NAME = re.compile("[A-Za-z][A-Za-z0-9_]*")
 
 
 class Bodies:
@@ -56,6 +58,14 @@ class Bodies:
     def publish(self, people: HumanArray, cameras: dict[str, Camera]) -> None:
         """One frame set. ``cameras``: By name, as far as known."""
         here = [human for human in people.humans if human.tracking_state != Human.LOST]
+        nameless = [human for human in here if not _NAME.fullmatch(human.body_id)]
+        if nameless:
+            self._node.get_logger().warning(
+                f"body_id '{nameless[0].body_id}' cannot name a topic: it needs letters, digits "
+                "and _, a letter first; left out",
+                once=True,
+            )
+            here = [human for human in here if human not in nameless]
         for gone in set(self._publishers) - {human.body_id for human in here}:
             for publisher in self._publishers.pop(gone).values():
                 self._node.destroy_publisher(publisher)
@@ -142,16 +152,19 @@ def joint_states(human: Human, joints: np.ndarray, head: Header) -> JointState:
 
 
 def _joints(human: Human) -> np.ndarray | None:
-    if list(human.joint_names) != list(JOINT_NAMES):
+    """(24, 3), None where they are not known, or not all there."""
+    count = len(JOINT_NAMES)
+    if list(human.joint_names) != list(JOINT_NAMES) or len(human.joint_confidence) != count:
         return None
-    return np.array([(joint.x, joint.y, joint.z) for joint in human.joints])
+    joints = np.array([(joint.x, joint.y, joint.z) for joint in human.joints])
+    return joints if joints.shape == (count, 3) and np.isfinite(joints).all() else None
 
 
 def _nearest(human: Human, cameras: dict[str, Camera]) -> Camera | None:
     """The camera in whose image the person is largest."""
     seen = [
         (roi.width * roi.height / (camera.width * camera.height), name)
-        for name, roi in zip(human.cameras, human.rois, strict=True)
+        for name, roi in zip(human.cameras, human.rois, strict=False)
         if (camera := cameras.get(name)) is not None and camera.width and camera.height
     ]
     return cameras[max(seen)[1]] if seen else None

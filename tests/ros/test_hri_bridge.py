@@ -282,6 +282,23 @@ def test_bodies_are_published_as_rep_155_says(bridge):
     assert "/humans/bodies/h00008/joint_states" in topics
 
 
+def test_broken_people_do_not_stop_the_others(bridge):
+    message = people(person(1, 0), person(2, 1), person(3, 2))
+    first, second, _ = message.humans
+    first.body_id = "7 of nine"
+    second.joints[4].x = float("nan")
+    second.joint_confidence = second.joint_confidence[:3]
+    second.rois = second.rois[:1]
+    message.humans[2].body_pose = message.humans[2].body_pose[:5]
+    by_name = {camera.name: camera for camera in cameras().cameras}
+    for _ in range(2):
+        bridge.node._bodies.publish(message, by_name)
+    assert bridge.told["/humans/bodies/tracked"].messages[-1].ids == ["h00002", "h00003"]
+    assert bridge.told["/humans/bodies/h00002/roi"].messages[-1].header.frame_id == "left_optical"
+    assert not bridge.told["/humans/bodies/h00002/skeleton2d"].messages
+    assert len(bridge.told["/humans/bodies/h00003/skeleton2d"].messages) == 2
+
+
 def test_points_outside_of_the_image_are_not_told():
     someone = person(1, 3)
     camera = cameras().cameras[0]
