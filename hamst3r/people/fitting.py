@@ -54,8 +54,10 @@ class FitConfig:
             with a previous result.
         reconsider_before: Steps of a cold start, from 0, before which limbs that few points support
             are looked for anew.
-        cold_steps, warm_steps: Steps after these, with the sharper weights of a mixture whose
-            width is the noise seen in the points.
+        most_steps: Steps after these at most, with the sharper weights of a mixture whose width is
+            the noise seen in the points; they end with one that lowers everybody's loss (squared
+            deviations) by less than
+        enough.
         point_std: First guess of that noise. min_noise, max_noise: Its limits.
         effective_points: Points of one person are correlated: together they count as this many.
         max_turn, max_shift, max_shape: Longest step of a joint, the translation, a beta.
@@ -69,8 +71,8 @@ class FitConfig:
     cold_widths: tuple[float, ...] = (0.25, 0.19, 0.14, 0.106)
     warm_widths: tuple[float, ...] = (0.15,)
     reconsider_before: tuple[int, ...] = (2, 3)
-    cold_steps: int = 3
-    warm_steps: int = 2
+    most_steps: int = 6
+    enough: float = 1.0
     point_std: float = 0.025
     min_noise: float = 0.01
     max_noise: float = 0.1
@@ -145,14 +147,14 @@ def fit(
             return _solve(rig(body), start.pose(), data, config, warm=True)
         generator = generator or torch.Generator().manual_seed(0)
         result = _from_scratch(rig(body), data, config, generator)
-        doubted = result.inlier_ratio < config.flip_ratio
-        if not doubted.any() or not points.numel():
+        doubted = np.flatnonzero(result.inlier_ratio.numpy() < config.flip_ratio)
+        if not len(doubted) or not points.numel():
             return result
         # A body whose left and right are exchanged is a mirror image, which no pose fits well.
-        mirrored = replace(data, vertex_ids=rig(body).mirror[data.vertex_ids])
-        other = _from_scratch(rig(body), mirrored, config, generator)
-        other = replace(other, flipped=torch.ones_like(other.flipped))
-        return result.take(other, doubted & (other.inlier_ratio > 1.1 * result.inlier_ratio))
+        mirrored = _from_scratch(rig(body), data.mirrored(doubted, rig(body)), config, generator)
+        mirrored = replace(mirrored, flipped=torch.ones_like(mirrored.flipped))
+        better = mirrored.inlier_ratio > 1.1 * result.inlier_ratio[doubted]
+        return result.replaced(mirrored, better, doubted)
 
 
 _FARTHEST = 1e6  # metres from the origin, beyond which a point is none
@@ -166,6 +168,12 @@ class _Data:
     vertex_ids: I64
     weights: F32
     prior: ShapePrior
+
+    def mirrored(self, people: I64, body: Rig) -> _Data:
+        """Some of the people (by number), left and right exchanged."""
+        prior = ShapePrior(self.prior.mean[people], self.prior.information[people])
+        vertices = body.mirror[self.vertex_ids[people]]
+        return _Data(self.points[people], vertices, self.weights[people], prior)
 
 
 def _from_scratch(
@@ -188,10 +196,14 @@ def _solve(body: Rig, pose: Pose, data: _Data, config: FitConfig, warm: bool) ->
     for k, width in enumerate(config.warm_widths if warm else config.cold_widths):
         if k in config.reconsider_before and not warm:
             pose = reconsider_limbs(pose, surface, data.points, data.weights)
-        pose, noise, equations = _step(pose, surface, data, noise, geman_mcclure(width), config)
+        believe = geman_mcclure(width)
+        pose, noise, equations, _ = _step(pose, surface, data, noise, believe, config)
     surface = _choose_sides(pose, equations, surface, data, config)
-    for _ in range(max(config.warm_steps if warm else config.cold_steps, 1)):
-        pose, noise, equations = _step(pose, surface, data, noise, mixture(noise), config)
+    for _ in range(max(config.most_steps, 1)):
+        believe = mixture(noise)
+        pose, noise, equations, gain = _step(pose, surface, data, noise, believe, config)
+        if (gain < config.enough).all():
+            break
     # Rounding adds up over the frames of a track.
     pose = replace(pose, rotations=nearest_rotations(pose.rotations))
     # The last equations are those before a step that hardly mattered any more.
@@ -229,11 +241,12 @@ def _step(
     noise: F32,
     believe: Belief,
     config: FitConfig,
-) -> tuple[Pose, F32, NormalEquations]:
-    """One damped, clipped Gauss-Newton step of the robust loss; also the points' noise (P, 1)."""
+) -> tuple[Pose, F32, NormalEquations, F32]:
+    """One damped, clipped Gauss-Newton step of the robust loss; also the points' noise (P, 1), the
+    equations that were solved, and by how much they say that the loss falls (P,)."""
     information = _information(data, noise, config)
     equations = normal_equations(pose, surface, data.points, information, believe, data.prior)
-    step = _solved(equations)
+    step, gain = _solved(equations)
     betas = pose.betas + step[:, BETAS].clip(-config.max_shape, config.max_shape)
     moved = apply_increment(
         pose,
@@ -245,22 +258,25 @@ def _step(
     believed = data.weights * equations.believed
     variance = (believed * equations.square).sum(1) / (3 * np.maximum(believed.sum(1), 1e-9))
     noise = np.sqrt(variance).clip(config.min_noise, config.max_noise)
-    return moved, noise[:, None].astype(np.float32, copy=False), equations
+    return moved, noise[:, None].astype(np.float32, copy=False), equations, gain
 
 
-def _solved(equations: NormalEquations) -> F32:
-    """(P, D) the damped step."""
-    steps = np.empty(equations.gradient.shape, dtype=np.float32)
-    for person, (hessian, gradient) in enumerate(
-        zip(equations.hessian, equations.gradient, strict=True)
-    ):
+def _solved(equations: NormalEquations) -> tuple[F32, F32]:
+    """(P, D) the damped step, and (P,) by how much the loss falls with it."""
+    steps = np.empty(equations.gradient.shape)
+    for person, hessian in enumerate(equations.hessian):
         # The tiny constant keeps the root solvable where there are no points at all.
-        loaded = hessian + np.diag(1e-3 * np.diagonal(hessian) + 1e-3)
-        _, step, failed = lapack.dposv(loaded, -gradient, overwrite_a=1, overwrite_b=1)
+        loaded = hessian.copy()
+        diagonal = loaded.reshape(-1)[:: len(loaded) + 1]
+        diagonal *= 1 + 1e-3
+        diagonal += 1e-3
+        # LAPACK wants columns; the matrix is its own transpose.
+        _, step, failed = lapack.dposv(loaded.T, equations.gradient[person], overwrite_a=1)
         if failed:
             raise np.linalg.LinAlgError(f"the equations of person {person} are not definite")
         steps[person] = step
-    return steps
+    gain = np.einsum("pd,pd->p", steps, equations.gradient)
+    return -steps.astype(np.float32), gain.astype(np.float32)
 
 
 def _information(data: _Data, noise: F32, config: FitConfig) -> F32:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import roma
 import torch
+from numpy.typing import NDArray
 from scipy.linalg import lapack
 from torch import Tensor
 
@@ -107,24 +108,29 @@ class FitResult:
             inliers=int(self.inliers[person]),
         )
 
-    def take(self, other: FitResult, people: Tensor) -> FitResult:
-        """This result with some people (P,) bool replaced by those of another result."""
+    def replaced(self, other: FitResult, chosen: Tensor, people: NDArray[np.int64]) -> FitResult:
+        """This result with some people replaced by those of another result.
 
-        def choose(own: Tensor, theirs: Tensor) -> Tensor:
-            return torch.where(people.view(-1, *[1] * (own.dim() - 1)), theirs, own)
+        Args:
+            other: Of Q people. chosen: (Q,) bool, whom to take from it. people: (Q,) whose places
+                they take here.
+        """
+        places = torch.from_numpy(people)[chosen]
+
+        def put(own: Tensor, theirs: Tensor) -> Tensor:
+            return own.index_copy(0, places, theirs[chosen])
 
         tensors = {n: v for n, v in vars(self).items() if isinstance(v, Tensor)}
-        chosen = {name: choose(value, getattr(other, name)) for name, value in tensors.items()}
+        changed = {name: put(value, getattr(other, name)) for name, value in tensors.items()}
         state = BodyState(
-            choose(self.state.rotations, other.state.rotations),
-            choose(self.state.transl, other.state.transl),
-            choose(self.state.betas, other.state.betas),
+            put(self.state.rotations, other.state.rotations),
+            put(self.state.transl, other.state.transl),
+            put(self.state.betas, other.state.betas),
         )
-        reasons = tuple(
-            theirs if swap else own
-            for own, theirs, swap in zip(self.reasons, other.reasons, people.tolist(), strict=True)
-        )
-        return FitResult(state=state, reasons=reasons, **chosen)
+        reasons = list(self.reasons)
+        for row in torch.nonzero(chosen)[:, 0].tolist():
+            reasons[people[row]] = other.reasons[row]
+        return FitResult(state=state, reasons=tuple(reasons), **changed)
 
 
 def judge(
@@ -144,8 +150,7 @@ def judge(
     inliers = inside.sum(1)
     rmse = np.sqrt((equations.square * inside).sum(1) / np.maximum(inliers, 1))
     ratio = (weights * inside).sum(1) / np.maximum(weights.sum(1), 1e-9)
-    standing = rig.template[:, 1] + pose.betas @ rig.heights
-    height = np.ptp(standing, axis=1)
+    height = np.ptp(rig.template[:, 1] + pose.betas @ rig.heights, axis=1)
     person = np.arange(count)[:, None] * NUM_JOINTS
     seen = (person + rig.part[surface.vertices])[inside]
     parts = np.bincount(seen, minlength=count * NUM_JOINTS).reshape(count, NUM_JOINTS)

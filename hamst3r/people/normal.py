@@ -141,10 +141,11 @@ def _condense(line: Line, moments: F32, betas: int) -> tuple[F64, F64]:
     trace = np.einsum("pakal->pkl", pairs)
     for axis in range(3):
         turns[:, :, axis, :, axis] += trace
-    pulled = turned[..., rows:].reshape(count, 3, NUM_JOINTS, 3, betas + 1)
-    forward, back = (1, 2, 0), (2, 0, 1)
-    pulled = pulled[:, forward, :, back] - pulled[:, back, :, forward]  # y x, axis first
-    pulled = pulled.transpose(1, 2, 0, 3).reshape(count, 3 * NUM_JOINTS, betas + 1)
+    levered = turned[..., rows:].reshape(count, 3, NUM_JOINTS, 3, betas + 1)
+    crossed = np.empty((count, NUM_JOINTS, 3, betas + 1), dtype=np.float32)
+    for a, b, c in ((0, 1, 2), (1, 2, 0), (2, 0, 1)):  # y x
+        np.subtract(levered[:, b, :, c], levered[:, c, :, b], out=crossed[:, :, a])
+    pulled = crossed.reshape(count, 3 * NUM_JOINTS, betas + 1)
     # A point's weights, which its place's phi are, sum to one.
     arms = turned[..., 3 * NUM_JOINTS : rows].sum(-1).reshape(count, 3, NUM_JOINTS).swapaxes(1, 2)
     total = moments[:, 3 * NUM_JOINTS : rows].sum(1)
@@ -158,7 +159,7 @@ def _condense(line: Line, moments: F32, betas: int) -> tuple[F64, F64]:
     hessian[:, ROTATIONS, TRANSLATION] = hats(arms).reshape(count, 3 * NUM_JOINTS, 3)
     hessian[:, ROTATIONS, BETAS] = pulled[..., :betas]
     weight = total[:, 3 * NUM_JOINTS : rows].sum(1)
-    hessian[:, TRANSLATION, TRANSLATION] = weight[:, None, None] * np.eye(3)
+    hessian[:, TRANSLATION, TRANSLATION] = weight[:, None, None] * _EYE
     hessian[:, TRANSLATION, BETAS] = shifted[..., :betas]
     hessian[:, BETAS, BETAS] = own[:, :betas, :betas]
     hessian[:, TRANSLATION, ROTATIONS] = hessian[:, ROTATIONS, TRANSLATION].swapaxes(1, 2)

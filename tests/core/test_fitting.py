@@ -74,6 +74,12 @@ def test_a_mirrored_body_is_turned_round():
     result = fit(BODY, data.points, swapped, data.weights)
     assert result.flipped.all()
     assert joint_error(result.joints, data.joints).max() < 0.02
+    # One of several: the others stay as they are.
+    ids = data.vertex_ids.clone()
+    ids[2] = swapped[2]
+    result = fit(BODY, data.points, ids, data.weights)
+    assert result.flipped.tolist() == [False, False, True, False]
+    assert joint_error(result.joints, data.joints).max() < 0.02
     some = cloud(21, flips=0.2, outliers=0.1)
     result = fit(BODY, some.points, some.vertex_ids, some.weights)
     assert not result.flipped.any()
