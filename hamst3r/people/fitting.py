@@ -41,6 +41,7 @@ from hamst3r.people.normal import (
     geman_mcclure,
     mixture,
     normal_equations,
+    unbend,
 )
 from hamst3r.people.start import analytic_start, reconsider_limbs
 
@@ -205,7 +206,7 @@ def _solve(body: Rig, pose: Pose, data: _Data, config: FitConfig, warm: bool) ->
         if (gain < config.enough).all():
             break
     # Rounding adds up over the frames of a track.
-    pose = replace(pose, rotations=nearest_rotations(pose.rotations))
+    pose = unbend(replace(pose, rotations=nearest_rotations(pose.rotations)))
     # The last equations are those before a step that hardly mattered any more.
     return judge(pose, surface, data.weights, noise, equations, config.judge)
 

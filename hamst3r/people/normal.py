@@ -23,6 +23,7 @@ from hamst3r.people.kinematics import (
     hats,
     linearize,
     rotation_vectors,
+    rotations,
 )
 from hamst3r.people.prior import LIMIT_STD, joint_limits, pose_prior
 
@@ -189,6 +190,29 @@ def _add_pose_prior(hessian: F64, gradient: F64, pose: Pose, line: Line) -> None
     ) @ jacobian
     pulled = (force[:, :, None] @ jacobian)[:, :, 0]
     gradient[:, ROTATIONS][:, 3:] += pulled.reshape(len(pose), 3 * NUM_JOINTS - 3)
+
+
+# Knees and elbows, and the axis about which they bend one way only.
+_HINGES, _HINGE_AXES = np.array([4, 5, 18, 19]), np.array([0, 0, 1, 1])
+_HINGE_MARGIN = np.float32(0.1)  # radians beyond the limit that are let stand
+
+
+def unbend(pose: Pose) -> Pose:
+    """The pose with knees and elbows that noise bent the wrong way at their limit: in the equations
+    limits are soft."""
+    turn = rotation_vectors(pose.rotations[:, _HINGES])
+    own = np.arange(len(_HINGES)), _HINGE_AXES
+    angle = turn[:, own[0], own[1]]
+    limits = _LOW[_HINGES - 1, _HINGE_AXES], _HIGH[_HINGES - 1, _HINGE_AXES]
+    possible = angle.clip(limits[0] - _HINGE_MARGIN, limits[1] + _HINGE_MARGIN)
+    if (possible == angle).all():
+        return pose
+    turn[:, own[0], own[1]] = possible
+    changed = pose.rotations.copy()
+    changed[:, _HINGES] = np.where(
+        (possible != angle)[..., None, None], rotations(turn), changed[:, _HINGES]
+    )
+    return Pose(changed, pose.transl, pose.betas)
 
 
 def _inverse_left_jacobian(turn: F32) -> F32:
