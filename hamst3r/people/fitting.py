@@ -136,11 +136,14 @@ def fit(
     with np.errstate(invalid="ignore"):
         usable = (np.abs(given) < _FARTHEST).all(-1) & (ids >= 0) & (shares > 0)
         usable &= np.isfinite(shares)
+    shares = np.where(usable, shares, 0).astype(np.float64)
+    # Of mean 1 over the usable ones: a limb's points are weighed against its stiffness.
+    shares *= usable.sum(1, keepdims=True) / np.maximum(shares.sum(1, keepdims=True), 1e-300)
     prior = shape_prior or ShapePrior.standard(len(points), body.shapedirs.shape[-1])
     data = _Data(
         points=np.where(usable[:, None], given.swapaxes(1, 2), 0).astype(np.float32),
         vertex_ids=np.where(usable, ids, 0),
-        weights=np.where(usable, shares, 0).astype(np.float32),
+        weights=shares.astype(np.float32),
         prior=prior,
     )
     with single_thread():

@@ -182,6 +182,31 @@ def test_nan_points_and_unknown_vertices_are_ignored():
     assert joint_error(result.joints, clean.joints).max() < 0.005
 
 
+def test_one_persons_nonsense_leaves_the_others_alone():
+    """NaN, infinite and absurd points, weights that are none: that person has no body, or one from
+    what is left; the others' are the same."""
+    data = cloud(10, people=3)
+    clean = fit(BODY, data.points, data.vertex_ids, data.weights)
+    points, weights = data.points.clone(), data.weights.clone()
+    points[1, ::2], points[1, 1::4] = float("inf"), 1e30
+    weights[2] = float("nan")
+    for start in (None, data.state):
+        result = fit(BODY, points, data.vertex_ids, weights, start)
+        assert joint_error(result.joints, clean.joints)[0] < 0.005
+        assert "125 points" in result.reasons[1] and "0 points" in result.reasons[2]
+        assert result.reasons[0] == ""
+        assert torch.isfinite(result.joints).all() and torch.isfinite(result.joint_std).all()
+        assert result.joint_std[2].mean() > 1  # nothing is known
+
+
+def test_the_scale_of_weights_does_not_matter():
+    data = cloud(18, people=2)
+    one = fit(BODY, data.points, data.vertex_ids, data.weights)
+    for scale in (1e-12, 1e9):
+        two = fit(BODY, data.points, data.vertex_ids, scale * data.weights)
+        assert joint_error(one.joints, two.joints).max() < 1e-4
+
+
 def test_depth_a_fifth_too_large_does_not_explode():
     """Everything 20 % larger and farther: a believable body, betas within bounds."""
     data = cloud(11)
