@@ -35,6 +35,9 @@ NOT_RUN = {
     r"ros2 (bag|security) |ros2 launch .*(record|use_sim_time):=|ros2 run .*enclave|export ROS_": (
         "an installed ROS: ROS from PyPI has neither ros2 bag nor DDS with security"
     ),
+    r"ros2 run hamst3r_ros hri_bridge": (
+        "hri_msgs of an installed ROS: tests/ros/test_hri_bridge.py"
+    ),
     r"ros2 launch .*(rviz:=true|calibration:=calibration\.json|weights:=FILE)": (
         "the README's: docs/robot.md's are run"
     ),
