@@ -41,6 +41,7 @@ class InstancesConfig:
     min_iou: float = 0.35
     min_overlap: float = 0.7
     min_part: float = 0.25
+    sure_part: float = 0.9
 
 
 @dataclass(frozen=True, eq=False)
@@ -247,15 +248,27 @@ def _elect(
     winner = tally[1:].argmax(0) if involved else np.zeros(grid, dtype=np.int64)
     labels = np.array(involved or [0], dtype=np.int32)
     instances = np.where(anybody, labels[winner], 0).astype(np.int32)
-    for local in involved:
+    for row, local in enumerate(involved, start=1):
         held = instances == local
-        parts, part, stats, _ = cv2.connectedComponentsWithStats(held.astype(np.uint8))
-        sizes = np.where(np.arange(parts) > 0, stats[:, cv2.CC_STAT_AREA], 0)
-        kept = (sizes >= config.min_part * sizes.max()) & (sizes > 0)
-        if sizes[kept].sum() < config.min_pixels:
+        kept = _person(held, tally[row], config)
+        if kept.sum() < config.min_pixels:
             kept[:] = False
-        instances[held & ~kept[part]] = 0
+        instances[held & ~kept] = 0
     return instances
+
+
+def _person(
+    held: NDArray[np.bool_], strength: NDArray[np.float32], config: InstancesConfig
+) -> NDArray[np.bool_]:
+    """A mask (gh, gw) without the parts that are both small and unsure."""
+    parts, part, stats, _ = cv2.connectedComponentsWithStats(held.astype(np.uint8))
+    if parts <= 2:
+        return held
+    size = stats[1:, cv2.CC_STAT_AREA]
+    sure = np.bincount(part.ravel(), strength.ravel(), parts)[1:] / size
+    largest = size.argmax()
+    kept = (size >= config.min_part * size[largest]) | (sure >= config.sure_part * sure[largest])
+    return held & np.concatenate([[False], kept])[part]
 
 
 def _fuse_densepose(

@@ -101,11 +101,14 @@ def test_two_touching_people_stay_two():
 def test_specks_of_a_mask_are_not_the_person_but_both_halves_of_a_hidden_one_are():
     prediction = predict(0, 1, [(SCENE[0]["ann"], SCENE[1]["ann"], 0.9)])
     logits = prediction.mask_logits_i
-    logits[0, 2:4, 50:58] = 4.0  # a speck far from a mask of 250 pixels
+    logits[0, 2:4, 50:58] = 1.0  # an unsure speck far from a mask of 250 pixels
+    logits[0, 36:38, 50:58] = 4.0  # a hand beside something that hides the arm
+    prediction.body_logits_i[36:38, 50:58] = 5.0
     prediction.body_logits_i[2:4, 50:58] = 5.0
     logits[0, 14:17] = -4.0  # something hides the person's middle
     view = merge_instances([prediction], [GRID] * 2)[0]
     assert not view.instances[2:4, 50:58].any()
+    assert (view.instances[36:38, 50:58] == 1).all()
     assert (view.instances[5:14, 5:15] == 1).all() and (view.instances[17:30, 5:15] == 1).all()
     everything = merge_instances([prediction], [GRID] * 2, InstancesConfig(min_part=0))[0]
     assert (everything.instances[2:4, 50:58] == 1).all()
