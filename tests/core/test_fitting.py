@@ -9,9 +9,10 @@ import pytest
 import roma
 import torch
 from people_data import Cloud, joint_error, observe, random_people
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from hamst3r.people.body import anny24
-from hamst3r.people.fitting import fit
+from hamst3r.people.fitting import fit, single_thread
 from hamst3r.people.jacobian import BodyState
 from hamst3r.people.normal import ShapePrior
 
@@ -266,13 +267,24 @@ def test_wrong_shapes_are_named():
         fit(BODY, data.points, data.vertex_ids, data.weights, cloud(1, people=2).state)
 
 
-def test_thread_count_is_left_as_it_was():
+def test_thread_counts_are_left_as_they_were():
+    """Torch's, and those of what multiplies numpy's matrices."""
+
+    def counts() -> list[int]:
+        pools = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
+        return [torch.get_num_threads(), *(pool["num_threads"] for pool in pools)]
+
     data = cloud(16, people=1)
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     try:
-        fit(BODY, data.points, data.vertex_ids, data.weights)
-        assert torch.get_num_threads() == 3
+        with threadpool_limits(3, user_api="blas"):
+            outside = counts()
+            assert len(outside) > 1
+            with single_thread():
+                assert set(counts()) == {1}
+            fit(BODY, data.points, data.vertex_ids, data.weights)
+            assert counts() == outside
     finally:
         torch.set_num_threads(before)
 
