@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,6 +19,7 @@ AGREEMENT = 0.02  # Relative depth error at which an opinion counts half.
 # Where an integer of 64 bits has its upper half, as an array of two halves.
 MAJOR = 1 if sys.byteorder == "little" else 0
 CLEAN_TOLERANCE = 0.05, 0.3  # Least and most, relative to the depth.
+LONELY = 0.05  # From its neighbours' depth, relative: a surface has no such pixels.
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,6 +99,44 @@ def clean(
                 floating |= _floats(*seen, confidences[a])
         floating &= depths[a] > 0
         result[a][floating] = 1
+    return result
+
+
+@dataclass(frozen=True, eq=False)
+class KeptDepth:
+    """What an earlier view saw: depth and confidence (gh, gw), 0 on movers, K, T_world_cam."""
+
+    depth: F32
+    confidence: F32
+    K: F64
+    T_world_cam: F64
+
+
+def clean_by_past(
+    depths: Sequence[F32],
+    confidences: Sequence[F32],
+    K: Sequence[F64],
+    T_world_cam: F64,
+    views: Sequence[int],
+    kept: Sequence[KeptDepth],
+) -> list[F32]:
+    """As :func:`clean`, with earlier views as witnesses.
+
+    What stands there now may not have been there then: the past only judges pixels that differ
+    from their neighbours as those between two surfaces do.
+    """
+    result = [confidence.copy() for confidence in confidences]
+    for a in views:
+        usual = cv2.medianBlur(depths[a], 3)
+        lonely = (depths[a] > 0) & (np.abs(depths[a] - usual) > LONELY * usual)
+        if not lonely.any():
+            continue
+        floating = np.zeros(depths[a].shape, bool)
+        for past in kept:
+            T = invert(past.T_world_cam) @ T_world_cam[a]
+            seen = _look_up(depths[a], K[a], T, past.K, past.depth, past.confidence)
+            floating |= _floats(*seen, confidences[a])
+        result[a][floating & lonely] = 1
     return result
 
 

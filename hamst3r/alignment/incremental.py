@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hamst3r.alignment.calibrated import place_calibrated
-from hamst3r.alignment.fusion import DepthOpinion, clean, fuse_depth
+from hamst3r.alignment.fusion import DepthOpinion, KeptDepth, clean, clean_by_past, fuse_depth
 from hamst3r.alignment.intrinsics import (
     FocalAverage,
     FocalSpread,
@@ -27,6 +27,7 @@ from hamst3r.alignment.priors import Knowledge, exact_poses, fuse_priors, uncert
 from hamst3r.alignment.resection import resect
 from hamst3r.alignment.scale import MetricScale, grown
 from hamst3r.alignment.stream import Recalled, Stream, StreamConfig
+from hamst3r.alignment.tracked import kept_depths
 from hamst3r.alignment.uncalibrated import Problem, Remembered, place_uncalibrated
 from hamst3r.alignment.world import World
 from hamst3r.frames import Frame, FrameSet
@@ -50,7 +51,8 @@ class AlignerConfig:
         default_focal: Focal length over image width while nothing better is known.
         network_scale_std: Relative standard deviation of a scale that only the network tells; the
             shipped weights are off by about 0.2 on rooms of their own kind.
-        clean: Take the confidence from points that float before another view's surface.
+        clean: Take the confidence from points that float before another view's surface, or before
+            a kept view's between two surfaces.
         stream: What is remembered of cameras that move.
     """
 
@@ -232,12 +234,17 @@ class Aligner:
             )
         ]
         hold = np.array([lens.hold for lens in lenses] + [np.inf] * len(recalled.views))
+        graph = stream.graph
         tracked = stream.track(frames, recalled, seen, rays, hold, self.config.polish_rounds)
         self._correct_focals(K, tracked.placement, hold, seen.observations)
         gain, std, source = 1.0, tracked.scale_std, ScaleSource.CALIBRATION
         if not tracked.metric:
             gain, std, source = self._scale.step(), self._scale.std, self._scale.source
-        result = self._result(seen.observations, K, grown(tracked.placement, gain), std, source)
+        # (A map that was given up tells nothing.)
+        known = recalled if stream.graph is graph else Recalled()
+        past = kept_depths(graph, known, len(K), invert(stream.T_map_world), gain)
+        placement = grown(tracked.placement, gain)
+        result = self._result(seen.observations, K, placement, std, source, past)
         views = {
             v: KeyView(
                 name,
@@ -370,6 +377,7 @@ class Aligner:
         placement: Placement,
         std: float | None,
         source: ScaleSource,
+        past: Sequence[KeptDepth] = (),
     ) -> Alignment:
         count = len(K)
         placed = np.array([v in placement.T_world_cam for v in range(count)])
@@ -395,6 +403,7 @@ class Aligner:
         if self.config.clean:
             views = [v for v in range(count) if placed[v]]
             confidence = clean(depth, confidence, K, T_world_cam, views)
+            confidence = clean_by_past(depth, confidence, K, T_world_cam, views, past)
         agreement = [placement.agreement.get(v, 0.0) for v in range(count)]
         return Alignment(
             placed=placed,

@@ -55,6 +55,7 @@ def polish(
     focal_hold: F64,
     hold_scale: bool,
     rounds: int,
+    pairs_as_wholes: bool = True,
 ) -> Solution:
     """Refine a solution.
 
@@ -64,7 +65,7 @@ def polish(
         focal_hold: (N,) how many times what is seen here speaks for the focal lengths as they are;
             0 = they are only a guess, infinite = they are known.
         hold_scale: Nothing known fixes the scale: keep the pairs' mean scale as it is.
-        rounds: 0 leaves the solution as it is.
+        rounds: 0 leaves the solution as it is. pairs_as_wholes: Average them in the end.
     """
     if rounds == 0 or not solution.T_world_pair:
         return solution
@@ -90,7 +91,9 @@ def polish(
         x = apply(invert(cameras)[looks.view] @ pairs[looks.pair], looks.X)
         depth = looks.depths(x[:, 2], depth)
     members = list(solution.T_world_pair)
-    averaged = average(looks, cameras, pairs, depth, free, focal_hold, np.log(focal_factor))
+    averaged = None
+    if pairs_as_wholes:
+        averaged = average(looks, cameras, pairs, depth, free, focal_hold, np.log(focal_factor))
     if averaged is None:
         return Solution(cameras, dict(zip(members, pairs, strict=True)), focal_factor)
     placed = averaged.T_world_look[looks.ends]  # (2, pairs, 4, 4)

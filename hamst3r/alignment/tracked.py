@@ -9,12 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hamst3r.alignment.factors import Factor, Relative
-from hamst3r.alignment.keyframes import KeyView
+from hamst3r.alignment.fusion import KeptDepth
+from hamst3r.alignment.keyframes import KeyframeGraph, KeyView
 from hamst3r.alignment.observations import Observations
 from hamst3r.alignment.placement import Placement, fit_poses, scaling
 from hamst3r.alignment.world import level_start
 from hamst3r.frames import Frame
-from hamst3r.geometry import invert, split_similarity
+from hamst3r.geometry import invert, make_T, split_similarity
 from hamst3r.image import NetworkImage
 
 F32 = NDArray[np.float32]
@@ -39,6 +40,25 @@ class Recalled:
     def images(self) -> list[NetworkImage]:
         """As the network saw them."""
         return [view.image for view in self.views]
+
+
+def kept_depths(
+    graph: KeyframeGraph, recalled: Recalled, count: int, T_world_map: F64, gain: float
+) -> list[KeptDepth]:
+    """What the recalled views saw, in a world ``gain`` times as large as the map; no loops.
+
+    ``count``: Of current views, after which the recalled ones are numbered.
+    """
+    loop = None if recalled.probe is None else recalled.edges[recalled.probe][1]
+    result = []
+    for at, view in enumerate(recalled.views, count):
+        if at == loop:
+            continue
+        T = T_world_map @ graph.pose(view)
+        still = np.where(view.movers, np.float32(0), np.float32(gain))
+        T = make_T(T[:3, :3], gain * T[:3, 3])
+        result.append(KeptDepth(still * graph.depth(view), view.confidence, view.K, T))
+    return result
 
 
 @dataclass(frozen=True, eq=False)

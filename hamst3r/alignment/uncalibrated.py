@@ -35,6 +35,8 @@ MIN_RELATIVE_AGREEMENT = 0.1
 # the confidence that another pair has there.
 SUREST, MIN_SURENESS = 0.9, 0.02
 MIN_BASELINE = 1e-3
+# Polish that no averaging of pairs follows needs so many times the rounds.
+ROUNDS_ALONE = 3
 # Of an edge's disagreement with the others, squared per degree of freedom: more is an outlier.
 MAX_SQUARE = 100.0
 # Agreement, relative to the last frame set's, from which on the earlier poses are a start.
@@ -313,7 +315,9 @@ def _place_group(
         movable,
         problem.focal_hold,
         not start.metric,
-        start.polish_rounds,
+        start.polish_rounds * (ROUNDS_ALONE if start.anchored else 1),
+        # Two or three pairs tie a frame set to the past; means of so few jump more than pixels do.
+        pairs_as_wholes=not start.anchored,
     )
     cameras, pairs = solution.T_world_cam, solution.T_world_pair
     looks = dict(solution.T_world_look or {})

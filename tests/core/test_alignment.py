@@ -21,7 +21,7 @@ from synthetic_pairs import (
     prediction,
 )
 
-from hamst3r.alignment.fusion import DepthOpinion, clean, fuse_depth
+from hamst3r.alignment.fusion import DepthOpinion, KeptDepth, clean, clean_by_past, fuse_depth
 from hamst3r.alignment.incremental import Aligner
 from hamst3r.alignment.intrinsics import FocalAverage, weiszfeld_focal
 from hamst3r.alignment.placement import fit_poses
@@ -529,6 +529,33 @@ def test_cleaning_takes_only_what_floats_before_a_surer_surface():
     confidences[0][:] = 9
     again = clean(depths, confidences, room.K, room.T_world_cam, views)
     assert (again[0] == 9).all()
+
+
+def test_the_past_judges_lonely_pixels_but_not_what_came_since():
+    room = make_room(2, 8)
+    depths = [depth.astype(np.float32) for depth in room.depth]
+    confidences = [np.full(d.shape, 3, np.float32) for d in depths]
+    past = [
+        KeptDepth(depth.copy(), np.full(depth.shape, 5, np.float32), K, T)
+        for depth, K, T in zip(depths, room.K, room.T_world_cam, strict=True)
+    ]
+    solid, lonely = np.zeros((2, *depths[0].shape), bool)
+    solid[20:32, 30:45] = True
+    lonely[5:50:4, 5:25:4] = True
+    depths[0][solid | lonely] *= 0.6
+    seen = [*room.K], room.T_world_cam, [0, 1]
+    result = clean_by_past(depths, confidences, *seen, past)
+    assert (result[0][lonely] == 1).mean() > 0.9
+    inside = np.zeros_like(solid)
+    inside[21:31, 31:44] = True
+    assert (result[0][inside] == 3).all(), "somebody put it there"
+    assert (result[0] == 1)[~(solid | lonely)].mean() < 0.02
+    # Movers of the past are no witnesses, nor is what was less sure.
+    nobody = [replace(k, depth=np.zeros_like(k.depth)) for k in past]
+    unsure = [replace(k, confidence=np.full_like(k.confidence, 2)) for k in past]
+    for witnesses in ([], nobody, unsure):
+        same = clean_by_past(depths, confidences, *seen, witnesses)
+        np.testing.assert_array_equal(same[0], confidences[0])
 
 
 @given(st.integers(0, 2**32 - 1), st.floats(0.1, 10), st.integers(1, 5))
