@@ -205,7 +205,7 @@ def test_an_interrupted_run_goes_on(room, tmp_path, monkeypatch):
 
 def test_more_pairs_than_memory_are_refused_in_advance(room, tmp_path):
     options = OfflineOptions(pairs="complete", memory=1 << 20)
-    with pytest.raises(ValueError, match=r"complete of 4 images is 6 pairs.*--pairs auto"):
+    with pytest.raises(ValueError, match=r"complete of 4 images is 6 pairs.*--pairs swin-3"):
         list(reconstruct(RoomSource(room), Counting(room), tmp_path, options))
 
 
