@@ -55,7 +55,7 @@ def _ancestors(rounds: int) -> list[Tensor]:
     return found
 
 
-_ABOVE = _ancestors(4)
+ANCESTORS = _ancestors(4)
 
 
 def pose_features(rotations: Tensor) -> Tensor:
@@ -160,7 +160,7 @@ class BodyModel:
         rest = self.rest_joints(betas)
         # Each round multiplies with twice as many rotations above: the tree is nine joints deep.
         turn = torch.cat([rotations, torch.eye(3).to(rotations).expand(len(rotations), 1, 3, 3)], 1)
-        for above in _ABOVE:
+        for above in ANCESTORS:
             turn = turn[:, above] @ turn
         turn = turn[:, :NUM_JOINTS]
         # A joint is where the bones above it, end to end, lead.

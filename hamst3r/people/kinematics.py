@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
-from hamst3r.people.body import NUM_JOINTS, PARENTS, BodyModel
+from hamst3r.people.body import ANCESTORS, NUM_JOINTS, PARENTS, BodyModel
 
 F32 = NDArray[np.float32]
 I64 = NDArray[np.int64]
@@ -40,16 +40,6 @@ _HAT = np.array(
 _SKEW = np.vstack([_HAT, _EYE.ravel()]).T.copy()
 
 
-def _ancestors(rounds: int) -> list[I64]:
-    """(25,) indices of the joint 1, 2, 4, ... above each; 24 stands for none."""
-    above = np.array([NUM_JOINTS if parent < 0 else parent for parent in (*PARENTS, -1)])
-    found = []
-    for _ in range(rounds):
-        found.append(above)
-        above = above[above]
-    return found
-
-
 def _hanging() -> F32:
     """(24, 24), [j, k] = 1 where joint j moves when joint k turns (k itself too)."""
     below = np.eye(NUM_JOINTS, dtype=np.float32)
@@ -58,7 +48,7 @@ def _hanging() -> F32:
     return below
 
 
-_ANCESTORS = _ancestors(4)
+_ANCESTORS = [above.numpy() for above in ANCESTORS]
 _HANGING = _hanging()
 
 
