@@ -320,19 +320,18 @@ def _place_group(
         pairs_as_wholes=not start.anchored,
     )
     cameras, pairs = solution.T_world_cam, solution.T_world_pair
-    looks = dict(solution.T_world_look or {})
-    looks = looks or {(k, slot): T for k, T in pairs.items() for slot in (0, 1)}
+    looks = solution.T_world_look or {(k, slot): T for k, T in pairs.items() for slot in (0, 1)}
     measured = solution.measured
     if not (start.metric or start.anchored):
         about = _network_scale(cameras, pairs, start.root)
         cameras = split_similarity(about @ cameras)[0]
         pairs = {k: about @ T for k, T in pairs.items()}
-        looks = {look: about @ T for look, T in looks.items()}
+        looks = {slot: about @ T for slot, T in looks.items()}
         measured = measured and measured.scaled(float(split_similarity(about)[1]))
     shares = agreement(edges, start.G)
     return Placement(
         T_world_cam={v: known.get(v, cameras[v]) for v in group},
-        T_world_look=looks,
+        T_world_look=dict(looks),
         agreement={
             v: 1.0 if v in known else float(shares[(edges.i == v) | (edges.j == v)].mean())
             for v in group
