@@ -24,7 +24,7 @@ from hamst3r.alignment.factors import (
     Nodes,
     Relative,
     adjoint,
-    fuse,
+    stepped,
 )
 from hamst3r.alignment.looks import FLOOR, NEAREST, Looks, rigid_steps
 from hamst3r.alignment.similarity import apply
@@ -41,7 +41,7 @@ USUAL_FOCAL = 0.01
 WORTH = 1.0
 # Of a usual variance, the least that is believed.
 LEAST = 0.05
-ROUNDS, STEPS, MAX_STEP = 3, 2, 0.2
+ROUNDS, STEPS, MAX_STEP = 2, 2, 0.2
 PINNED, SCALE_HOLD = 1e-6, 0.1
 # An error in pose turns the second camera about a point so far ahead, over the depth of what it
 # sees: 0 = itself, 1 = the scene. Which, the pairs show; so much before, and never more than:
@@ -78,7 +78,7 @@ def average(
     """Average what the pairs say of cameras and focal lengths.
 
     Args:
-        looks: Of pairs that agree with the solution; their rays are changed.
+        looks: Of pairs that agree with the solution.
         cameras: (N, 4, 4), pairs: (P, 4, 4), depth: (N, S): the polished solution.
         free: (N,) cameras that may move. focal_hold: (N,) as in the polish.
         log_focal: (N,) log of what has multiplied the focal lengths so far.
@@ -87,9 +87,9 @@ def average(
         None where the views cannot be found in the pairs well enough to say anything.
     """
     start = invert(cameras)[looks.view] @ pairs[looks.pair]
-    focal = _focals(looks, start, depth, focal_hold, log_focal)
-    looks.rays[:, :2] /= focal[:, None, None].astype(np.float32)
-    T, _, covariance = _resected(looks, start, depth, False)
+    found = _resected(looks, start, depth)
+    focal = _focals(looks, found, focal_hold, log_focal)
+    T, covariance = found.with_focal(np.log(focal)[looks.view])
     log_ratio = _log_depth_ratios(looks, T, depth)
     known = np.isfinite(covariance).all((1, 2)) & np.isfinite(log_ratio)
     first, second = looks.ends
@@ -109,15 +109,53 @@ def average(
     return Averaged(nodes.T, nodes.T[looks.view] @ grown @ T, focal, agreed)
 
 
-def _focals(looks: Looks, T: F64, depth: F32, focal_hold: F64, log_focal: F64) -> F64:
+@dataclass(frozen=True, eq=False)
+class _Resected:
+    """Where each view is in each look, and how long its lens is there, by reprojection alone.
+
+    Attributes:
+        T: (L, 4, 4) similarities from the looks' points to their views. log_focal: (L,).
+        information: (L, 7, 7) of a step from the left and of the log focal length, for unit noise.
+        noise: (L,) its variance, NaN where a look says nothing.
+    """
+
+    T: F64
+    log_focal: F64
+    information: F64
+    noise: F64
+
+    @property
+    def focal_variance(self) -> F64:
+        """(L,)"""
+        variance: F64 = self.noise * np.linalg.inv(self.information)[:, 6, 6]
+        return variance
+
+    def with_focal(self, log_focal: F64) -> tuple[F64, F64]:
+        """T for these log focal lengths (L,), and (L, 7, 7) covariances, of the pose alone."""
+        inverse = np.linalg.inv(self.information[:, :6, :6])
+        coupling = (inverse @ self.information[:, :6, 6:])[..., 0]
+        step = _bounded(coupling * (self.log_focal - log_focal)[:, None])
+        covariance = np.zeros((len(step), DOF, DOF))
+        covariance[:, :6, :6] = self.noise[:, None, None] * inverse
+        return rigid_steps(step) @ self.T, covariance
+
+
+def _bounded(step: F64) -> F64:
+    """Steps (L, 6 or 7) that a linearisation allows."""
+    step = np.where(np.isfinite(step).all(axis=1, keepdims=True), step, 0)
+    largest = np.maximum(np.abs(step[:, 3:]).max(1), MAX_STEP)
+    bounded: F64 = step * (MAX_STEP / largest)[:, None]
+    return bounded
+
+
+def _focals(looks: Looks, found: _Resected, focal_hold: F64, log_focal: F64) -> F64:
     """(N,) factors: the looks' opinions, as sure as those of their kind agree.
 
     A look's kind is whether it is in the view's own axes.
     """
-    _, log, covariance = _resected(looks, T, depth, True)
-    variance = covariance[:, 6, 6]
+    log, variance = found.log_focal, found.focal_variance
     use = np.isfinite(variance)
-    information = np.zeros(len(T))
+    information = np.zeros(len(log))
     for kind in (looks.own, ~looks.own):
         of_kind = use & kind
         if not of_kind.any():
@@ -135,34 +173,20 @@ def _focals(looks: Looks, T: F64, depth: F32, focal_hold: F64, log_focal: F64) -
     return factor
 
 
-def _resected(looks: Looks, T: F64, depth: F32, free_focal: bool) -> tuple[F64, F64, F64]:
-    """Where each view is in each look, by reprojection alone.
-
-    Args:
-        T: (L, 4, 4) similarities from the looks' points to their views, roughly.
-
-    Returns:
-        The same, found again; (L,) logs of the focal lengths; (L, 7, 7) covariances of a step from
-        the left and of the log focal length, NaN where a look says too little.
-    """
-    size = DOF if free_focal else DOF - 1
-    eye = np.eye(size)
+def _resected(looks: Looks, T: F64, depth: F32) -> _Resected:
+    """Find the views again, from where they are roughly: T (L, 4, 4)."""
+    eye = np.eye(DOF)
     log_focal = np.zeros(len(T))
-    covariance = np.zeros((len(T), DOF, DOF))
     for _ in range(STEPS):
         H, g, square, total = looks.normal(apply(T, looks.X), depth, np.exp(log_focal))
-        total = np.where(total > 0, total, np.nan)[:, None, None]
-        H = H[:, :size, :size] / total
+        total = np.where(total > 0, total, np.nan)
+        H /= total[:, None, None]
         H += (1e-9 * np.trace(H, axis1=1, axis2=2)[:, None, None] + 1e-12) * eye
         H = np.where(np.isfinite(H), H, eye)
-        step = np.zeros((len(T), DOF))
-        step[:, :size] = np.linalg.solve(H, -(g[:, :size, None] / total))[..., 0]
-        step[~np.isfinite(step).all(1)] = 0
-        step *= np.minimum(1, MAX_STEP / np.maximum(np.abs(step[:, 3:]).max(1), MAX_STEP))[:, None]
+        step = _bounded(np.linalg.solve(H, -g[..., None])[..., 0] / total[:, None])
         T = rigid_steps(step) @ T
         log_focal += step[:, 6]
-    covariance[:, :size, :size] = square[:, None, None] / total / INDEPENDENT * np.linalg.inv(H)
-    return T, log_focal, covariance
+    return _Resected(T, log_focal, H, square / total / INDEPENDENT)
 
 
 def _log_depth_ratios(looks: Looks, T: F64, depth: F32) -> F64:
@@ -229,20 +253,20 @@ def _solved(pairs: _Pairs, cameras: F64, free: NDArray[np.bool_]) -> tuple[Nodes
         Absolute(pinned, cameras[pinned], np.tile(np.eye(6) / PINNED**2, (len(pinned), 1, 1))),
         Metric(views[:1], np.zeros(1), np.full(1, SCALE_HOLD)),
     ]
-    moving = np.isin(np.arange(len(cameras)), views)
     count = len(measured)
     # As many of the pairs' errors are seen as are not used up by placing the views.
     seen = (count - (len(views) - 1)) / count
-    usual, lever = USUAL, LEVER
+    usual, lever, square = USUAL, LEVER, np.zeros(count)
     for _ in range(ROUNDS):
         spread = np.repeat(np.tile(usual, (count, 1)), [3, 3, 1], axis=1)
         spread[:, :3] *= pairs.unit[:, None]
         about = _about(lever * pairs.ahead)
         covariance = pairs.resected + (about * spread[:, None] ** 2) @ about.transpose(0, 2, 1)
         measured = replace(measured, information=np.linalg.inv(covariance))
-        nodes = fuse(nodes, [measured, *gauge], moving, steps=1).nodes
-        weight = 1 / (1 + measured.errors(nodes) / DOF / ROBUST) ** 2
+        nodes, _ = stepped(nodes, [measured, *gauge], views)
         off = measured.residuals(nodes)
+        square = np.einsum("ea,eab,eb->e", off, measured.information, off) / DOF
+        weight = 1 / (1 + square / ROBUST) ** 2
         lever = _lever(off, weight / pairs.unit**2, pairs.ahead)
         back = _about(-lever * pairs.ahead)
         off = (back @ off[..., None])[..., 0] ** 2
@@ -251,7 +275,7 @@ def _solved(pairs: _Pairs, cameras: F64, free: NDArray[np.bool_]) -> tuple[Nodes
         excess = np.add.reduceat(weight @ off, [0, 3, 6]) / [3, 3, 1]
         variance = (excess + WORTH * USUAL**2) / (seen * weight.sum() + WORTH)
         usual = np.sqrt(np.maximum(variance, LEAST * USUAL**2))
-    outlying = np.maximum(1, measured.errors(nodes) / DOF / ROBUST)
+    outlying = np.maximum(1, square / ROBUST)
     return nodes, measured.weighted(outlying**-2).information
 
 

@@ -282,20 +282,27 @@ def fuse(nodes: Nodes, factors: Sequence[Factor], free: NDArray[np.bool_], steps
     if len(variable) == 0:
         return Fused(nodes, variable, np.zeros((0, 0)))
     for _ in range(steps):
-        H, g = normal_equations(nodes, factors)
-        A, b = _flat(H, variable), g[variable].ravel()
-        x = np.linalg.solve(A + _hold(A), -b)
-        if not np.isfinite(x).all():
-            break
-        # A long step is a bad linearisation: cut it.
-        x *= min(1.0, 0.5 / max(float(np.abs(x.reshape(-1, DOF)[:, 3:]).max()), 1e-12))
-        step = np.zeros((len(free), DOF))
-        step[variable] = x.reshape(-1, DOF)
-        nodes = nodes.moved(step)
-        if np.abs(x).max() < 1e-6:
+        nodes, largest = stepped(nodes, factors, variable)
+        if largest < 1e-6:
             break
     A = _flat(normal_equations(nodes, factors)[0], variable)
     return Fused(nodes, variable, A + _hold(A))
+
+
+def stepped(
+    nodes: Nodes, factors: Sequence[Factor], variable: NDArray[np.intp]
+) -> tuple[Nodes, float]:
+    """After one step of Gauss-Newton of the ``variable`` nodes, and the step's largest part."""
+    H, g = normal_equations(nodes, factors)
+    A, b = _flat(H, variable), g[variable].ravel()
+    x = np.linalg.solve(A + _hold(A), -b)
+    if not np.isfinite(x).all():
+        return nodes, 0.0
+    # A long step is a bad linearisation: cut it.
+    x *= min(1.0, 0.5 / max(float(np.abs(x.reshape(-1, DOF)[:, 3:]).max()), 1e-12))
+    step = np.zeros((len(nodes.T), DOF))
+    step[variable] = x.reshape(-1, DOF)
+    return nodes.moved(step), float(np.abs(x).max())
 
 
 def normal_equations(nodes: Nodes, factors: Sequence[Factor]) -> tuple[F64, F64]:
