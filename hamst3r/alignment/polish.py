@@ -65,9 +65,9 @@ def polish(
         focal_hold: (N,) how many times what is seen here speaks for the focal lengths as they are;
             0 = they are only a guess, infinite = they are known.
         hold_scale: Nothing known fixes the scale: keep the pairs' mean scale as it is.
-        rounds: 0 leaves the solution as it is. pairs_as_wholes: Average them in the end.
+        rounds: Over the pixels. pairs_as_wholes: Average the pairs in the end.
     """
-    if rounds == 0 or not solution.T_world_pair:
+    if not solution.T_world_pair or not (rounds or pairs_as_wholes):
         return solution
     looks = Looks(observations, list(solution.T_world_pair), rays)
     cameras = solution.T_world_cam.copy()

@@ -283,7 +283,9 @@ def _start(problem: Problem, edges: Edges, group: Sequence[int]) -> Start:
         free[root] = False
     continued = _continued(problem, edges, group, free)
     if continued is not None:
-        return Start(*continued, root, metric, bool(anchors), (problem.polish_rounds + 1) // 2)
+        # Averaging needs no better start than this; what it does not follow needs some polish.
+        rounds = (problem.polish_rounds + 1) // 2 if anchors else (problem.polish_rounds - 1) // 2
+        return Start(*continued, root, metric, bool(anchors), max(rounds, 0))
     G = np.tile(np.eye(4), (len(free), 1, 1))
     tree = robust_start(group, edges, root)
     G[list(group)] = tree[list(group)]
@@ -317,7 +319,7 @@ def _place_group(
         not start.metric,
         start.polish_rounds * (ROUNDS_ALONE if start.anchored else 1),
         # Two or three pairs tie a frame set to the past; means of so few jump more than pixels do.
-        pairs_as_wholes=not start.anchored,
+        pairs_as_wholes=problem.polish_rounds > 0 and not start.anchored,
     )
     cameras, pairs = solution.T_world_cam, solution.T_world_pair
     looks = solution.T_world_look or {(k, slot): T for k, T in pairs.items() for slot in (0, 1)}
