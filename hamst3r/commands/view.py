@@ -53,9 +53,9 @@ def run(options: argparse.Namespace) -> int:
     from hamst3r.viewer import SceneViewer
 
     viewer = SceneViewer(options.host, options.port)
-    print(f"{viewer.address} shows {options.scene}; Ctrl+C ends", flush=True)
     end = time.monotonic() + (options.seconds or float("inf"))
     try:
+        print(f"{viewer.address} shows {options.scene}; Ctrl+C ends", flush=True)
         if is_node:
             from hamst3r.live import watch_node
 
