@@ -7,6 +7,7 @@ function colours every pose and shape.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -310,4 +311,9 @@ def _rigid(joint: int, count: int) -> NDArray:
 
 def nearest_vertices(model: BodyModel, places: NDArray) -> NDArray[np.int64]:
     """Index of the template vertex nearest to each place (N, 3)."""
-    return cKDTree(model.v_template.numpy()).query(places)[1]
+    return _template_tree(model).query(places)[1]
+
+
+@lru_cache(maxsize=2)
+def _template_tree(model: BodyModel) -> cKDTree:
+    return cKDTree(model.v_template.numpy())

@@ -19,11 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from hamst3r.geometry import F64, umeyama
 from hamst3r.people.body import NUM_JOINTS, anny24
 from hamst3r.synthetic.clothing import HAIR, HAT, SHOES, SUIT, Garment, Outfit
 
 LOG = logging.getLogger("hamst3r.synthetic")
-F64 = NDArray[np.float64]
 Index = NDArray[np.int64]
 BASE = "hm08"
 MOST_FACES = 40_000
@@ -196,40 +196,49 @@ def _faces(path: Path) -> Index:
 
 def _to_template(places: F64) -> tuple[F64, F64]:
     """From hm08 to the template's T-pose: places (V, 3) and weights (V, 24) of joints."""
-    base, index = _base_mesh()
-    skin, body = base[index], anny24()
-    target, weights = body.v_template.double().numpy(), body.weights.double().numpy()
-    distance, near = cKDTree(skin).query(places, NEIGHBOURS)
+    way = _way()
+    distance, near = way.skin.query(places, NEIGHBOURS)
     if distance[:, 0].max() > FARTHEST:
         raise ValueError(f"lies up to {distance[:, 0].max():.1f} m from the body")
     share = 1 / (distance + 0.005) ** 2
     share /= share.sum(1, keepdims=True)
-    turn, shift = _part_motions(skin, target, weights)
-    carried = np.einsum("vk,vkj->vj", share, weights[near])
-    # What the joints' motions alone would miss of the skin's way, its garment is moved by too.
-    missed = target - _moved(skin, weights, turn, shift)
-    moved = _moved(places, carried, turn, shift) + np.einsum("vk,vkc->vc", share, missed[near])
-    return moved, carried / carried.sum(1, keepdims=True)
+    carried = np.einsum("vk,vkj->vj", share, way.weights[near])
+    moved = _moved(places, carried, way.joints)
+    moved += np.einsum("vk,vkc->vc", share, way.missed[near])
+    return moved, carried
 
 
-def _moved(points: F64, weights: F64, turn: F64, shift: F64) -> F64:
-    each = np.einsum("jab,vb->vja", turn, points) + shift
-    return np.asarray(np.einsum("vj,vja->va", weights / weights.sum(1, keepdims=True), each))
+@dataclass(frozen=True, eq=False)
+class _Way:
+    """How the body's skin goes from hm08 to the template.
+
+    Attributes:
+        skin: Its places on hm08. weights: (13348, 24) of the joints.
+        joints: (24, 4, 4) similarities that take each joint's skin there.
+        missed: (13348, 3) what these leave of the way: what is worn goes it too.
+    """
+
+    skin: cKDTree
+    weights: F64
+    joints: F64
+    missed: F64
 
 
-def _part_motions(skin: F64, target: F64, weights: F64) -> tuple[F64, F64]:
-    """Per joint the similarity that takes its skin to the template (Umeyama, 1991)."""
-    turns, shifts = np.zeros((NUM_JOINTS, 3, 3)), np.zeros((NUM_JOINTS, 3))
-    for joint in range(NUM_JOINTS):
-        w = weights[:, joint] ** 2
-        w = w / max(w.sum(), 1e-9)
-        a, b = w @ skin, w @ target
-        u, s, vt = np.linalg.svd((target - b).T @ ((skin - a) * w[:, None]))
-        sign = np.array([1, 1, np.sign(np.linalg.det(u @ vt))])
-        scale = (s * sign).sum() / max(float(w @ ((skin - a) ** 2).sum(1)), 1e-9)
-        turns[joint] = scale * (u * sign) @ vt
-        shifts[joint] = b - turns[joint] @ a
-    return turns, shifts
+@cache
+def _way() -> _Way:
+    base, index = _base_mesh()
+    skin, body = base[index], anny24()
+    target, weights = body.v_template.double().numpy(), body.weights.double().numpy()
+    weights = weights / weights.sum(1, keepdims=True)
+    found = (umeyama(skin, target, weights[:, joint] ** 2) for joint in range(NUM_JOINTS))
+    joints = np.stack([np.eye(4) if T is None else T for T in found])
+    return _Way(cKDTree(skin), weights, joints, target - _moved(skin, weights, joints))
+
+
+def _moved(points: F64, weights: F64, joints: F64) -> F64:
+    """Points (V, 3) moved by the joints' similarities, blended by weights (V, 24)."""
+    each = np.einsum("jab,vb->vja", joints[:, :3, :3], points) + joints[:, :3, 3]
+    return np.asarray(np.einsum("vj,vja->va", weights, each))
 
 
 @cache

@@ -56,7 +56,7 @@ def human(person: Person, box: Box | None) -> Fields:
     fit = person.fit
     fields: dict[str, Any] = {
         "id": person.id,
-        "body_id": body_id(person),
+        "body_id": body_id(person.id),
         "tracking_state": int(person.state),
         "confidence": float(person.confidence),
         "pose": pose_numbers(person),
@@ -138,9 +138,14 @@ def _axes(fit: BodyFit | None) -> NDArray[np.float64]:
     return cv2.Rodrigues(np.asarray(fit.global_orient, dtype=float))[0] @ SMPL_FROM_ROS
 
 
-def body_id(person: Person) -> str:
-    """REP-155's: it starts with a letter."""
-    return f"h{person.id:05d}"
+def body_id(person: int) -> str:
+    """REP-155's name for a person's id: it starts with a letter."""
+    return f"h{person:05d}"
+
+
+def present(people: Sequence[Person]) -> list[Person]:
+    """Those who are not lost."""
+    return [person for person in people if person.state != TrackingState.LOST]
 
 
 def pose_numbers(person: Person) -> list[float]:
@@ -278,7 +283,7 @@ def markers(
         vertices, faces: Posed bodies by person id.
         shown: Ids of the last message; those gone are deleted, and the set is brought up to date.
     """
-    people = [p for p in scene.people if p.state != TrackingState.LOST]
+    people = present(scene.people)
     ids = {person.id for person in people}
     duration = divmod(round(lifetime * NANOSECONDS), NANOSECONDS)
 
@@ -286,7 +291,7 @@ def markers(
         alpha = {"body": 0.6, "uncertainty": 0.3}.get(what, 1.0)
         return {
             "header": head,
-            "ns": f"h{person:05d}/{what}",
+            "ns": f"{body_id(person)}/{what}",
             "type": _MARKERS[what],
             "lifetime": duration,
             "color": colour(person, alpha),

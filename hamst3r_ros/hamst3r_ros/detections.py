@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from hamst3r.scene import LABEL_HUMAN, LABEL_SCENE, Camera, Person, TrackingState
-from hamst3r_ros.conversions import body_id, camera_header, pose_numbers
+from hamst3r.scene import LABEL_HUMAN, LABEL_SCENE, Camera, Person
+from hamst3r_ros.conversions import body_id, camera_header, pose_numbers, present
 from hamst3r_ros.wire import Fields, pack
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def detections_3d(people: Sequence[Person], head: Fields, boxes: dict[int, Box])
         boxes: Person id -> the box around the body; without it the box has no size.
     """
     found = []
-    for person in _there(people):
+    for person in present(people):
         numbers = pose_numbers(person)
         box = boxes.get(person.id)
         bounds: list[float] = [*person.position.tolist(), *_UPRIGHT, 0.0, 0.0, 0.0]
@@ -49,7 +49,7 @@ def detections_3d(people: Sequence[Person], head: Fields, boxes: dict[int, Box])
                 "header": head,
                 "results": [_hypothesis(person) | {"pose": numbers}],
                 "bbox": bounds,
-                "id": body_id(person),
+                "id": body_id(person.id),
             }
         )
     return pack(Detection3DArray, {"header": head, "detections": found})
@@ -59,7 +59,7 @@ def detections_2d(people: Sequence[Person], camera: Camera) -> bytes:
     """~/<camera>/detections: Detection2DArray in pixels of the delivered image, with its header."""
     head = camera_header(camera)
     found = []
-    for person in _there(people):
+    for person in present(people):
         roi = person.rois.get(camera.name)
         if roi is not None:
             x, y, width, height = map(float, roi)
@@ -68,7 +68,7 @@ def detections_2d(people: Sequence[Person], camera: Camera) -> bytes:
                     "header": head,
                     "results": [_hypothesis(person)],
                     "bbox": (x + width / 2, y + height / 2, 0.0, width, height),
-                    "id": body_id(person),
+                    "id": body_id(person.id),
                 }
             )
     return pack(Detection2DArray, {"header": head, "detections": found})
@@ -78,10 +78,6 @@ def label_info(head: Fields, threshold: float) -> bytes:
     """~/label_info: LabelInfo of the clouds' ``label``."""
     classes = [{"class_id": number, "class_name": name} for number, name in LABELS.items()]
     return pack(LabelInfo, {"header": head, "class_map": classes, "threshold": threshold})
-
-
-def _there(people: Sequence[Person]) -> list[Person]:
-    return [person for person in people if person.state != TrackingState.LOST]
 
 
 def _hypothesis(person: Person) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -106,8 +107,6 @@ def test_a_garment_lies_around_the_body_in_any_pose(wardrobe: Path) -> None:
 
 
 def figure(worn: tuple[Garment, ...]) -> Figure:
-    from dataclasses import replace
-
     outfit = sample_outfit(np.random.default_rng(3))
     plain = replace(outfit, skirt=None, hat=False, bag=False, hair=1, worn=worn)
     return Figure(plain, np.zeros(10))
