@@ -112,17 +112,17 @@ def _gather(
     """Without the pieces into which masks fall apart: what one view alone claims and at least two
     others, most of them, see within somebody's mask is that person's."""
     whole = [own for own in found if len(own.views) > 2]
-    kept = [own for own in found if len(own.views) > 2]
+    kept = list(whole)
     for piece in (own for own in found if len(own.views) <= 2):
         homes = []
-        for k, own in enumerate(whole):
+        for k, own in enumerate(whole if len(piece.views) == 1 else ()):
             others = own.views - piece.views
             inside = sum(
                 _within(views[v].instances, own.local_ids, pixel, config.beside)
                 for v in others
                 if (pixel := _pixel(piece.centre, alignment, v)) is not None
             )
-            if len(piece.views) == 1 and inside >= max(2, 0.6 * len(others)):
+            if inside >= max(2, 0.6 * len(others)):
                 homes.append((inside, own.num_points, k))
         if homes:
             home = max(homes)[-1]
