@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from hamst3r.geometry import project
 from hamst3r.people.densepose import VertexLookup
 from hamst3r.people.instances import ViewPeople
 from hamst3r.people.lifting import Glimpse, LiftingConfig, lift
@@ -166,7 +167,7 @@ def _pixel(place: F64, alignment: Alignment, view: int) -> tuple[int, int] | Non
     seen = (place - T[:3, 3]) @ T[:3, :3]
     if seen[2] <= 0:
         return None
-    column, row = np.rint((alignment.K[view] @ seen)[:2] / seen[2])
+    column, row = np.rint(project(seen, alignment.K[view]))
     if not (0 <= row < depth.shape[0] and 0 <= column < depth.shape[1]):
         return None
     return int(row), int(column)
