@@ -145,8 +145,8 @@ def _door(
 def _hanging(
     rng: np.random.Generator, b: MeshBuilder, m: MaterialMaker, wall: Wall, trim: int
 ) -> None:
-    """A picture (often of people), a board, a shelf, a panel, a pipe, a coat on a hook."""
-    kind = rng.choice(["people", "picture", "panel", "shelf", "pipe", "coats"], p=_SHARES)
+    """A picture (often of people), board, mirror, panel, shelf, pipe, or coats on hooks."""
+    kind = rng.choice(list(_SHARES), p=list(_SHARES.values()))
     x = rng.uniform(-wall.half, wall.half)
     if kind == "people":
         shape = str(rng.choice(list(ASPECT)))
@@ -162,6 +162,13 @@ def _hanging(
         if wall.take(x, z, w + 0.1, h + 0.1):
             face = m.draw(families, (1.0, 1.0), 1.3 if families else 0.8)
             framed_picture(b, x, z, w, h, wall.depth, trim, face)
+    elif kind == "mirror":
+        large = rng.random() < 0.35  # as in gyms, shops and lifts
+        w = rng.uniform(0.3, 1.2) if not large else rng.uniform(0.5, 1.4) * wall.half
+        h = rng.uniform(0.4, 1.8) if not large else rng.uniform(1.5, 0.9 * wall.height)
+        z = rng.uniform(max(1.0, 0.1 + h / 2), 1.6) if not large else 0.08 + h / 2
+        if wall.take(x, z, w + 0.1, h + 0.1):
+            framed_picture(b, x, z, w, h, wall.depth, trim, m.mirror())
     elif kind == "shelf":
         w, z = rng.uniform(0.5, 1.6), rng.uniform(1.1, 1.9)
         if wall.take(x, z + 0.15, w, 0.4):
@@ -184,7 +191,15 @@ def _hanging(
             b.blob(middle, (0.3, 0.2, h), cloth, 0.2, 12)
 
 
-_SHARES = (0.33, 0.22, 0.15, 0.12, 0.08, 0.1)
+_SHARES = {
+    "people": 0.3,
+    "picture": 0.18,
+    "panel": 0.12,
+    "shelf": 0.11,
+    "pipe": 0.07,
+    "coats": 0.09,
+    "mirror": 0.13,
+}
 
 
 def _ceiling(

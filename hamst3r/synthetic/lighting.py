@@ -20,7 +20,7 @@ from hamst3r.synthetic.world import Light, Sky
 
 F32 = NDArray[np.float32]
 PATTERN = 4  # shadow samples alternate over blocks of 4 x 4 pixels and are averaged over them
-_OFFSET = 2e-3  # metres that secondary rays start off the surface
+OFF_SURFACE = 2e-3  # metres that secondary rays start off the surface
 
 
 class Tracer:
@@ -75,7 +75,7 @@ def visibility(
         sample: (N,) from :func:`sample_index`. room: Reach of ambient occlusion, metres.
     """
     out = np.ones((len(points), len(lights) + 1), np.float32)
-    start = points + _OFFSET * normals
+    start = points + OFF_SURFACE * normals
     jitter = _SPHERE[sample]
     rays = [
         ((light.position.astype(np.float32) + light.radius * jitter) - start, 1.0)

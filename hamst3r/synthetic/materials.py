@@ -24,6 +24,7 @@ class MaterialTable:
         glow: (M,) share of the colour that shines by itself (windows, screens, lamps).
         photo: (M,) image of ``photos`` that replaces pattern and palette, -1 = none; the
             palette's middle colour tints it.
+        mirror: (M,) share of the light that it reflects as a mirror does; 0 = it is none.
         photos: Colour images, three planes each in a row; None if no material has one.
     """
 
@@ -34,6 +35,7 @@ class MaterialTable:
     gloss: F32
     glow: F32
     photo: NDArray[np.int32]
+    mirror: F32
     photos: TextureBank | None = None
 
     def albedo(self, row: NDArray[np.int32], uv: F32, footprint: F32) -> F32:
@@ -88,9 +90,12 @@ class MaterialMaker:
     def table(self) -> MaterialTable:
         """All materials drawn so far."""
         columns = [np.array(column) for column in zip(*self._rows, strict=True)]
-        tile, palette, grain, gloss, glow = (c.astype(np.float32) for c in columns[1:-1])
+        numbers = (column.astype(np.float32) for column in columns[1:-1])
+        tile, palette, grain, gloss, glow, mirror = numbers
         pattern, photo = (columns[k].astype(np.int32) for k in (0, -1))
-        return MaterialTable(pattern, tile, palette, grain, gloss, glow, photo, self._photos)
+        return MaterialTable(
+            pattern, tile, palette, grain, gloss, glow, photo, mirror, self._photos
+        )
 
     def draw(
         self,
@@ -130,15 +135,21 @@ class MaterialMaker:
         size = float(np.exp(rng.uniform(*np.log(tile))))
         gloss = float(rng.choice([0.0, 0.05, 0.35], p=[0.5, 0.3, 0.2]) * rng.random())
         grain = float(rng.uniform(0, 0.5) ** 1.5)
-        self._rows.append((pattern, size, colours, grain, gloss, glow, -1))
+        self._rows.append((pattern, size, colours, grain, gloss, glow, 0.0, -1))
         return len(self._rows) - 1
 
     def plain(self, colour: NDArray, glow: float = 0.0, gloss: float = 0.05) -> int:
         """A nearly plain material of the given linear colour; returns its row."""
         pattern = int(self._rng.choice(texture_bank().family["plain"]))
         colours = np.asarray(colour)[None] * np.array([[0.8], [1.0], [1.15]])
-        self._rows.append((pattern, 1.5, colours, 0.1, gloss, glow, -1))
+        self._rows.append((pattern, 1.5, colours, 0.1, gloss, glow, 0.0, -1))
         return len(self._rows) - 1
+
+    def mirror(self) -> int:
+        """Silvered glass; its row."""
+        row = self.plain(self._rng.uniform(0.5, 1.0, 3), gloss=0.0)
+        self._rows[row] = (*self._rows[row][:-2], self._rng.uniform(0.75, 0.95), -1)
+        return row
 
     def portrait(self, shape: str, glow: float = 0.0) -> int:
         """A picture of people, ``tall`` or ``wide``, for :meth:`MeshBuilder.picture`; its row."""
@@ -153,7 +164,7 @@ class MaterialMaker:
     def pictured(self, index: int, tint: NDArray, glow: float = 0.0, gloss: float = 0.05) -> int:
         """Image ``index`` of the photos, once per unit of uv, times ``tint`` (3,); its row."""
         colours = np.tile(np.asarray(tint, float), (3, 1))
-        self._rows.append((0, 1.0, colours, 0.0, gloss, glow, index))
+        self._rows.append((0, 1.0, colours, 0.0, gloss, glow, 0.0, index))
         return len(self._rows) - 1
 
     def palette(self, contrast: float, value: tuple[float, float]) -> NDArray:

@@ -1,37 +1,23 @@
 """Scene and cameras to labelled views; a static world is traced once, people again and again.
 
 ``Renderer.background`` does all that does not depend on people; ``Renderer.render`` traces people
-inside their projected bounding boxes, relights what their shadows touch, and joins the two.
+inside their projected bounding boxes, relights what their shadows touch, and joins the two. What
+mirrors show is a second layer of the same kind. It has no labels: the depth is the mirror's own,
+and nobody stands in there.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from hamst3r.synthetic.cameras import SyntheticCamera
-from hamst3r.synthetic.lighting import (
-    Tracer,
-    encode,
-    sample_index,
-    shade,
-    sky_colour,
-    smooth,
-    tone,
-    visibility,
-)
-from hamst3r.synthetic.surfaces import (
-    Cast,
-    SurfacePoints,
-    footprint_size,
-    hit_weights,
-    interpolate,
-    oriented,
-)
-from hamst3r.synthetic.world import Light, World
+from hamst3r.synthetic.layers import Layer, Rays, Scenery
+from hamst3r.synthetic.lighting import encode, tone
+from hamst3r.synthetic.surfaces import Cast
+from hamst3r.synthetic.world import World
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -57,49 +43,25 @@ class SyntheticView:
     T_world_cam: F64
 
 
-class _ShadowReach:
-    """Finds which of N points a sphere may shadow; what does not depend on the sphere is kept."""
-
-    def __init__(self, points: F32, lights: tuple[Light, ...], occlusion: float) -> None:
-        self._points, self._occlusion = points, occlusion
-        self._squared = _squared(points)
-        self._lights = []
-        for light in lights:
-            way = light.position.astype(np.float32) - points
-            along = np.einsum("ij,ij->i", points, way)
-            self._lights.append((way, along, _squared(way), light.radius))
-
-    def near(self, centre: F32, radius: float) -> NDArray[np.bool_]:
-        """(N,) whether the sphere can take light from a point, or be close enough to darken it."""
-        offset = self._squared - 2 * (self._points @ centre) + centre @ centre
-        out = offset < (radius + 2.1 * self._occlusion) ** 2
-        for way, along, squared, lamp in self._lights:
-            dot = along - way @ centre
-            t = np.clip(-dot / squared, 0, 1)
-            distance = offset + t * (2 * dot + t * squared)  # squared, from the ray to the centre
-            out |= distance < (radius + t * lamp) ** 2 + 0.02
-        return out
-
-
 @dataclass(frozen=True, eq=False)
 class Background:
     """A camera's image of the world without people, and what is needed to put people in.
 
     Attributes:
-        camera: Which camera. depth: (H * W,) metres, inf where nothing was hit.
-        key: (H, W) int32 surface ids, 0 = sky. linear: (H * W, 3) radiance without people.
-        light: (H * W, L + 1) unsmoothed visibility. exposure: Factor on radiance.
-        reach: Which of ``points`` somebody may shadow.
+        direct: What the camera sees. mirrored: What its mirrors show; None if there are none.
+        tint: (N, 3) share of the mirrored light that comes back, per ray. exposure: Factor on
+            radiance.
     """
 
-    camera: SyntheticCamera
-    depth: F32
-    key: NDArray[np.int32]
-    points: SurfacePoints
-    linear: F32
-    light: F32
+    direct: Layer
+    mirrored: Layer | None
+    tint: F32
     exposure: float
-    reach: _ShadowReach
+
+    @property
+    def camera(self) -> SyntheticCamera:
+        """Whose image it is."""
+        return self.direct.camera
 
 
 class Renderer:
@@ -107,13 +69,12 @@ class Renderer:
 
     def __init__(self, world: World) -> None:
         self.world = world
-        self._tracer = Tracer([(world.mesh.vertices, world.mesh.faces)])
-        self._occlusion_reach = 0.5
+        self._scenery = Scenery(world)
 
     def probe(self, camera: SyntheticCamera, cast: Cast) -> F32 | None:
         """Depths (h, w) of a small camera, 0 for sky; None if it stands in or too near things."""
         origins, directions = camera.rays()
-        hit = self._tracer.hits(origins, directions)
+        hit = self._scenery.hits(origins, directions)
         found = hit["geomID"] >= 0
         reach = np.where(found, hit["tfar"], np.inf)
         reach, keys = cast.nearer(origins, directions, reach, np.zeros(len(reach), np.int32))
@@ -130,41 +91,23 @@ class Renderer:
 
     def background(self, camera: SyntheticCamera) -> Background:
         """Trace, light and shade the static world for one camera."""
-        origins, directions = camera.rays()
-        hit = self._tracer.hits(origins, directions)
-        found = hit["geomID"] >= 0
-        depth = np.where(found, hit["tfar"], np.inf).astype(np.float32)
-        key = np.zeros(len(depth), np.int32)
-        key[found] = self.world.mesh.surface[hit["primID"][found]]
-        keys = key.reshape(camera.height, camera.width)
-        points = self._static_points(camera, origins, directions, hit)
-        lights = self.world.lights
-        light = np.ones((len(depth), len(lights) + 1), np.float32)
-        light[points.pixel] = visibility(
-            [self._tracer],
-            points.position,
-            points.normal,
-            sample_index(points.pixel, camera.width),
-            lights,
-            self._occlusion_reach,
-        )
-        linear = np.zeros((len(depth), 3), np.float32)
-        linear[points.pixel] = self._shade(points, _smoothed(light, keys)[points.pixel])
-        if self.world.sky is not None:
-            linear[~found] = sky_colour(self.world.sky, directions[~found])
+        direct = self._scenery.layer(camera, Rays.of(camera))
+        rays, tint = self._scenery.reflected(direct)
+        mirrored = self._scenery.layer(camera, rays) if len(rays.pixel) else None
+        linear = direct.linear.copy()
+        if mirrored is not None:
+            linear[rays.pixel] = tint * mirrored.linear[rays.pixel]
         luminance = linear @ np.array([0.25, 0.6, 0.15], np.float32)
         middle = 0.5 * float(luminance.mean()) + 0.5 * float(np.median(luminance)) + 1e-3
         bright = float(np.percentile(luminance, 90)) + 1e-3
-        exposure = min(0.5 / middle, 1.3 / bright)
-        reach = _ShadowReach(points.position, lights, self._occlusion_reach)
-        return Background(camera, depth, keys, points, linear, light, exposure, reach)
+        return Background(direct, mirrored, tint, min(0.5 / middle, 1.3 / bright))
 
     def render(self, background: Background, cast: Cast) -> SyntheticView:
         """Put people into a background; the same as tracing everything at once."""
-        camera = background.camera
+        camera, direct = background.camera, background.direct
         shape = (camera.height, camera.width)
-        depth, key = background.depth.copy(), background.key.ravel().copy()
-        linear = background.linear
+        depth, key = direct.depth.copy(), direct.key.ravel().copy()
+        linear = direct.linear.copy()
         instances = np.zeros(len(depth), np.uint16)
         densepose = np.full((len(depth), 3), np.nan, np.float32)
         if cast.people:
@@ -172,7 +115,12 @@ class Renderer:
             points, keys, ids, labels = cast.surface(camera, pixel, hit)
             depth[pixel] = hit["tfar"]
             key[pixel], instances[pixel], densepose[pixel] = keys, ids, labels
-            linear = self._relight(background, cast, points, key.reshape(shape))
+            linear = self._scenery.relight(direct, cast, points, key.reshape(shape))
+        if background.mirrored is not None:
+            pixel = background.mirrored.rays.pixel
+            bare = instances[pixel] == 0  # nobody stands before the mirror there
+            shown = self._mirrored(background.mirrored, cast)[pixel]
+            linear[pixel[bare]] = (background.tint * shown)[bare]
         toned = tone(linear * np.float32(background.exposure)).reshape(*shape, 3)
         toned = self._antialias(camera, toned, key.reshape(shape), depth.reshape(shape), cast)
         return SyntheticView(
@@ -185,80 +133,18 @@ class Renderer:
             camera.T_world_cam,
         )
 
-    def _shade(self, points: SurfacePoints, light: F32) -> F32:
-        p = points
-        return shade(
-            p.position,
-            p.normal,
-            p.towards,
-            p.albedo,
-            p.gloss,
-            p.glow,
-            light,
-            self.world.lights,
-            self.world.ambient,
-        )
-
-    def _static_points(
-        self, camera: SyntheticCamera, origins: F32, directions: F32, hit: dict[str, NDArray]
-    ) -> SurfacePoints:
-        mesh, table = self.world.mesh, self.world.materials
-        pixel = np.flatnonzero(hit["geomID"] >= 0)
-        face = hit["primID"][pixel]
-        corners = mesh.faces[face]
-        weights = hit_weights(hit, pixel)
-        direction, depth = directions[pixel], hit["tfar"][pixel]
-        position = origins[pixel] + direction * depth[:, None]
-        normal, towards = oriented(interpolate(mesh.normals, corners, weights), direction)
-        uv = interpolate(mesh.uv, corners, weights)
-        row = mesh.material[face]
-        footprint = footprint_size(camera, depth, normal, towards)
-        albedo = table.albedo(row, uv, footprint)
-        return SurfacePoints(
-            pixel, position, normal, towards, albedo, table.gloss[row], table.glow[row]
-        )
-
-    def _relight(
-        self, background: Background, cast: Cast, points: SurfacePoints, key: NDArray[np.int32]
-    ) -> F32:
-        """Radiance (H * W, 3) with people: their own, and the background in their shadow."""
-        width, lights = background.camera.width, self.world.lights
-        light = background.light.copy()
-        covered = np.zeros(len(light), bool)
-        covered[points.pixel] = True
-        ground = background.points
-        near = np.zeros(len(ground.pixel), bool)
-        for centre, radius in cast.spheres():
-            near |= background.reach.near(centre, radius)
-        rest = np.flatnonzero(near & ~covered[ground.pixel])
-        pixel = ground.pixel[rest]
-        shadow = visibility(
-            [cast.tracer],
-            ground.position[rest],
-            ground.normal[rest],
-            sample_index(pixel, width),
-            lights,
-            self._occlusion_reach,
-        )
-        light[pixel] *= shadow
-        light[points.pixel] = visibility(
-            [cast.tracer, self._tracer],
-            points.position,
-            points.normal,
-            sample_index(points.pixel, width),
-            lights,
-            self._occlusion_reach,
-        )
-        smoothed = _smoothed(light, key)
-        linear = background.linear.copy()
-        changed = np.flatnonzero(_spread(pixel[(shadow < 1).any(axis=1)], key.shape)[ground.pixel])
-        changed = changed[~covered[ground.pixel[changed]]]
-        part = SurfacePoints(
-            *(getattr(ground, name)[changed] for name in SurfacePoints.__annotations__)
-        )
-        linear[part.pixel] = self._shade(part, smoothed[part.pixel])
-        linear[points.pixel] = self._shade(points, smoothed[points.pixel])
-        return linear
+    def _mirrored(self, layer: Layer, cast: Cast) -> F32:
+        """Radiance (H * W, 3) of what mirrors show, people in it."""
+        if not cast.people:
+            return layer.linear
+        rays = layer.rays
+        depth = layer.depth[rays.pixel]
+        index, hit = cast.front(rays.origins, rays.directions, depth, rays.before)
+        pixel = rays.pixel[index]
+        points, keys, _, _ = cast.surface(layer.camera, pixel, hit)
+        key = layer.key.copy()
+        key.ravel()[pixel] = keys
+        return self._scenery.relight(layer, cast, points, key)
 
     def _antialias(
         self,
@@ -283,30 +169,12 @@ class Renderer:
         for du, dv in ((-0.33, -0.17), (0.17, -0.33), (0.1, 0.36)):
             pixels = np.stack([cols + du, rows + dv], 1)
             origins, directions = camera.rays(pixels)
-            hit = self._tracer.hits(origins, directions)
-            found = hit["geomID"] >= 0
-            z = np.where(found, hit["tfar"], np.inf)
-            sub = np.where(found, self.world.mesh.surface[hit["primID"]], 0)
+            z, sub = self._scenery.nearest(origins, directions)
             if cast.people:
                 z, sub = cast.nearer(origins, directions, z, sub)
             total += _pick(image, key, depth, rows, cols, sub, z)
         image[rows, cols] = total / 4
         return image
-
-
-def _squared(vectors: F32) -> F32:
-    return np.einsum("ij,ij->i", vectors, vectors)
-
-
-def _smoothed(light: F32, key: NDArray[np.int32]) -> F32:
-    return smooth(light.reshape(*key.shape, -1), key).reshape(light.shape)
-
-
-def _spread(pixel: NDArray[np.int64], shape: tuple[int, int]) -> NDArray[np.bool_]:
-    """Flat image mask of the pixels whose smoothing window touches ``pixel`` (N,)."""
-    image = np.zeros(shape[0] * shape[1], np.uint8)
-    image[pixel] = 1
-    return cv2.dilate(image.reshape(shape), np.ones((9, 9), np.uint8)).ravel() > 0
 
 
 def _pick(

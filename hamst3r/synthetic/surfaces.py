@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,10 @@ class SurfacePoints:
     albedo: F32
     gloss: F32
     glow: F32
+
+    def take(self, index: NDArray[np.int64]) -> SurfacePoints:
+        """Some of the points."""
+        return SurfacePoints(*(getattr(self, field.name)[index] for field in fields(self)))
 
 
 class Cast:
@@ -53,11 +57,23 @@ class Cast:
         rows, cols = np.nonzero(window)
         origins, directions = camera.rays(np.stack([cols, rows], 1).astype(np.float64))
         pixel = rows * camera.width + cols
+        index, hit = self.front(origins, directions, depth[pixel], np.zeros(len(pixel), np.float32))
+        return pixel[index], hit
+
+    def front(
+        self, origins: F32, directions: F32, depth: F32, before: F32
+    ) -> tuple[NDArray[np.int64], dict[str, NDArray]]:
+        """Which rays (N, 3) meet a person before ``depth`` (N,), and their hits.
+
+        Args:
+            before: (N,) way of the light to ``origins``, where mirrors sent the rays on.
+        """
         hit = self.tracer.hits(origins, directions)
-        front = (hit["geomID"] >= 0) & (hit["tfar"] < depth[pixel])
-        kept = {name: values[front] for name, values in hit.items()}
-        kept["origins"], kept["directions"] = origins[front], directions[front]
-        return pixel[front], kept
+        index = np.flatnonzero((hit["geomID"] >= 0) & (hit["tfar"] < depth))
+        kept = {name: values[index] for name, values in hit.items()}
+        kept["origins"], kept["directions"] = origins[index], directions[index]
+        kept["way"] = before[index] + hit["tfar"][index]
+        return index, kept
 
     def surface(
         self, camera: SyntheticCamera, pixel: NDArray[np.int64], hit: dict[str, NDArray]
@@ -80,7 +96,7 @@ class Cast:
             )
             place = interpolate(figure.template, corners, weights)
             label[own] = interpolate(figure.canonical, corners, weights)
-            footprint = footprint_size(camera, depth[own], normal[own], towards[own])
+            footprint = footprint_size(camera, hit["way"][own], normal[own], towards[own])
             albedo[own] = figure.outfit.colour(figure.part[face], place, footprint)
             ids[own] = person.id
         position = hit["origins"] + direction * depth[:, None]
