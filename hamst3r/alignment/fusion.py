@@ -20,6 +20,8 @@ AGREEMENT = 0.02  # Relative depth error at which an opinion counts half.
 MAJOR = 1 if sys.byteorder == "little" else 0
 CLEAN_TOLERANCE = 0.05, 0.3  # Least and most, relative to the depth.
 LONELY = 0.05  # From its neighbours' depth, relative: a surface has no such pixels.
+NEAREST = np.float32(1e-3)
+OUTSIDE = -9  # A pixel that no image has.
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,12 +67,9 @@ def fuse_depth(shape: tuple[int, int], opinions: Sequence[DepthOpinion]) -> tupl
         agreeing = np.divide(w, off, out=off)
         total = np.maximum(agreeing.sum(0), np.float32(1e-12))
         depth = np.einsum("kp,kp->p", agreeing, z) / total
-    valid = (depth > 0) & w.any(0)
-    confidence = 1 + agreeing.mean(0)
-    return (
-        np.where(valid, depth, np.float32(0)).reshape(shape),
-        np.where(valid, confidence, np.float32(0)).reshape(shape),
-    )
+    valid = (depth > 0) & (w.sum(0) > 0)
+    confidence = 1 + agreeing.sum(0) / np.float32(len(w))
+    return (depth * valid).reshape(shape), (confidence * valid).reshape(shape)
 
 
 def clean(
@@ -90,15 +89,16 @@ def clean(
         views: Placed views; the others are neither judged nor witnesses.
     """
     result = [confidence.copy() for confidence in confidences]
+    P = {v: _projection(K[v], T_world_cam[v]) for v in views}
     for a in views:
-        floating = np.zeros(depths[a].shape, bool)
+        pixels, back = _scaled_pixels(depths[a]), np.linalg.inv(P[a])
+        floating = np.zeros(depths[a].size, bool)
         for b in views:
             if b != a:
-                T_b_a = invert(T_world_cam[b]) @ T_world_cam[a]
-                seen = _look_up(depths[a], K[a], T_b_a, K[b], depths[b], confidences[b])
-                floating |= _floats(*seen, confidences[a])
-        floating &= depths[a] > 0
-        result[a][floating] = 1
+                at = _floating(pixels, P[b] @ back, depths[b], confidences[b], confidences[a])
+                floating[at] = True
+        floating &= pixels[2] > 0
+        result[a][floating.reshape(depths[a].shape)] = 1
     return result
 
 
@@ -126,58 +126,69 @@ def clean_by_past(
     from their neighbours as those between two surfaces do.
     """
     result = [confidence.copy() for confidence in confidences]
+    projections = [_projection(past.K, past.T_world_cam) for past in kept]
     for a in views:
         usual = cv2.medianBlur(depths[a], 3)
         lonely = (depths[a] > 0) & (np.abs(depths[a] - usual) > LONELY * usual)
         if not lonely.any():
             continue
-        floating = np.zeros(depths[a].shape, bool)
-        for past in kept:
-            T = invert(past.T_world_cam) @ T_world_cam[a]
-            seen = _look_up(depths[a], K[a], T, past.K, past.depth, past.confidence)
-            floating |= _floats(*seen, confidences[a])
-        result[a][floating & lonely] = 1
+        pixels, back = _scaled_pixels(depths[a]), np.linalg.inv(_projection(K[a], T_world_cam[a]))
+        floating = np.zeros(depths[a].size, bool)
+        for past, P in zip(kept, projections, strict=True):
+            at = _floating(pixels, P @ back, past.depth, past.confidence, confidences[a])
+            floating[at] = True
+        result[a][floating.reshape(depths[a].shape) & lonely] = 1
     return result
 
 
-def _look_up(
-    depth_a: F32, K_a: F64, T_b_a: F64, K_b: F64, depth_b: F32, confidence_b: F32
-) -> tuple[F32, F32, F32]:
-    """What view b has where it would see the points of view a.
+def _scaled_pixels(depth: F32) -> F32:
+    """(3, pixels) homogeneous pixels times their depth."""
+    height, width = depth.shape
+    pixels = np.empty((3, height, width), np.float32)
+    pixels[0], pixels[1] = np.arange(width), np.arange(height)[:, None]
+    pixels[2] = 1
+    pixels *= depth
+    return pixels.reshape(3, -1)
 
-    Returns:
-        (gh, gw) of a's grid each: depth of the points in camera b, and depth and confidence that b
-        has there; 0 where b does not see them.
+
+def _projection(K: F64, T_world_cam: F64) -> F64:
+    """(4, 4) from homogeneous points of the world to pixels times their depth, and 1."""
+    P = invert(T_world_cam)
+    P[:3] = K @ P[:3]
+    return P
+
+
+def _floating(pixels: F32, P_b_a: F64, depth: F32, confidence: F32, own: F32) -> NDArray[np.intp]:
+    """Which points of view a are nearer than a surface that view b is surer of.
+
+    Args:
+        pixels: (3, P) of a, as :func:`_scaled_pixels` has them; own: (gh, gw) their confidences.
+        P_b_a: (4, 4) takes them to b's; depth, confidence: (gh, gw) of b.
     """
-    height, width = depth_a.shape
-    # Pixels of b are linear in a's pixels times depth: no point in space is needed.
-    M = (K_b @ T_b_a[:3, :3] @ np.linalg.inv(K_a)).astype(np.float32)
-    shift = (K_b @ T_b_a[:3, 3]).astype(np.float32)
-    u, v = np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)[:, None]
-    x, y, z = ((m[0] * u + (m[1] * v + m[2])) * depth_a + s for m, s in zip(M, shift, strict=True))
-    front = z > np.float32(1e-3)
-    inverse = 1 / np.where(front, z, np.float32(1))
-    # Pixel centres are integers: half a pixel more, and cutting off is rounding.
-    column, row = x * inverse + np.float32(0.5), y * inverse + np.float32(0.5)
-    inside = front & (column >= 0) & (row >= 0)
-    inside &= (column < depth_b.shape[1]) & (row < depth_b.shape[0])
-    at = np.flatnonzero(inside)
-    pixel = row.ravel()[at].astype(int) * depth_b.shape[1] + column.ravel()[at].astype(int)
-    surface, trust = np.zeros((2, *depth_a.shape), np.float32)
-    surface.ravel()[at] = depth_b.ravel()[pixel]
-    trust.ravel()[at] = confidence_b.ravel()[pixel]
-    return z, surface, trust
-
-
-def _floats(z: F32, surface: F32, trust: F32, own: F32) -> NDArray[np.bool_]:
-    """(gh, gw) the point is nearer than the surface that the other view is surer of."""
+    P = P_b_a.astype(np.float32)
+    x, y, z = P[:3, :3] @ pixels + P[:3, 3:]
+    behind = z < NEAREST
+    np.maximum(z, NEAREST, out=z)
+    inverse = 1 / z
+    x *= inverse
+    y *= inverse
+    x[behind] = OUTSIDE
+    at = x.reshape(own.shape), y.reshape(own.shape)
+    surface, trust = (
+        cv2.remap(seen, *at, cv2.INTER_NEAREST).ravel()  # 0 outside
+        for seen in (depth, confidence)
+    )
+    nearer = np.flatnonzero(z < surface)
+    if len(nearer) == 0:
+        return nearer
     # Two maps never agree perfectly; only what stands out from their usual disagreement is
     # floating. (Points behind the surface are merely hidden.)
-    nearer = (z < surface) & (surface > 0)
-    short = 1 - z[nearer] / surface[nearer]
-    usual = float(np.partition(short, len(short) // 2)[len(short) // 2]) if len(short) else 0.0
-    limit = np.float32(1 - np.clip(3 * usual, *CLEAN_TOLERANCE))
-    return nearer & (z < limit * surface) & (trust > own)
+    z, surface = z[nearer], surface[nearer]
+    short = 1 - z / surface
+    usual = float(np.partition(short, len(short) // 2)[len(short) // 2])
+    least, most = CLEAN_TOLERANCE
+    floating = nearer[z < np.float32(1 - min(max(3 * usual, least), most)) * surface]
+    return floating[trust[floating] > own.ravel()[floating]]
 
 
 def _weighted_median(z: F32, w: F32) -> F32:
@@ -193,11 +204,12 @@ def _weighted_median(z: F32, w: F32) -> F32:
         np.minimum(rows[a], rows[b], out=rows[a])
         rows[b], spare = spare, rows[b]
     half = w.sum(0) / 2
-    depth, beyond = np.zeros_like(half), np.zeros_like(half)
-    for row in reversed(rows):  # The last one with less than half of the weight beyond it.
+    depth, far = np.zeros_like(half), np.zeros_like(half)
+    for row in reversed(rows):  # The farthest that has half of the weight with what is beyond it.
         value = row.view(np.float32).reshape(-1, 2)
-        np.copyto(depth, value[:, MAJOR], where=beyond < half)
-        beyond += value[:, 1 - MAJOR]
+        far += value[:, 1 - MAJOR]
+        np.maximum(depth, value[:, MAJOR] * (far >= half), out=depth)
+    depth *= half > 0
     return depth
 
 

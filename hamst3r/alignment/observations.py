@@ -227,13 +227,16 @@ def _clean(points, confidence, own: bool) -> tuple[F32, F32]:
     ahead = points[..., 2] > MIN_DEPTH
     if own:
         valid &= ahead
-    farthest = max(points.max(), -points.min())  # NaN if there is any.
-    if not (farthest < MAX_DEPTH / 2 and ahead.all()):
+    if not max(points.max(), -points.min()) < MAX_DEPTH / 2:  # Or there is a NaN.
         with np.errstate(over="ignore", invalid="ignore"):
-            square = np.einsum("...k,...k->...", points, points)
-            near = (square > MIN_DEPTH**2) & (square < MAX_DEPTH**2)
+            near = np.einsum("...k,...k->...", points, points) < MAX_DEPTH**2
         valid &= near
         # What is multiplied by a weight of 0 must be finite all the same.
         points = np.where(near[..., None], points, np.float32(0))
-    weight = np.where(valid, np.minimum(weight, MAX_WEIGHT), np.float32(0))
+    if not own:
+        behind = np.flatnonzero(~ahead)
+        at = points.reshape(-1, 3)[behind]
+        valid.ravel()[behind] &= np.einsum("pk,pk->p", at, at) > MIN_DEPTH**2
+    np.minimum(weight, MAX_WEIGHT, out=weight)
+    weight[~valid] = 0
     return points, weight
