@@ -12,6 +12,10 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.transform import Rotation
 
 F64 = NDArray[np.float64]
+# Cosine of an angle from which on the antisymmetric part tells little of a rotation's axis.
+BACKWARDS = -0.9
+# (3, 9): makes the matrix of a cross product of a vector.
+_CROSS = np.cross(np.eye(3)[:, None], np.eye(3)).transpose(0, 2, 1).reshape(3, 9)
 
 
 def make_T(rotation: ArrayLike, translation: ArrayLike, scale: float = 1.0) -> F64:
@@ -95,6 +99,38 @@ def rotation_angle(T_a: F64, T_b: F64) -> F64:
     """Angle in radians between the rotations of two rigid transforms (also of stacks)."""
     relative = np.swapaxes(T_a[..., :3, :3], -1, -2) @ T_b[..., :3, :3]
     return Rotation.from_matrix(relative).magnitude()
+
+
+def rotation_matrices(vectors: F64) -> F64:
+    """Rotations (n, 3, 3) of rotation vectors (n, 3): axes times angles in radians.
+
+    As scipy's, but for a few at a time in a fraction of its overhead; so are
+    :func:`rotation_vectors`.
+    """
+    angle = lengths(vectors) + 1e-150  # Nothing is divided by zero, and no turn is the identity.
+    half = vectors * (np.sin(angle / 2) / angle)[:, None]
+    turn = (half * (2 * np.cos(angle / 2))[:, None]) @ _CROSS
+    result: F64 = 2 * half[:, :, None] * half[:, None] + turn.reshape(-1, 3, 3)
+    result.reshape(-1, 9)[:, ::4] += np.cos(angle)[:, None]
+    return result
+
+
+def rotation_vectors(rotations: F64) -> F64:
+    """Rotation vectors (n, 3), no longer than pi, of rotations (n, 3, 3)."""
+    across = rotations.reshape(-1, 9) @ _CROSS.T / 2
+    sine, cosine = lengths(across), (np.einsum("nkk->n", rotations) - 1) / 2
+    vectors: F64 = across * (np.arctan2(sine, cosine) / np.maximum(sine, 1e-150))[:, None]
+    small, reverse = sine < 1e-12, cosine < BACKWARDS
+    if small.any():
+        vectors[small] = across[small]
+    if reverse.any():  # The axis is lost in the difference of what is nearly symmetric.
+        vectors[reverse] = Rotation.from_matrix(rotations[reverse]).as_rotvec()
+    return vectors
+
+
+def cross_matrices(vectors: F64) -> F64:
+    """(n, 3, 3) that multiply by vectors (n, 3) from the left, as the cross product."""
+    return (vectors @ _CROSS).reshape(-1, 3, 3)
 
 
 def umeyama(source: NDArray, target: NDArray, weights: NDArray | None = None) -> F64 | None:

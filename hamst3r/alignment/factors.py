@@ -15,9 +15,8 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial.transform import Rotation
 
-from hamst3r.geometry import invert
+from hamst3r.geometry import cross_matrices, invert, rotation_matrices, rotation_vectors
 
 F64 = NDArray[np.float64]
 DOF = 7
@@ -41,7 +40,7 @@ class Nodes:
         """After steps (N, 7)."""
         T = self.T.copy()
         T[:, :3, 3] += (T[:, :3, :3] @ step[:, :3, None])[..., 0]
-        T[:, :3, :3] = T[:, :3, :3] @ Rotation.from_rotvec(step[:, 3:6]).as_matrix()
+        T[:, :3, :3] = T[:, :3, :3] @ rotation_matrices(step[:, 3:6])
         return Nodes(T, self.log_scale + step[:, 6])
 
 
@@ -95,7 +94,7 @@ class Relative:
     def residuals(self, nodes: Nodes) -> F64:
         """(F, 7) steps by which the nodes j are off."""
         E = invert(self.T_i_j) @ self._between(nodes)
-        turn = Rotation.from_matrix(E[:, :3, :3]).as_rotvec()
+        turn = rotation_vectors(E[:, :3, :3])
         log = nodes.log_scale[self.j] - nodes.log_scale[self.i] - self.log_ratio
         if self.metric:
             log = np.zeros_like(log)
@@ -173,7 +172,7 @@ class Absolute(_Single):
 
     def add(self, nodes: Nodes, H: F64, g: F64) -> None:
         E = invert(self.T) @ nodes.T[self.node]
-        r = np.concatenate([E[:, :3, 3], Rotation.from_matrix(E[:, :3, :3]).as_rotvec()], 1)
+        r = np.concatenate([E[:, :3, 3], rotation_vectors(E[:, :3, :3])], 1)
         np.add.at(g[:, :6], self.node, (self.information @ r[..., None])[..., 0])
         np.add.at(H[:, :, :6, :6], (self.node, self.node), self.information)
 
@@ -206,10 +205,7 @@ class Level(_Single):
 
     def add(self, nodes: Nodes, H: F64, g: F64) -> None:
         R = nodes.T[self.node, :3, :3]
-        a, b, c = self.up.T
-        zero = np.zeros_like(a)
-        cross = np.stack([zero, -c, b, c, zero, -a, -b, a, zero], 1).reshape(-1, 3, 3)
-        J = -(R @ cross)[:, :2] / self.std[:, None, None]
+        J = -(R @ cross_matrices(self.up))[:, :2] / self.std[:, None, None]
         r = (R @ self.up[..., None])[:, :2] / self.std[:, None, None]
         np.add.at(g[:, 3:6], self.node, (J.transpose(0, 2, 1) @ r)[..., 0])
         np.add.at(H[:, :, 3:6, 3:6], (self.node, self.node), J.transpose(0, 2, 1) @ J)
@@ -230,7 +226,7 @@ class Remainder:
 
     def add(self, nodes: Nodes, H: F64, g: F64) -> None:
         E = invert(self.at.T) @ nodes.T[self.node]
-        turn = Rotation.from_matrix(E[:, :3, :3]).as_rotvec()
+        turn = rotation_vectors(E[:, :3, :3])
         log = nodes.log_scale[self.node] - self.at.log_scale
         step = np.concatenate([E[:, :3, 3], turn, log[:, None]], 1)
         g[self.node] += self.g + np.einsum("fkab,kb->fa", self.H, step)
@@ -408,10 +404,7 @@ def adjoint(T: F64) -> F64:
     """(F, 7, 7) of T exp(x) T^-1 = exp(Ad x), rigid T."""
     result = np.zeros((len(T), DOF, DOF))
     R, t = T[:, :3, :3], T[:, :3, 3]
-    x, y, z = t.T
-    zero = np.zeros_like(x)
-    cross = np.stack([zero, -z, y, z, zero, -x, -y, x, zero], 1).reshape(-1, 3, 3)
     result[:, :3, :3] = result[:, 3:6, 3:6] = R
-    result[:, :3, 3:6] = cross @ R
+    result[:, :3, 3:6] = cross_matrices(t) @ R
     result[:, 6, 6] = 1
     return result

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial.transform import Rotation
 
 from hamst3r.alignment.observations import Observations
 from hamst3r.alignment.similarity import apply, norms, similarities
+from hamst3r.geometry import rotation_matrices
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -156,6 +156,6 @@ class Looks:
 def rigid_steps(step: F64) -> F64:
     """(K, 4, 4) for small steps (K, 6 or more): translation, rotation vector."""
     T = np.tile(np.eye(4), (len(step), 1, 1))
-    T[:, :3, :3] = Rotation.from_rotvec(step[:, 3:6]).as_matrix()
+    T[:, :3, :3] = rotation_matrices(step[:, 3:6])
     T[:, :3, 3] = step[:, :3]
     return T

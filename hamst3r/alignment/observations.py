@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -161,7 +161,7 @@ def observe(
         movers: Per view (gh, gw): who moves by itself (see :attr:`ViewGrid.people`), or bool.
         samples: Pixels per view that the solver sees, about.
     """
-    lattices = [_lattice(shape, samples) for shape in shapes]
+    lattices = [_lattice(tuple(shape), samples) for shape in shapes]
     count = min(len(flat) for flat in lattices)
     grids = tuple(
         _grid(name, shape, flat[np.arange(count) * len(flat) // count], mover)
@@ -204,11 +204,14 @@ def observe(
     return Observations(grids, tuple(pairs), X[:rows], w[:rows], tuple(notes))
 
 
+@lru_cache(maxsize=32)
 def _lattice(shape: tuple[int, int], samples: int) -> NDArray[np.intp]:
     """Indices of about ``samples`` pixels, evenly spread over a flattened grid."""
     stride = max(1, round(float(np.sqrt(shape[0] * shape[1] / samples))))
     rows, columns = np.mgrid[stride // 2 : shape[0] : stride, stride // 2 : shape[1] : stride]
-    return (rows * shape[1] + columns).ravel()
+    flat = (rows * shape[1] + columns).ravel()
+    flat.flags.writeable = False
+    return flat
 
 
 def _grid(name: str, shape: tuple[int, int], flat: NDArray[np.intp], mover: NDArray) -> ViewGrid:

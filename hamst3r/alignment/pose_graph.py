@@ -22,10 +22,9 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial.transform import Rotation
 
 from hamst3r.alignment.similarity import apply, medians, norms, similarities
-from hamst3r.geometry import invert, split_similarity
+from hamst3r.geometry import invert, rotation_matrices, split_similarity
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -311,7 +310,7 @@ def _gauss_newton(
 def _exponential(x: F64) -> F64:
     """(N, 4, 4) similarities of small steps (N, 7): translation, rotation vector, log scale."""
     T = np.tile(np.eye(4), (len(x), 1, 1))
-    T[:, :3, :3] = Rotation.from_rotvec(x[:, 3:6]).as_matrix()
+    T[:, :3, :3] = rotation_matrices(x[:, 3:6])
     T[:, :3, :3] *= np.exp(np.clip(x[:, 6], -1, 1))[:, None, None]
     T[:, :3, 3] = x[:, :3]
     return T

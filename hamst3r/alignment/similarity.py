@@ -38,10 +38,12 @@ def similarities(
     Returns:
         (E, 4, 4), and (E,) whether the points determine it; identity where they do not.
     """
-    problem = np.arange(len(source)) if problem is None else problem
-    count = int(problem.max(initial=-1)) + 1
+    count = len(source) if problem is None else int(problem.max(initial=-1)) + 1
+    of = slice(None) if problem is None else problem
 
     def gather(values: NDArray) -> F64:
+        if problem is None:
+            return values.astype(float)
         total = np.zeros((count, *values.shape[1:]))
         np.add.at(total, problem, values)
         return total
@@ -51,8 +53,8 @@ def similarities(
     column = weights[:, :, None]
     mean_s = gather((source @ column)[..., 0]) * per_total[:, None]
     mean_t = gather((target @ column)[..., 0]) * per_total[:, None]
-    s = source - mean_s[problem].astype(source.dtype)[..., None]
-    t = target - mean_t[problem].astype(target.dtype)[..., None]
+    s = source - mean_s[of].astype(source.dtype)[..., None]
+    t = target - mean_t[of].astype(target.dtype)[..., None]
     weighted = t * weights[:, None]
     covariance = gather(weighted @ s.transpose(0, 2, 1)) * per_total[:, None, None]
     spread_t = gather(np.einsum("kas,kas->k", weighted, t))

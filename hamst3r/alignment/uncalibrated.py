@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial.transform import Rotation
 
 from hamst3r.alignment.factors import DOF, Relative
 from hamst3r.alignment.observations import Look, Observations
@@ -25,7 +24,7 @@ from hamst3r.alignment.pose_graph import (
 )
 from hamst3r.alignment.resection import resect
 from hamst3r.alignment.similarity import log_scales, medians
-from hamst3r.geometry import invert, make_T, split_similarity, transform
+from hamst3r.geometry import invert, make_T, rotation_vectors, split_similarity, transform
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -358,7 +357,7 @@ def _measured(
     known = information(edges, start.G)
     E = invert(invert(start.G[edges.i]) @ start.G[edges.j]) @ edges.T_i_j
     rigid, scale = split_similarity(E)
-    turn = Rotation.from_matrix(rigid[:, :3, :3]).as_rotvec()
+    turn = rotation_vectors(rigid[:, :3, :3])
     off = np.concatenate([E[:, :3, 3], turn, np.log(scale)[:, None]], 1)
     square = np.minimum(np.einsum("ea,eab,eb->e", off, known, off), MAX_SQUARE * DOF)
     spare = max(len(edges) + 1 - len(np.unique([edges.i, edges.j])), 0)

@@ -11,7 +11,13 @@ from scipy.spatial.transform import Rotation
 
 from hamst3r.alignment.placement import fit_poses, scaling
 from hamst3r.frames import Frame
-from hamst3r.geometry import make_T, rotation_angle, split_similarity
+from hamst3r.geometry import (
+    make_T,
+    rotation_angle,
+    rotation_matrices,
+    rotation_vectors,
+    split_similarity,
+)
 
 F64 = NDArray[np.float64]
 # z-up world of a level camera: its x is the world's x, its view (z) the world's y.
@@ -97,15 +103,14 @@ class World:
 
     def _mean(self, placed: dict[str, F64], moved: Sequence[str]) -> dict[str, F64]:
         """Running means, begun anew for cameras that moved."""
-        poses = {}
-        for name, new in placed.items():
-            if name in self.poses and name not in moved:
-                count = min(self.counts[name] + 1, self.window)
-                new = _between(self.poses[name], new, 1 / count)
-                self.counts[name] = count
-            else:
-                self.counts[name] = 1
-            poses[name] = self.poses[name] = new
+        poses = dict(placed)
+        again = [name for name in placed if name in self.poses and name not in moved]
+        counts = [min(self.counts[name] + 1, self.window) for name in again]
+        if again:
+            before, new = (np.stack([p[name] for name in again]) for p in (self.poses, placed))
+            poses.update(zip(again, _between(before, new, 1 / np.array(counts)), strict=True))
+        self.poses.update(poses)
+        self.counts.update(dict.fromkeys(placed, 1) | dict(zip(again, counts, strict=True)))
         return poses
 
     def _fit(self, solved: dict[str, F64], common: list[str]) -> tuple[F64, list[str]]:
@@ -142,7 +147,10 @@ class World:
         return growth @ T
 
 
-def _between(a: F64, b: F64, share: float) -> F64:
-    turn = Rotation.from_matrix(a[:3, :3].T @ b[:3, :3]).as_rotvec()
-    rotation = a[:3, :3] @ Rotation.from_rotvec(share * turn).as_matrix()
-    return make_T(rotation, (1 - share) * a[:3, 3] + share * b[:3, 3])
+def _between(a: F64, b: F64, share: F64) -> F64:
+    """(n, 4, 4) on the way from poses to others, after shares (n,) of it."""
+    T = a.copy()
+    turn = rotation_vectors(a[:, :3, :3].transpose(0, 2, 1) @ b[:, :3, :3])
+    T[:, :3, :3] = a[:, :3, :3] @ rotation_matrices(share[:, None] * turn)
+    T[:, :3, 3] += share[:, None] * (b[:, :3, 3] - a[:, :3, 3])
+    return T

@@ -134,3 +134,19 @@ def test_rays_that_cross_meet_there_and_others_leave_their_gap():
     x, y, base = np.array([[2.0, 0, 0]]), np.array([[0, 1.0, 0]]), np.array([4.0, -3, 1])
     found = g.closest_approach(x, y, base)
     np.testing.assert_allclose(np.concatenate(found), [2, 3, 1, 0], atol=1e-12)
+
+
+@pytest.mark.parametrize("angle", [0, 1e-9, 1e-4, 0.3, 2, np.pi - 1e-3, np.pi - 1e-9])
+def test_rotation_vectors_and_matrices_are_scipys(angle):
+    axes = np.random.default_rng(0).normal(size=(50, 3))
+    vectors = angle * axes / g.lengths(axes)[:, None]
+    expected = Rotation.from_rotvec(vectors)
+    matrices = g.rotation_matrices(vectors)
+    assert np.abs(matrices - expected.as_matrix()).max() < 1e-14
+    assert np.abs(g.rotation_vectors(matrices) - expected.as_rotvec()).max() < 1e-7 * angle + 1e-14
+    assert np.abs(g.rotation_matrices(g.rotation_vectors(matrices)) - matrices).max() < 1e-13
+
+
+def test_cross_matrices_multiply_as_the_cross_product_does():
+    a, b = np.random.default_rng(1).normal(size=(2, 10, 3))
+    assert np.allclose((g.cross_matrices(a) @ b[..., None])[..., 0], np.cross(a, b))
