@@ -26,6 +26,7 @@ from hamst3r.alignment.factors import (
     adjoint,
     stepped,
 )
+from hamst3r.alignment.intrinsics import FocalHold
 from hamst3r.alignment.looks import FLOOR, NEAREST, Looks, rigid_steps
 from hamst3r.alignment.similarity import apply
 from hamst3r.geometry import invert, split_similarity
@@ -56,13 +57,15 @@ class Averaged:
 
     Attributes:
         T_world_cam: (N, 4, 4) rigid. T_world_look: (L, 4, 4) similarities.
-        focal: (N,) what multiplies the focal lengths.
+        focal: (N,) what multiplies the focal lengths. focal_variance: (N,) of its log, as far as
+            the pairs alone tell it; infinite where they do not.
         measured: The result as the pairs' measurement, as precise as they agree.
     """
 
     T_world_cam: F64
     T_world_look: F64
     focal: F64
+    focal_variance: F64
     measured: Relative
 
 
@@ -72,7 +75,7 @@ def average(
     pairs: F64,
     depth: F32,
     free: NDArray[np.bool_],
-    focal_hold: F64,
+    focal_hold: FocalHold,
     log_focal: F64,
 ) -> Averaged | None:
     """Average what the pairs say of cameras and focal lengths.
@@ -88,7 +91,7 @@ def average(
     """
     start = invert(cameras)[looks.view] @ pairs[looks.pair]
     found = _resected(looks, start, depth)
-    focal = _focals(looks, found, focal_hold, log_focal)
+    focal, focal_variance = _focals(looks, found, focal_hold, log_focal)
     T, covariance = found.with_focal(np.log(focal)[looks.view])
     log_ratio = _log_depth_ratios(looks, T, depth)
     known = np.isfinite(covariance).all((1, 2)) & np.isfinite(log_ratio)
@@ -106,7 +109,7 @@ def average(
     grown[:, :3, :3] *= np.exp(log)[:, None, None]
     i, j = pairs_say.measured.i, pairs_say.measured.j
     agreed = Relative(i, j, invert(nodes.T[i]) @ nodes.T[j], np.zeros(len(i)), information)
-    return Averaged(nodes.T, nodes.T[looks.view] @ grown @ T, focal, agreed)
+    return Averaged(nodes.T, nodes.T[looks.view] @ grown @ T, focal, focal_variance, agreed)
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,14 +151,16 @@ def _bounded(step: F64) -> F64:
     return bounded
 
 
-def _focals(looks: Looks, found: _Resected, focal_hold: F64, log_focal: F64) -> F64:
-    """(N,) factors: the looks' opinions, as sure as those of their kind agree.
+def _focals(
+    looks: Looks, found: _Resected, focal_hold: FocalHold, log_focal: F64
+) -> tuple[F64, F64]:
+    """(N,) factors, and variances of what the looks say: as sure as those of their kind agree.
 
     A look's kind is whether it is in the view's own axes.
     """
     log, variance = found.log_focal, found.focal_variance
     use = np.isfinite(variance)
-    information = np.zeros(len(log))
+    information, agreement = np.zeros((2, len(log)))
     for kind in (looks.own, ~looks.own):
         of_kind = use & kind
         if not of_kind.any():
@@ -165,12 +170,15 @@ def _focals(looks: Looks, found: _Resected, focal_hold: F64, log_focal: F64) -> 
         views = len(np.unique(looks.view[of_kind]))
         shared = (square.sum() + WORTH * USUAL_FOCAL**2) / (len(square) - views + WORTH)
         information[of_kind] = 1 / (shared + variance[of_kind])
+        agreement[of_kind] = 1 / shared  # which has the variances of these looks in it
     total = looks.per_view(information)
     mean = looks.per_view(information * np.where(use, log, 0)) / np.where(total > 0, total, 1)
-    hold = np.where(np.isfinite(focal_hold), focal_hold, 0)
-    told = np.isfinite(focal_hold) & (total > 0)
-    factor: F64 = np.exp(np.where(told, (mean + log_focal) / (1 + hold) - log_focal, 0))
-    return factor
+    told = total > 0
+    spread = np.where(told, 1 / np.where(told, looks.per_view(agreement), 1), np.inf)
+    weight, held = focal_hold.besides(np.where(told, spread, 0))
+    agreed = (mean + log_focal + weight * held) / (1 + weight)
+    factor: F64 = np.exp(np.where(focal_hold.free & told, agreed - log_focal, 0))
+    return factor, spread
 
 
 def _resected(looks: Looks, T: F64, depth: F32) -> _Resected:

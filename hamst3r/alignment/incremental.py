@@ -12,6 +12,7 @@ from hamst3r.alignment.calibrated import place_calibrated
 from hamst3r.alignment.fusion import DepthOpinion, KeptDepth, clean, clean_by_past, fuse_depth
 from hamst3r.alignment.intrinsics import (
     FocalAverage,
+    FocalHold,
     FocalSpread,
     Lens,
     pinhole,
@@ -187,9 +188,9 @@ class Aligner:
             )
             source = ScaleSource.NETWORK if std is None else ScaleSource.CALIBRATION
         else:
-            hold = np.array([lens.hold for lens in lenses])
+            hold = FocalHold(tuple(lenses))
             placement, std, source = self._place(observations, rays, known, hold, frames)
-            self._correct_focals(K, placement, hold, observations)
+            self._correct_focals(K, placement, lenses, observations)
             if not any(frame.T_rig_cam is not None for frame in frames.frames):
                 gain = self._scale.step()
                 placement = grown(placement, gain)
@@ -233,10 +234,10 @@ class Aligner:
                 seen.observations.grids, [*K, *(v.K for v in recalled.views)], strict=True
             )
         ]
-        hold = np.array([lens.hold for lens in lenses] + [np.inf] * len(recalled.views))
+        hold = FocalHold((*lenses, *(Lens(v.K, 0.0) for v in recalled.views)))
         graph = stream.graph
         tracked = stream.track(frames, recalled, seen, rays, hold, self.config.polish_rounds)
-        self._correct_focals(K, tracked.placement, hold, seen.observations)
+        self._correct_focals(K, tracked.placement, lenses, seen.observations)
         gain, std, source = 1.0, tracked.scale_std, ScaleSource.CALIBRATION
         if not tracked.metric:
             gain, std, source = self._scale.step(), self._scale.std, self._scale.source
@@ -262,24 +263,31 @@ class Aligner:
         return replace(result, T_map_world=T_map_world, keyframe=keyframe is not None, gain=gain)
 
     def _correct_focals(
-        self, K: list[F64], placement: Placement, hold: F64, observations: Observations
+        self,
+        K: list[F64],
+        placement: Placement,
+        lenses: Sequence[Lens],
+        observations: Observations,
     ) -> None:
         """Focal lengths as the polish found them."""
         for view, factor in placement.focal_factor.items():
-            if view >= len(K):
+            if view >= len(K) or factor == 1:
                 continue
-            grid = observations.grids[view]
-            if plausible_focal(K[view][0, 0] * factor, grid.shape[1]):
+            lens, grid = lenses[view], observations.grids[view]
+            width = grid.shape[1]
+            if plausible_focal(K[view][0, 0] * factor, width):
                 K[view] = scaled_focal(K[view], factor)
-                if np.isfinite(hold[view]):
-                    self._focals[grid.name].correct(factor)
+                # What the pairs say without what was known besides: that is remembered.
+                weight, held = lens.besides(placement.focal_variance.get(view))
+                alone = np.log(factor) * (1 + weight) - weight * held
+                self._focals[grid.name].correct(lens.K[0, 0] / width * float(np.exp(alone)))
 
     def _lens(
         self, observations: Observations, view: int, frame: Frame, image: NetworkImage
     ) -> Lens:
         """Known, else the running mean of what the pointmaps say, else a common lens; or both."""
         if image.K is not None and frame.K_std == 0:
-            return Lens(image.K, np.inf)
+            return Lens(image.K, 0.0)
         grid = observations.grids[view]
         width = grid.shape[1]
         average = self._focals.setdefault(grid.name, FocalAverage(self.config.window))
@@ -288,7 +296,7 @@ class Aligner:
             average.add(focal / width)
         if image.K is None:
             relative = average.value or self.config.default_focal
-            return Lens(pinhole(relative * width, grid.centre), max(0, average.count - 1))
+            return Lens(pinhole(relative * width, grid.centre), earlier=max(0, average.count - 1))
         std = self._focal_spread.of(observations, view)
         return uncertain_lens(image.K, frame.K_std, average, width, std)
 
@@ -315,7 +323,7 @@ class Aligner:
         observations: Observations,
         rays: Sequence[F64],
         known: dict[int, F64],
-        focal_hold: F64,
+        focal_hold: FocalHold,
         frames: FrameSet,
     ) -> tuple[Placement, float | None, ScaleSource]:
         """Pose graph, then into the world that earlier frame sets know."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,9 +81,9 @@ class FocalAverage:
         """How many values the mean stands for."""
         return self._count
 
-    def correct(self, factor: float) -> None:
-        """Multiply the mean, after what is better than a single value."""
-        self._log += float(np.log(factor))
+    def correct(self, relative_focal: float) -> None:
+        """What was added last, better measured: draws the mean as one value does."""
+        self._log += (np.log(relative_focal) - self._log) / self._count
 
     @property
     def value(self) -> float | None:
@@ -98,14 +99,56 @@ class FocalAverage:
 
 @dataclass(frozen=True, eq=False)
 class Lens:
-    """K (3, 3) of a view's grid, and how firmly the focal length is held.
+    """K (3, 3) of a view's grid, and what speaks for a focal length besides the frame set's pairs.
 
-    ``hold`` is how many times what one frame set shows speaks for it: 0 = it is only a guess,
-    infinite = it is known.
+    Attributes:
+        K_std: Relative standard deviation of the calibration: 0 = K is known, infinite = no more
+            than a guess.
+        calibrated: Log of the calibration's focal length over K's.
+        earlier: How many frame sets before this one speak for K's focal length times
+            exp(``by_earlier``).
+        usual_std: Relative standard deviation of what one frame set says.
     """
 
     K: F64
-    hold: float
+    K_std: float = np.inf
+    calibrated: float = 0.0
+    earlier: int = 0
+    by_earlier: float = 0.0
+    usual_std: float = 0.0
+
+    def besides(self, variance: float | None = None) -> tuple[float, float]:
+        """How many times what this frame set says speaks for which log focal length over K's.
+
+        Args:
+            variance: Of the log focal length that this frame set's pairs say; None = the usual.
+        """
+        if self.K_std == 0:
+            return np.inf, 0.0
+        variance = self.usual_std**2 if variance is None else variance
+        calibration = variance / self.K_std**2
+        weight = self.earlier + calibration
+        together = self.earlier * self.by_earlier + calibration * self.calibrated
+        return weight, together / weight if weight > 0 else 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class FocalHold:
+    """What is known of several views' focal lengths besides their pairs: their N lenses."""
+
+    lenses: tuple[Lens, ...]
+
+    @cached_property
+    def free(self) -> NDArray[np.bool_]:
+        """(N,) focal lengths that may change."""
+        return np.array([lens.K_std > 0 for lens in self.lenses])
+
+    def besides(self, variance: F64 | None = None) -> tuple[F64, F64]:
+        """(N,) weights and logs, as :meth:`Lens.besides` has them; zeros where one is known."""
+        variances = [None] * len(self.lenses) if variance is None else variance.tolist()
+        told = np.array([x.besides(v) for x, v in zip(self.lenses, variances, strict=True)])
+        weight, log = np.where(self.free[:, None], told, 0).T
+        return weight, log
 
 
 class FocalSpread:
@@ -145,9 +188,17 @@ def uncertain_lens(
 
     ``measured_std``: as :meth:`FocalSpread.of` has it, of one frame set.
     """
-    by_own, by_all = ((std / K_std) ** 2 for std in measured_std)
+    by_own, by_all = measured_std
     if average.value is None:
-        return Lens(K, by_all)
-    offset = np.log(average.value * width / K[0, 0])
-    factor = float(np.exp(offset / (1 + by_own / average.count)))
-    return Lens(scaled_focal(K, factor), by_all + average.count - 1)
+        return Lens(K, K_std, usual_std=by_all)
+    offset = float(np.log(average.value * width / K[0, 0]))
+    start = offset / (1 + (by_own / K_std) ** 2 / average.count)
+    # This frame set's own looks are in the start, but will be counted with all the others.
+    return Lens(
+        scaled_focal(K, float(np.exp(start))),
+        K_std,
+        calibrated=-start,
+        earlier=average.count - 1,
+        by_earlier=offset - start,
+        usual_std=by_all,
+    )

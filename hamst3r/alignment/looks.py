@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from hamst3r.alignment.intrinsics import FocalHold
 from hamst3r.alignment.observations import Observations
 from hamst3r.alignment.similarity import apply, norms, similarities
 from hamst3r.geometry import rotation_matrices
@@ -88,7 +89,7 @@ class Looks:
         x: F32,
         depth: F32,
         free: NDArray[np.bool_],
-        focal_hold: F64,
+        focal_hold: FocalHold,
         log_focal: F64,
     ) -> tuple[F64, F64]:
         """One Gauss-Newton step of the reprojection of all points x (L, 3, S), of all looks.
@@ -98,14 +99,15 @@ class Looks:
         """
         H, g, *_ = self.normal(x, depth)
         H, g = self.per_view(H), self.per_view(g)
-        hold = np.where(np.isfinite(focal_hold), focal_hold, 0) * H[:, 6, 6]
-        g[:, 6] += hold * log_focal
+        weight, held = focal_hold.besides()
+        hold = weight * H[:, 6, 6]
+        g[:, 6] += hold * (log_focal - held)
         H[:, 6, 6] += hold
-        variable = np.repeat(np.stack([free, np.isfinite(focal_hold)], 1), [6, 1], axis=1)
+        variable = np.repeat(np.stack([free, focal_hold.free], 1), [6, 1], axis=1)
         H *= variable[:, :, None] & variable[:, None]
         diagonal = np.einsum("naa->na", H)
         diagonal[:] = np.where(variable, diagonal * (1 + 1e-6) + 1e-12, 1)
-        step = np.linalg.solve(H, -(g * variable)[..., None])[..., 0]
+        step = np.linalg.solve(H, -(g * variable)[..., None])[..., 0].astype(float)
         step[~np.isfinite(step).all(1) | (np.abs(step[:, 3:]).max(1) > 0.5)] = 0
         return rigid_steps(step), np.exp(step[:, 6])
 

@@ -41,7 +41,8 @@ class Placement:
         log_scales: Per used pair, log of its scale in the world (0 = as the network says).
         groups: Placed views that hang together.
         notes: What went wrong.
-        focal_factor: view -> what multiplies its guessed focal length.
+        focal_factor: view -> what multiplies its guessed focal length. focal_variance: view -> of
+            the log of what the pairs alone say of it, where that was found out.
         scores: Of all pairs of two views that could be judged.
         measured: Per group, what its pairs know of the poses, if that was asked for.
     """
@@ -53,6 +54,7 @@ class Placement:
     groups: tuple[tuple[int, ...], ...] = ()
     notes: tuple[str, ...] = ()
     focal_factor: dict[int, float] = field(default_factory=dict)
+    focal_variance: dict[int, float] = field(default_factory=dict)
     scores: tuple[PairScore, ...] = ()
     measured: tuple[Relative, ...] = ()
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from hamst3r.alignment.averaging import average
 from hamst3r.alignment.factors import Relative
+from hamst3r.alignment.intrinsics import FocalHold
 from hamst3r.alignment.looks import Looks
 from hamst3r.alignment.observations import Observations
 from hamst3r.alignment.placement import Slot
@@ -36,6 +37,7 @@ class Solution:
         T_world_pair: pair index -> (4, 4) similarity of its points (camera i's axes, network's
             unit) to the world; pairs that are not in it were rejected.
         focal_factor: (N,) what multiplies the focal lengths that the rays were made with.
+        focal_variance: (N,) of the log focal lengths by the pairs alone, if that was found out.
         T_world_look: Where each of a pair's looks is by itself; None = where the pair is.
         measured: What the pairs know of the cameras, if that was found out.
     """
@@ -44,6 +46,7 @@ class Solution:
     T_world_pair: dict[int, F64]
     focal_factor: F64
     T_world_look: Mapping[Slot, F64] | None = None
+    focal_variance: F64 | None = None
     measured: Relative | None = None
 
 
@@ -52,7 +55,7 @@ def polish(
     solution: Solution,
     rays: Sequence[F64],
     free: NDArray[np.bool_],
-    focal_hold: F64,
+    focal_hold: FocalHold,
     hold_scale: bool,
     rounds: int,
     pairs_as_wholes: bool = True,
@@ -62,8 +65,7 @@ def polish(
     Args:
         rays: Per view (S, 3) with z = 1.
         free: (N,) cameras that may move; the others are known.
-        focal_hold: (N,) how many times what is seen here speaks for the focal lengths as they are;
-            0 = they are only a guess, infinite = they are known.
+        focal_hold: Of all N views.
         hold_scale: Nothing known fixes the scale: keep the pairs' mean scale as it is.
         rounds: Over the pixels. pairs_as_wholes: Average the pairs in the end.
     """
@@ -102,5 +104,6 @@ def polish(
         dict(zip(members, placed[0], strict=True)),
         focal_factor * averaged.focal,
         {(k, slot): T for slot in (0, 1) for k, T in zip(members, placed[slot], strict=True)},
+        averaged.focal_variance,
         averaged.measured,
     )

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from hamst3r.alignment.factors import Absolute, Factor, Metric, Nodes, fuse
+from hamst3r.alignment.intrinsics import FocalHold
 from hamst3r.alignment.keyframes import Keyframe, KeyframeGraph, KeyView
 from hamst3r.alignment.loops import closing, loop_candidate, measure_loop
 from hamst3r.alignment.observations import Observations, observe
@@ -170,7 +171,7 @@ class Stream:
         recalled: Recalled,
         seen: Seen,
         rays: Sequence[F64],
-        focal_hold: F64,
+        focal_hold: FocalHold,
         rounds: int,
     ) -> Tracked:
         """Find the frame set's place.

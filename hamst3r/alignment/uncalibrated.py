@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hamst3r.alignment.factors import DOF, Relative
+from hamst3r.alignment.intrinsics import FocalHold
 from hamst3r.alignment.observations import Look, Observations
 from hamst3r.alignment.placement import PairScore, Placement, fit_poses, scaling
 from hamst3r.alignment.polish import Solution, polish
@@ -84,7 +85,7 @@ class Problem:
     rays: Sequence[F64]
     known: dict[int, F64]
     previous: dict[int, Remembered]
-    focal_hold: F64
+    focal_hold: FocalHold
     polish_rounds: int
     metric: frozenset[int] = frozenset()
     measure: bool = False
@@ -147,6 +148,7 @@ def place_uncalibrated(problem: Problem) -> Placement:
         groups=tuple(group for part in parts for group in part.groups),
         notes=tuple(notes),
         focal_factor={v: f for part in parts for v, f in part.focal_factor.items()},
+        focal_variance={v: f for part in parts for v, f in part.focal_variance.items()},
         scores=tuple(sorted(scores, key=lambda score: (score.i, score.j))),
         measured=tuple(m for part in parts for m in part.measured),
     )
@@ -340,6 +342,9 @@ def _place_group(
         log_scales=tuple(log_scales(np.stack(list(pairs.values()))).tolist()),
         groups=(tuple(group),),
         focal_factor={v: float(solution.focal_factor[v]) for v in group},
+        focal_variance={}
+        if solution.focal_variance is None
+        else {v: x for v in group if np.isfinite(x := float(solution.focal_variance[v]))},
         measured=(measured or _measured(edges, start, cameras, pairs, canonical),)
         if problem.measure
         else (),
