@@ -9,8 +9,9 @@ after alignment), of the poses as they were published at the time:
 - ``ate_world_m``: in the continuous world, which drifts; ``path_m``: how long the way was.
 - ``jump_m``: largest step of the world beside that of the truth, between two frame sets.
 - ``ms_first``, ``ms_last``: of alignment per frame set (CPU time, mean), in the second and in the
-  last fifth; ``time_ratio``: last over second fifth. ``rss_growth_mb``: of the process, over the
-  last half.
+  last fifth; ``time_ratio``: last over second fifth. ``rss_mb``: memory of the process, median of
+  the last fifth; ``rss_growth_mb``: more than in the third (single values go up and down by tens
+  of megabytes, as the allocator finds room for images or not).
 - ``window_sets``: how many frame sets the keyframes kept span, if they are the newest.
 - ``ghost_sets``: longest time, in frame sets, that a cube of the static map was there only because
   of a person; ``ghosts``: such cubes at the end, of ``map_points``.
@@ -196,7 +197,10 @@ def drive(arguments: argparse.Namespace) -> dict[str, float]:
         "ms_first": 1e3 * float(first),
         "ms_last": 1e3 * float(last),
         "time_ratio": float(last / first),
-        "rss_growth_mb": float(memory[-1] - np.max(memory[: max(len(memory) // 2, 1)])),
+        "rss_mb": float(np.median(memory[-fifth:])),
+        "rss_growth_mb": float(
+            np.median(memory[-fifth:]) - np.median(memory[2 * fifth : 3 * fifth])
+        ),
         "window_sets": arguments.sets / keyframes * StreamConfig().keyframes,
         "ghost_sets": ghosts.longest,
         "ghosts": ghosts.now,

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from hamst3r.alignment.calibrated import place_calibrated
 from hamst3r.alignment.fusion import DepthOpinion, KeptDepth, clean, clean_by_past, fuse_depth
+from hamst3r.alignment.gravity import with_gravity
 from hamst3r.alignment.intrinsics import (
     FocalAverage,
     FocalHold,
@@ -54,6 +55,9 @@ class AlignerConfig:
             shipped weights are off by about 0.2 on rooms of their own kind.
         clean: Take the confidence from points that float before another view's surface, or before
             a kept view's between two surfaces.
+        find_gravity: Frames that do not say which way is down get it from the floor, and from who
+            stands, where their images show them; images must be upright (see
+            :mod:`hamst3r.alignment.gravity`). Else the first camera is taken to be level.
         stream: What is remembered of cameras that move.
     """
 
@@ -63,6 +67,7 @@ class AlignerConfig:
     default_focal: float = 0.9
     network_scale_std: float = 0.3
     clean: bool = True
+    find_gravity: bool = False
     stream: StreamConfig = field(default_factory=StreamConfig)
 
 
@@ -169,6 +174,8 @@ class Aligner:
             movers,
             self.config.samples,
         )
+        if self.config.find_gravity and self._asks_for_gravity(frames):
+            frames = replace(frames, frames=with_gravity(frames.frames, observations))
         known = exact_poses(frames.frames)
         if bool(known) != self._world_is_rig:
             # The rig's frame became known, or was lost: earlier poses mean nothing in it.
@@ -197,6 +204,11 @@ class Aligner:
                 std, source = self._scale.std, self._scale.source
         return replace(self._result(observations, K, placement, std, source), gain=gain)
 
+    def _asks_for_gravity(self, frames: FrameSet) -> bool:
+        """Whether it changes anything: a world begins, or poses are still uncertain."""
+        began = any(name in self._world.poses for name in frames.cameras)
+        return not began or bool(uncertain_poses(frames.frames))
+
     def heed_scale(self, factor: float, std: float, source: ScaleSource) -> None:
         """People (or what they touch) say how much larger the world of the last result should be.
 
@@ -223,6 +235,8 @@ class Aligner:
         """Cameras that move: placed among keyframes."""
         stream = self._stream
         seen = stream.look(frames, images, predictions, movers, recalled, self.config.samples)
+        if self.config.find_gravity:
+            frames = replace(frames, frames=with_gravity(frames.frames, seen.observations))
         lenses = [
             self._lens(seen.observations, v, frame, image)
             for v, (frame, image) in enumerate(zip(frames.frames, images, strict=True))
