@@ -147,13 +147,17 @@ def _long_axis(points: NDArray, mask: NDArray[np.bool_]) -> F64 | None:
     slices = (rows - rows.min()) * SLICES // (np.ptp(rows) + 1)
     if np.bincount(slices, minlength=SLICES).min() < SLICE_PIXELS:
         return None
-    places = points[rows, columns].astype(float)
-    middles = np.stack([np.median(places[slices == k], axis=0) for k in range(SLICES)])
-    across = [np.ptp(np.quantile(places[slices == k, 0], [0.1, 0.9])) for k in range(SLICES)]
+    places = np.split(
+        points[rows, columns].astype(float), np.searchsorted(slices, range(1, SLICES))
+    )
+    middles = np.stack([np.median(place, axis=0) for place in places])
+    # Of points spread evenly, half are within a quarter of the width about the middle.
+    half = [np.median(np.abs(p[:, 0] - m[0])) for p, m in zip(places, middles, strict=True)]
+    width = 4 * float(np.median(half))
     centre = middles.mean(0)
     axis = np.linalg.svd(middles - centre)[2][0]
     axis *= np.sign(axis[1]) or 1.0
-    slender = np.ptp((middles - centre) @ axis) > SLENDER * float(np.median(across))
+    slender = np.ptp((middles - centre) @ axis) > SLENDER * width
     return axis if slender and _held_upright(-axis[None])[0] else None
 
 
