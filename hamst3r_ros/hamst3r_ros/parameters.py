@@ -344,6 +344,12 @@ TABLE: tuple[Parameter, ...] = (
         dynamic=True,
     ),
     Parameter(
+        "world.find_gravity",
+        False,
+        "Which way is up where no calibration tells: by the floor, and by people who stand, seen "
+        "by cameras whose images are upright. Else the first camera is taken to be level.",
+    ),
+    Parameter(
         "tf.mode",
         "estimated",
         "What is published on /tf: the cameras' estimated poses below world.frame; with anchor "

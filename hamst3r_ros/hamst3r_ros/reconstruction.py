@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hamst3r.alignment.incremental import AlignerConfig
 from hamst3r.combined import CombinedEngine
 from hamst3r.engine import PairEngine
 from hamst3r.frames import Frame, FrameSet
@@ -40,6 +41,7 @@ def reconstructor_config(values: Values) -> ReconstructorConfig:
         point_confidence=values["points.min_confidence"],
         max_points=values["points.max"],
         voxel=values["points.voxel"],
+        alignment=AlignerConfig(find_gravity=values["world.find_gravity"]),
         instances=InstancesConfig(
             min_score=values["humans.min_score"], min_pixels=values["humans.min_pixels"]
         ),

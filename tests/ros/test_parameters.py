@@ -121,6 +121,7 @@ def test_what_the_reconstruction_is_told():
         "pairs": "swin",
         "model.image_size": 320,
         "points.voxel": 0.02,
+        "world.find_gravity": True,
         "points.max": 9,
         "points.min_confidence": 1.5,
         "humans.min_score": 0.7,
@@ -131,6 +132,7 @@ def test_what_the_reconstruction_is_told():
     assert (config.pairing, config.image_size) == (Pairing.SWIN, 320)
     assert (config.voxel, config.max_points, config.point_confidence) == (0.02, 9, 1.5)
     assert config.instances.min_score == 0.7
+    assert config.alignment.find_gravity
     assert (config.tracking.timeout, config.tracking.new_timeout) == (0.2, 0.2)
     assert config.tracking.fit.judge.min_points > 1e9
     assert reconstructor_config(parameters.defaults()).image_size is None
