@@ -9,9 +9,9 @@ after alignment), of the poses as they were published at the time:
 - ``ate_world_m``: in the continuous world, which drifts; ``path_m``: how long the way was.
 - ``jump_m``: largest step of the world beside that of the truth, between two frame sets.
 - ``ms_first``, ``ms_last``: of alignment per frame set (CPU time, mean), in the second and in the
-  last fifth; ``time_ratio``: last over second fifth. ``rss_mb``: memory of the process, median of
-  the last fifth; ``rss_growth_mb``: more than in the third (single values go up and down by tens
-  of megabytes, as the allocator finds room for images or not).
+  last fifth; ``time_ratio``: last over second fifth. ``rss_mb``: memory of the process at the
+  end; ``rss_growth_mb``: more than at half of the way. Both once what the allocator keeps for
+  later (between 50 and 90 MB, up and down) has been handed back.
 - ``window_sets``: how many frame sets the keyframes kept span, if they are the newest.
 - ``ghost_sets``: longest time, in frame sets, that a cube of the static map was there only because
   of a person; ``ghosts``: such cubes at the end, of ``map_points``.
@@ -20,6 +20,7 @@ after alignment), of the poses as they were published at the time:
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import sys
 import time
@@ -133,7 +134,10 @@ def ate(found: list, true: list, scale: bool) -> tuple[float, float]:
 
 
 def rss_mb() -> float:
-    """Memory of this process."""
+    """Memory of this process, without what the C library (glibc) has free."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * 4096 / 2**20
 
@@ -159,7 +163,8 @@ def drive(arguments: argparse.Namespace) -> dict[str, float]:
         engine.step = step
         scene = reconstructor.push(world.frame_set(step, **known))
         seconds.append(scene.timings["align"])
-        memory.append(rss_mb())
+        if step + 1 in (max(arguments.sets // 2, 1), arguments.sets):
+            memory.append(rss_mb())
         lost += len(scene.cameras) < arguments.cameras
         keyframes += scene.keyframe
         if scene.cameras:
@@ -174,7 +179,7 @@ def drive(arguments: argparse.Namespace) -> dict[str, float]:
             error, scale = ate(mapped, true, True)
             print(
                 f"{step + 1:5d} ate {error:6.3f} scale {scale:5.3f} align "
-                f"{1e3 * np.mean(seconds[-50:]):5.1f} ms rss {memory[-1]:6.1f} MB "
+                f"{1e3 * np.mean(seconds[-50:]):5.1f} ms "
                 f"ghosts {ghosts.now:4d} of {len(static.confirmed()[0]):6d}",
                 flush=True,
             )
@@ -197,10 +202,8 @@ def drive(arguments: argparse.Namespace) -> dict[str, float]:
         "ms_first": 1e3 * float(first),
         "ms_last": 1e3 * float(last),
         "time_ratio": float(last / first),
-        "rss_mb": float(np.median(memory[-fifth:])),
-        "rss_growth_mb": float(
-            np.median(memory[-fifth:]) - np.median(memory[2 * fifth : 3 * fifth])
-        ),
+        "rss_mb": memory[-1],
+        "rss_growth_mb": memory[-1] - memory[0],
         "window_sets": arguments.sets / keyframes * StreamConfig().keyframes,
         "ghost_sets": ghosts.longest,
         "ghosts": ghosts.now,
