@@ -93,7 +93,10 @@ class Relative:
 
     def residuals(self, nodes: Nodes) -> F64:
         """(F, 7) steps by which the nodes j are off."""
-        E = invert(self.T_i_j) @ self._between(nodes)
+        return self._off(nodes, self._between(nodes))
+
+    def _off(self, nodes: Nodes, between: F64) -> F64:
+        E = invert(self.T_i_j) @ between
         turn = rotation_vectors(E[:, :3, :3])
         log = nodes.log_scale[self.j] - nodes.log_scale[self.i] - self.log_ratio
         if self.metric:
@@ -116,12 +119,13 @@ class Relative:
         return squares
 
     def add(self, nodes: Nodes, H: F64, g: F64) -> None:
-        r = self.residuals(nodes)
+        between = self._between(nodes)
+        r = self._off(nodes, between)
         information = self.information
         if self.robust:
             square = np.einsum("fa,fab,fb->f", r, information, r) / DOF
             information = information / (1 + square / ROBUST)[:, None, None] ** 2
-        J_i, J_j = self.jacobians(nodes)
+        J_i, J_j = self._derivatives(nodes, between)
         for a, J_a in ((self.i, J_i), (self.j, J_j)):
             weighted = J_a.transpose(0, 2, 1) @ information
             np.add.at(g, a, (weighted @ r[..., None])[..., 0])
@@ -130,7 +134,9 @@ class Relative:
 
     def jacobians(self, nodes: Nodes) -> tuple[F64, F64]:
         """(F, 7, 7) derivatives of the residuals by steps of the nodes i and j."""
-        between = self._between(nodes)
+        return self._derivatives(nodes, self._between(nodes))
+
+    def _derivatives(self, nodes: Nodes, between: F64) -> tuple[F64, F64]:
         unit = self._per_metre(nodes)[:, None, None]
         J_j = np.tile(np.eye(DOF), (len(self), 1, 1))
         J_j[:, :3, :3] *= unit

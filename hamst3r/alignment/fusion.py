@@ -174,10 +174,7 @@ def _floating(pixels: F32, P_b_a: F64, depth: F32, confidence: F32, own: F32) ->
     y *= inverse
     x[behind] = OUTSIDE
     at = x.reshape(own.shape), y.reshape(own.shape)
-    surface, trust = (
-        cv2.remap(seen, *at, cv2.INTER_NEAREST).ravel()  # 0 outside
-        for seen in (depth, confidence)
-    )
+    surface = cv2.remap(depth, *at, cv2.INTER_NEAREST).ravel()  # 0 outside
     nearer = np.flatnonzero(z < surface)
     if len(nearer) == 0:
         return nearer
@@ -188,7 +185,9 @@ def _floating(pixels: F32, P_b_a: F64, depth: F32, confidence: F32, own: F32) ->
     usual = float(np.partition(short, len(short) // 2)[len(short) // 2])
     least, most = CLEAN_TOLERANCE
     floating = nearer[z < np.float32(1 - min(max(3 * usual, least), most)) * surface]
-    return floating[trust[floating] > own.ravel()[floating]]
+    nearest = tuple(np.rint(along[floating]).astype(int) for along in (y, x))
+    pixel = np.ravel_multi_index(nearest, depth.shape, mode="clip")
+    return floating[confidence.ravel()[pixel] > own.ravel()[floating]]
 
 
 def _weighted_median(z: F32, w: F32) -> F32:

@@ -227,10 +227,11 @@ def _clean(points, confidence, own: bool) -> tuple[F32, F32]:
     if points.shape != (*weight.shape, 3):
         return np.zeros((0, 0, 3), np.float32), np.zeros((0, 0), np.float32)
     valid = weight > 0  # False for NaN as well.
+    finite = max(points.max(), -points.min()) < MAX_DEPTH / 2  # False for NaN as well.
     ahead = points[..., 2] > MIN_DEPTH
     if own:
         valid &= ahead
-    if not max(points.max(), -points.min()) < MAX_DEPTH / 2:  # Or there is a NaN.
+    if not finite:
         with np.errstate(over="ignore", invalid="ignore"):
             near = np.einsum("...k,...k->...", points, points) < MAX_DEPTH**2
         valid &= near
