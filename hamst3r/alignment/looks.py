@@ -47,7 +47,7 @@ class Looks:
         # Where each pair's first and second look are: (2, P).
         self.ends = np.argsort(order).reshape(-1, 2).T
         self._own_share = np.where(self.own, 1, 0.25).astype(np.float32)[:, None]
-        self._J = np.zeros((len(at), 7, 2, self.w.shape[1]), np.float32)
+        self._J = np.zeros((len(at), 8, 2, self.w.shape[1]), np.float32)
         self._seen, self._first = np.unique(self.view, return_index=True)
 
     def per_view(self, values: NDArray) -> NDArray:
@@ -131,8 +131,8 @@ class Looks:
         beyond = x[:, 2] / z - 1
         distance = np.sqrt(across * across + down * down + beyond * beyond)
         root = np.sqrt(self.w * front / np.maximum(distance, FLOOR))
-        # Derivatives by translation, rotation and log focal, times the weights' roots; the two
-        # residuals side by side. What is not written here stays zero.
+        # Derivatives by translation, rotation and log focal, then the residuals, times the weights'
+        # roots; across and down side by side. What is not written here stays zero.
         J = self._J
         np.multiply(inverse, root, out=J[:, 0, 0])
         J[:, 1, 1] = J[:, 0, 0]
@@ -147,12 +147,14 @@ class Looks:
         np.add(root, a * J[:, 5, 1], out=J[:, 4, 0])
         np.add(root, b * J[:, 6, 1], out=J[:, 3, 1])
         np.negative(J[:, 3, 1], out=J[:, 3, 1])
-        flat = J.reshape(len(x), 7, -1)
-        residual = np.concatenate([across * root, down * root], 1)[..., None]
-        H = (flat @ flat.transpose(0, 2, 1)).astype(float)
-        g = (flat @ residual)[..., 0].astype(float)
-        square = np.einsum("lsk,lsk->l", residual, residual)
-        return H, g, square.astype(float), np.einsum("ls,ls->l", root, root).astype(float)
+        np.multiply(across, root, out=J[:, 7, 0])
+        np.multiply(down, root, out=J[:, 7, 1])
+        # (Not of a matrix with itself, for which numpy calls what is slow for small ones.)
+        flat = J.reshape(len(x), 8, -1)
+        products = (flat[:, :7] @ flat.transpose(0, 2, 1)).astype(float)
+        square = np.einsum("ls,ls->l", flat[:, 7], flat[:, 7]).astype(float)
+        total = np.einsum("ls,ls->l", root, root).astype(float)
+        return products[:, :, :7], products[:, :, 7], square, total
 
 
 def rigid_steps(step: F64) -> F64:
