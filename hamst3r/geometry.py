@@ -176,5 +176,9 @@ def rigid_fit(source: NDArray, target: NDArray, weights: NDArray | None = None) 
 
 
 def mean_rotation(rotations: F64, weights: NDArray | None = None) -> F64:
-    """(3, 3) chordal mean of rotations (n, 3, 3)."""
-    return Rotation.from_matrix(rotations).mean(weights).as_matrix()
+    """(3, 3) chordal mean of rotations (n, 3, 3): the rotation that is nearest to their sum."""
+    weights = np.ones(len(rotations)) if weights is None else weights
+    U, _, Vt = np.linalg.svd(np.einsum("n,nij->ij", weights, rotations))
+    U[:, 2] *= np.sign(np.linalg.det(U @ Vt))
+    mean: F64 = U @ Vt
+    return mean

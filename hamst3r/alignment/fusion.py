@@ -126,6 +126,8 @@ def clean_by_past(
     from their neighbours as those between two surfaces do.
     """
     result = [confidence.copy() for confidence in confidences]
+    if not kept:
+        return result
     projections = [_projection(past.K, past.T_world_cam) for past in kept]
     for a in views:
         usual = cv2.medianBlur(depths[a], 3)
