@@ -89,7 +89,7 @@ def fuse_priors(
 
     Returns:
         The placement in the rig's frame, of all known cameras at least, and the relative standard
-        deviation of its scale.
+        deviation of its scale: the network's where no pairs fit.
     """
     exact, uncertain = knowledge.exact, knowledge.uncertain
     cameras, looks = dict(placement.T_world_cam), dict(placement.T_world_look)
@@ -145,7 +145,11 @@ def fuse_priors(
     }
     looks = {slot: correction[observations.viewer(slot)] @ T for slot, T in looks.items()}
     placed = {v: exact.get(v, after.T[v]) for v in views}
-    return replace(placement, T_world_cam=placed, T_world_look=looks), fused.scale_std(solved)
+    for v in set(uncertain) - {v for group in placement.groups for v in group}:
+        # No pair ties it to others: what it shows itself, as large as the network means it.
+        looks |= {(look.edge, look.slot): placed[v] for look in observations.own_looks(v)}
+    std = fused.scale_std(solved) if len(solved) else knowledge.network_std
+    return replace(placement, T_world_cam=placed, T_world_look=looks), std
 
 
 def _believable(measured: Relative, knowledge: Knowledge, count: int) -> Relative:

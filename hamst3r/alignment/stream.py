@@ -320,7 +320,7 @@ class Stream:
         own = own_looks(solved, observations, after, set(current) - set(by_pairs), pairs_scale)
         final = corrected(own, observations, T, fused.nodes.log_scale, after, current)
         told = sum(frame.T_rig_cam is not None for frame in frames.frames) > 1
-        spread = fused.scale_std(np.array(by_pairs, int))
+        spread = fused.scale_std(np.array(by_pairs, int)) if by_pairs else self._network_std
         if self.graph.keyframes:
             spread = float(np.hypot(spread, self.graph.scale_std))
         metric = told and spread < 0.5 * self._network_std

@@ -175,11 +175,17 @@ def test_exact_and_uncertain_cameras_together():
 def test_without_help_from_the_pairs_the_calibration_stands(kind):
     room = make_room(3, 7)
     frames, images = disturbed(room, 8)
-    pairs = [garbage(p, k) for k, p in enumerate(predict(room, choose_pairs(3), 7))]
+    both_ways = [*choose_pairs(3), *((j, i) for i, j in choose_pairs(3))]
+    pairs = [garbage(p, k) for k, p in enumerate(predict(room, both_ways, 7))]
     result = Aligner().solve(frames, images, pairs if kind == "garbage" else [], nobody(room))
     assert result.placed.all() and np.isfinite(result.T_world_cam).all()
     for T, frame in zip(result.T_world_cam, frames.frames, strict=True):
         assert np.linalg.norm(T[:3, 3] - frame.T_rig_cam[:3, 3]) < 5 * POSITION
+    assert result.scale_source is ScaleSource.NETWORK and result.scale_std >= 0.2
+    if kind == "garbage":  # of second views: what each shows in its own axes is good
+        for depth, true in zip(result.depth, room.depth, strict=True):
+            assert np.median(depth[depth > 0] / true[depth > 0]) == pytest.approx(1, abs=0.3)
+            assert (depth > 0).mean() > 0.9
 
 
 def test_gravity_rights_a_tilted_calibration():
