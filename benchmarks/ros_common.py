@@ -174,4 +174,6 @@ def _person(
         rng.normal(size=3),
         1000,
         dict.fromkeys(cameras, (10, 20, 100, 200)),
+        joint_velocities=rng.normal(size=(24, 3)).astype(np.float32),
+        joint_velocity_std=np.full(24, 0.1, np.float32),
     )

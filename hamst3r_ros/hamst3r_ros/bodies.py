@@ -6,15 +6,15 @@ In numpy: for a handful of people what torch adds to each operation would be mos
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial.transform import Rotation
 
-from hamst3r.people.body import NUM_JOINTS, PARENTS, BodyModel, descendants
+from hamst3r.people.body import NUM_JOINTS, PARENTS, BodyModel
+from hamst3r.people.kinematics import rotations
 from hamst3r.scene import BodyFit, Person
 
 F32 = NDArray[np.float32]
@@ -57,7 +57,8 @@ class Box(NamedTuple):
     @property
     def size(self) -> list[float]:
         """Along REP-155's axes."""
-        return ((self.high - self.low) @ SMPL_FROM_ROS).tolist()  # type: ignore[no-any-return]
+        x, y, z = (self.high - self.low).tolist()
+        return [z, x, y]
 
     @property
     def middle(self) -> NDArray[np.floating]:
@@ -140,7 +141,6 @@ class CoarseBody:
         self._outline = _Vertices.of(body, lambda vertices: vertices[extreme].swapaxes(1, 2))
         self._joints: F32 = body.joint_template.numpy()
         self._joint_directions: F32 = body.joint_shapedirs.numpy().reshape(3 * NUM_JOINTS, -1).T
-        self._below: F32 = descendants(body.v_template.device).numpy().T
         self._shapes: dict[bytes, tuple[F32, F32]] = {}
 
     def pose(self, people: Sequence[Person]) -> dict[int, F32]:
@@ -149,10 +149,13 @@ class CoarseBody:
         if not fits:
             return {}
         betas = np.stack([fit.betas for fit in fits.values()])
-        mesh = self._mesh
-        turns = _turns([np.r_[fit.global_orient, fit.body_pose] for fit in fits.values()])
+        mesh, turns = self._mesh, _turns(fits.values())
         rest = self._rest(betas)
-        turn, place = self._posed(turns, rest)
+        motions = np.stack([_still(joints) for joints in rest])
+        motions[:, :NUM_JOINTS, :3, :3] = turns
+        motions[:, 0, :3, 3] = rest[:, 0]
+        motions = _posed(motions)
+        turn, place = motions[..., :3], motions[..., 3]
         place += np.stack([fit.transl for fit in fits.values()])[:, None]
         shift = place - (turn @ rest[..., None])[..., 0]
         shaped = mesh.bent(mesh.shaped(betas), turns)
@@ -163,57 +166,64 @@ class CoarseBody:
     def boxes(self, people: Sequence[Person]) -> dict[int, Box]:
         """Person id -> box; people without a fit are left out.
 
-        Exact but for what bends where two parts meet: some centimetres.
+        Exact but for what bends where two parts meet: some centimetres. Few operations on whole
+        arrays: all of ``~/humans`` waits for this.
         """
         fits = {person.id: person.fit for person in people if person.fit is not None}
         if not fits:
             return {}
-        turns = np.empty((len(fits), NUM_JOINTS, 3, 3), np.float32)
-        turns[:, 0] = _NOT_TURNED
-        turns[:, 1:] = _turns([fit.body_pose for fit in fits.values()])
+        turns = _turns(fits.values())
         shapes = [self._shape(fit) for fit in fits.values()]
-        rest = np.stack([joints for joints, _ in shapes])
-        turn, place = self._posed(turns, rest)
-        parts = self._parts
-        outline = self._outline.bent(np.stack([vertices for _, vertices in shapes]), turns)
-        outline = outline - rest[:, parts, :, None]
-        vertices = turn[:, parts] @ outline + place[:, parts, :, None]
-        low = vertices.min(1).min(-1) - place[:, 0]
-        high = vertices.max(1).max(-1) - place[:, 0]
+        motions = np.stack([still for still, _ in shapes])
+        motions[:, 1:NUM_JOINTS, :3, :3] = turns[:, 1:]  # the pelvis is where the axes are
+        outline = np.stack([points for _, points in shapes])
+        if self._outline.by_pose is not None:
+            bends = self._outline.bent(np.zeros_like(outline[:, :, :3]), turns)
+            outline[:, :, :3] += bends
+        vertices = _posed(motions, rounds=3)[:, self._parts] @ outline
+        low, high = vertices.min(1).min(-1), vertices.max(1).max(-1)
         return {person: Box(*ends) for person, *ends in zip(fits, low, high, strict=True)}
 
     def _shape(self, fit: BodyFit) -> tuple[F32, F32]:
-        """(24, 3) joints and the outline at rest; a person's shape seldom changes."""
+        """Motions of the joints at rest, see :func:`_still`, and (parts, 4, n) homogeneous points
+        of the outline as its joint has them; a person's shape seldom changes."""
         key = fit.betas.tobytes()
         known = self._shapes.get(key)
         if known is None:
             if len(self._shapes) >= REMEMBERED:
                 self._shapes.clear()
             betas = fit.betas[None]
-            known = self._shapes[key] = self._rest(betas)[0], self._outline.shaped(betas)[0]
+            rest = self._rest(betas)[0]
+            points = self._outline.shaped(betas)[0] - rest[self._parts, :, None]
+            homogeneous = np.pad(points, ((0, 0), (0, 1), (0, 0)), constant_values=1)
+            known = self._shapes[key] = _still(rest), homogeneous
         return known
 
     def _rest(self, betas: F32) -> F32:
         """(P, 24, 3) joints at rest."""
         return self._joints + (betas @ self._joint_directions).reshape(-1, NUM_JOINTS, 3)
 
-    def _posed(self, turns: F32, rest: F32) -> tuple[F32, F32]:
-        """Rotations (P, 24, 3, 3) and joints (P, 24, 3) as the body's ``skeleton`` has them, not
-        moved."""
-        count = len(turns)
-        turn = np.empty((count, NUM_JOINTS + 1, 3, 3), np.float32)
-        turn[:, :NUM_JOINTS] = turns
-        turn[:, NUM_JOINTS] = _NOT_TURNED
-        for above in _ABOVE:
-            turn = turn[:, above] @ turn
-        turn = turn[:, :NUM_JOINTS]
-        bones = rest.copy()
-        bones[:, 1:] -= rest[:, _PARENTS]
-        bones[:, 1:] = (turn[:, _PARENTS] @ bones[:, 1:, :, None])[..., 0]
-        return turn, self._below @ bones
+
+def _still(rest: F32) -> F32:
+    """(25, 4, 4) motions of joints (24, 3) in their parents at rest; the pelvis is the origin, and
+    the last one stands for what is above it."""
+    motions = np.zeros((NUM_JOINTS + 1, 4, 4), np.float32)
+    motions[:] = np.eye(4)
+    motions[1:NUM_JOINTS, :3, 3] = rest[1:] - rest[_PARENTS]
+    return motions
 
 
-def _turns(vectors: Sequence[NDArray]) -> F32:
-    """(P, J, 3, 3) of P vectors of J axis-angles."""
-    matrices = Rotation.from_rotvec(np.concatenate(vectors).reshape(-1, 3)).as_matrix()
-    return matrices.reshape(len(vectors), -1, 3, 3).astype(np.float32)
+def _posed(motions: F32, rounds: int = 4) -> F32:
+    """(P, 24, 3, 4) motions of joints in the world, of those in their parents (P, 25, 4, 4).
+
+    After n rounds each has what 2^n - 1 joints above it do: with three, all but the pelvis'.
+    """
+    for above in _ABOVE[:rounds]:
+        motions = motions[:, above] @ motions
+    return motions[:, :NUM_JOINTS, :3]
+
+
+def _turns(fits: Iterable[BodyFit]) -> F32:
+    """(P, 24, 3, 3) rotations of P people's joints in their parents."""
+    vectors = [part for fit in fits for part in (fit.global_orient, fit.body_pose)]
+    return rotations(np.concatenate(vectors, dtype=np.float32).reshape(-1, NUM_JOINTS, 3))

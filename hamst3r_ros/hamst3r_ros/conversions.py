@@ -6,9 +6,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import cache
+from operator import mul, sub
 from typing import Any
 
-import cv2
 import numpy as np
 from hamst3r_msgs.msg import CameraArray, Human, HumanArray
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from visualization_msgs.msg import Marker, MarkerArray
 from hamst3r.export.colors import person_colors
 from hamst3r.people.body import JOINT_NAMES, PARENTS
 from hamst3r.scene import BodyFit, Camera, Person, Scene, TrackingState, View
-from hamst3r_ros.bodies import SMPL_FROM_ROS, Box
+from hamst3r_ros.bodies import Box
 from hamst3r_ros.headers import NANOSECONDS, Link, header_fields, quaternion
 from hamst3r_ros.wire import Fields, pack
 
@@ -100,26 +100,54 @@ def human(person: Person, box: Box | None) -> Fields:
     return fields
 
 
-def _turning(person: Person) -> tuple[float, float, float]:
+def _turning(person: Person) -> list[float]:
     """rad/s about the world's axes: the rigid motion that fits the torso's velocities best (least
     squares); 0 before these are known."""
     if len(person.joint_velocities) <= max(TORSO):
-        return 0.0, 0.0, 0.0
-    place = person.joints[list(TORSO)].astype(float)
-    speed = person.joint_velocities[list(TORSO)].astype(float)
-    arms = place - place.mean(0)
-    inertia = np.eye(3) * (arms**2).sum() - arms.T @ arms
-    momentum = np.cross(arms, speed - speed.mean(0)).sum(0)
-    x, y, z = np.linalg.solve(inertia + 1e-6 * np.eye(3), momentum).tolist()
-    return x, y, z
+        return [0.0, 0.0, 0.0]
+    arms, speeds = _about_mean(person.joints), _about_mean(person.joint_velocities)
+    momentum = [sum(axis) for axis in zip(*map(_cross, arms, speeds), strict=True)]
+    diagonal = sum(x * x for arm in arms for x in arm) + 1e-6
+    first, second, third = (
+        [(diagonal if i == j else 0.0) - sum(arm[i] * arm[j] for arm in arms) for j in range(3)]
+        for i in range(3)
+    )  # the inertia's rows
+    inverse = _cross(second, third), _cross(third, first), _cross(first, second)
+    volume = sum(map(mul, first, inverse[0]))
+    return [sum(map(mul, momentum, axis)) / volume for axis in zip(*inverse, strict=True)]
+
+
+def _about_mean(values: NDArray) -> list[list[float]]:
+    """The torso's of values (24, 3), less their mean. In floats: at so few numbers, each of them
+    needed at another time, numpy's ways in and out take many times as long as the sums."""
+    every = values.tolist()
+    torso = [every[joint] for joint in TORSO]
+    mean = [sum(axis) / len(torso) for axis in zip(*torso, strict=True)]
+    return [list(map(sub, own, mean)) for own in torso]
+
+
+def _cross(a: Sequence[float], b: Sequence[float]) -> tuple[float, float, float]:
+    return (
+        a[1] * b[2] - a[2] * b[1],
+        a[2] * b[0] - a[0] * b[2],
+        a[0] * b[1] - a[1] * b[0],
+    )
 
 
 def joint_confidence(std: NDArray) -> NDArray:
     """Chance that joints lie within ``NEAR`` of where they are said to be, by their deviation per
-    axis: Maxwell's distribution."""
-    reach = NEAR / np.maximum(std, 1e-6)
+    axis: Maxwell's distribution, within 1e-4."""
+    return np.interp(std, _DEVIATIONS, _CHANCES)
+
+
+def _maxwell(reach: NDArray) -> NDArray:
     tail = math.sqrt(2 / math.pi) * reach * np.exp(-(reach**2) / 2)
-    return np.clip(erf(reach / math.sqrt(2)) - tail, 0.0, 1.0)
+    chance: NDArray = np.clip(erf(reach / math.sqrt(2)) - tail, 0.0, 1.0)
+    return chance
+
+
+_DEVIATIONS = np.concatenate([np.linspace(0.0, 0.4, 801), np.geomspace(0.402, 40.0, 800)])
+_CHANCES = _maxwell(NEAR / np.maximum(_DEVIATIONS, 1e-6))
 
 
 @cache
@@ -131,11 +159,22 @@ def _gender(model: str) -> int:
     return int(Human.MALE if "male" in words or "m" in words else Human.NEUTRAL)
 
 
-def _axes(fit: BodyFit | None) -> NDArray[np.float64]:
-    """(3, 3) body axes of REP-155 in the world; identity without a fit."""
+def _orientation(fit: BodyFit | None) -> tuple[float, float, float, float]:
+    """Quaternion (x, y, z, w), w >= 0, of REP-155's body axes in the world; none without a fit."""
     if fit is None:
-        return np.eye(3)
-    return cv2.Rodrigues(np.asarray(fit.global_orient, dtype=float))[0] @ SMPL_FROM_ROS
+        return 0.0, 0.0, 0.0, 1.0
+    x, y, z = fit.global_orient.tolist()
+    angle = math.hypot(x, y, z)
+    sine = math.sin(angle / 2) / angle if angle > 1e-9 else 0.5
+    x, y, z, w = sine * x, sine * y, sine * z, math.cos(angle / 2)
+    # Times bodies.SMPL_FROM_ROS, which is -1/2 (1, 1, 1) and 1/2.
+    half = math.copysign(0.5, x + y + z + w)
+    return (
+        half * (x - y + z - w),
+        half * (x + y - z - w),
+        half * (y + z - x - w),
+        half * (x + y + z + w),
+    )
 
 
 def body_id(person: int) -> str:
@@ -155,7 +194,7 @@ def pose_numbers(person: Person) -> list[float]:
     nothing = [0.0, 0.0, 0.0]
     return [
         *person.position.tolist(),
-        *quaternion(_axes(person.fit)),
+        *_orientation(person.fit),
         *(*x, *nothing, *y, *nothing, *z, *nothing),
         *(*nothing, angle, 0.0, 0.0, *nothing, 0.0, angle, 0.0, *nothing, 0.0, 0.0, angle),
     ]
@@ -165,11 +204,10 @@ def _angle_variance(person: Person) -> float:
     """rad^2 about each axis: what the joints' deviations make of the torso's direction."""
     if person.fit is None or len(person.joints) <= NECK:
         return UNKNOWN_ANGLE
-    torso = [person.joints[joint].tolist() for joint in TORSO]
-    middle = [sum(axis) / len(TORSO) for axis in zip(*torso, strict=True)]
+    std = person.joint_std.tolist()
     shares = [
-        float(person.joint_std[joint]) / max(math.dist(place, middle), 0.01)
-        for joint, place in zip(TORSO, torso, strict=True)
+        std[joint] / max(math.hypot(*arm), 0.01)
+        for joint, arm in zip(TORSO, _about_mean(person.joints), strict=True)
     ]
     return min(sum(share**2 for share in shares) / len(TORSO), UNKNOWN_ANGLE)
 

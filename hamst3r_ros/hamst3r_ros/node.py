@@ -34,6 +34,7 @@ from hamst3r_ros.cameras import Cameras, Extrinsics, sources
 from hamst3r_ros.diagnostics import ERROR, OK, Problems, Statistics, report
 from hamst3r_ros.headers import NANOSECONDS
 from hamst3r_ros.parameter import Values
+from hamst3r_ros.spinning import RightOfWay, spin
 from hamst3r_ros.tf import FrameListener
 from hamst3r_ros.worker import Worker
 
@@ -54,11 +55,14 @@ class Hamst3rNode(LifecycleNode):
 
     Attributes:
         ended: Set to an exit code when the process should end by itself.
+        way: The worker has it, and whoever executes the node's callbacks gives it, while people
+            are waited for.
     """
 
     def __init__(self, **kwargs) -> None:
         super().__init__("hamst3r", **kwargs)
         self.ended: Future = Future()
+        self.way = RightOfWay()
         self._problems = Problems(self._log)
         self._statistics = Statistics()
         self._pipeline: Pipeline | None = None
@@ -141,6 +145,7 @@ class Hamst3rNode(LifecycleNode):
             now=lambda: self.get_clock().now().nanoseconds,
             alive=self.context.ok,
             fatal=self._fatal,
+            way=self.way,
         )
         if values["tf.mode"] == "anchor" and values["world.anchor_camera"]:
             anchor = Anchor(values["world.anchor_camera"], values["world.anchor_frame"])
@@ -437,7 +442,7 @@ def main(args: Sequence[str] | None = None) -> int:
         if not node.start():
             return 1 if rclpy.ok() else 0  # the reason is in the log
         spinning = True
-        executor.spin_until_future_complete(node.ended)
+        spin(executor, node.ended, node.way)
         return node.ended.result() if node.ended.done() else 0
     except ParameterException as error:
         sys.stderr.write(f"error: {' '.join(str(error).split())}\n")

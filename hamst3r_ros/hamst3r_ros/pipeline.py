@@ -28,6 +28,7 @@ from hamst3r_ros.parameter import Values
 from hamst3r_ros.publishers import Publishers
 from hamst3r_ros.reconstruction import Engine, reconstructor_config
 from hamst3r_ros.settling import Settling
+from hamst3r_ros.spinning import RightOfWay
 
 # The library's note of what the node has told already, with the camera's name.
 TOLD = "time jumped back"
@@ -64,6 +65,7 @@ class Pipeline:
         now: Callable[[], int],
         alive: Callable[[], bool],
         fatal: Callable[[str, bool], None],
+        way: RightOfWay,
     ) -> None:
         self.reconstructor = reconstructor
         self._engine = engine
@@ -84,6 +86,7 @@ class Pipeline:
         self._now = now
         self._alive = alive
         self._fatal = fatal
+        self._way = way
 
     def change(self, values: Values) -> None:
         """Use these values of dynamic parameters from the next set on."""
@@ -124,7 +127,9 @@ class Pipeline:
             return
         self.scene = scene
         published = time.monotonic()
-        self.publishers.publish(scene, values, self._anchored(scene, values))
+        with self._way:
+            self.publishers.publish_people(scene, values, self._anchored(scene, values))
+        self.publishers.publish_rest(scene, values)
         self._statistics.record("stage/publish", time.monotonic() - published)
         self._statistics.record("latency", (self._now() - scene.stamp) / NANOSECONDS)
         taken = time.monotonic() - start

@@ -17,7 +17,7 @@ from hamst3r.people.body import BodyModel
 from hamst3r.scene import Scene, View
 from hamst3r.static_map import StaticMap
 from hamst3r_ros import clouds, conversions, detections, qos
-from hamst3r_ros.bodies import CoarseBody
+from hamst3r_ros.bodies import Box, CoarseBody
 from hamst3r_ros.headers import NANOSECONDS, Link, header_fields, type_name
 from hamst3r_ros.parameter import Values
 from hamst3r_ros.wire import Fields
@@ -29,8 +29,8 @@ MARKER_SETS, MARKER_SECONDS = 3.0, (0.5, 10.0)
 class Publishers:
     """Lifecycle publishers of a :class:`~hamst3r.scene.Scene`.
 
-    Made while the node configures; silent until it is active. :meth:`publish` is called by one
-    thread.
+    Made while the node configures; silent until it is active. One thread calls
+    :meth:`publish_people` and then :meth:`publish_rest` with each scene.
     """
 
     def __init__(
@@ -75,6 +75,7 @@ class Publishers:
             )
             self._all.append(self._tf)
         self._links: list[Link] = []
+        self._boxes: dict[int, Box] | None = None  # of the last scene, where they were needed
         self._shown: set[int] = set()
         self._last_stamp: int | None = None
         self._last_cloud = self._last_map = float("-inf")
@@ -94,7 +95,7 @@ class Publishers:
         return publisher
 
     def destroy(self) -> None:
-        """Take all topics away; call it after the last :meth:`publish`."""
+        """Take all topics away; call it when nothing more is published."""
         for publisher in self._all:
             self._node.destroy_lifecycle_publisher(publisher)
         self._all.clear()
@@ -129,15 +130,15 @@ class Publishers:
         return found
 
     def forget(self) -> None:
-        """The world began anew; called by the thread of :meth:`publish`."""
+        """The world began anew; called by the thread that publishes."""
         self._links = []
         self._static.clear()
         self._last_map = float("-inf")
 
-    def publish(self, scene: Scene, values: Values, anchored: Link | None = None) -> None:
-        """Send a scene; also when it is empty, so that viewers clear.
+    def publish_people(self, scene: Scene, values: Values, anchored: Link | None = None) -> None:
+        """Send frames and people of a scene: somebody may be waiting for them to stop in time.
 
-        Frames and people first: somebody may be waiting for them to stop in time.
+        People also when there are none, so that viewers clear.
 
         Args:
             values: The parameters as of now.
@@ -149,13 +150,16 @@ class Publishers:
             if anchored is not None:
                 self._links.append(anchored)
             self._tf.publish(conversions.transforms(self._links, scene.stamp))
-        boxes = None
+        self._boxes = None
         if _listened(self._humans):
-            boxes = self._body.boxes(scene.people)
-            self._humans.publish(conversions.human_array(scene, world, boxes))
-        head = header_fields(scene.stamp, world)
+            self._boxes = self._body.boxes(scene.people)
+            self._humans.publish(conversions.human_array(scene, world, self._boxes))
+
+    def publish_rest(self, scene: Scene, values: Values) -> None:
+        """Send everything else of the scene that :meth:`publish_people` had last."""
+        head = header_fields(scene.stamp, values["world.frame"])
         if self._detections is not None and _listened(self._detections):
-            boxes = self._body.boxes(scene.people) if boxes is None else boxes
+            boxes = self._body.boxes(scene.people) if self._boxes is None else self._boxes
             self._detections.publish(detections.detections_3d(scene.people, head, boxes))
         if _listened(self._cameras):
             self._cameras.publish(conversions.camera_array(scene, head))

@@ -17,6 +17,8 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.task import Future
 
+from hamst3r_ros.spinning import spin
+
 T = TypeVar("T", bool, int, float, str)
 N = TypeVar("N", int, float)
 Item = TypeVar("Item")
@@ -160,7 +162,7 @@ def run(make: Callable[[], SourceNode], args: Sequence[str] | None) -> int:
             return 1
         executor = SingleThreadedExecutor()
         executor.add_node(node)
-        executor.spin_until_future_complete(node.done)
+        spin(executor, node.done)
         return node.done.result() if node.done.done() else 0
     except (KeyboardInterrupt, ExternalShutdownException):
         return 0

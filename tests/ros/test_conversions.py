@@ -10,7 +10,7 @@ import pytest
 import torch
 from bench import K, ring
 from hamst3r_msgs.msg import CameraArray, Human, HumanArray
-from hamst3r_ros.bodies import CoarseBody
+from hamst3r_ros.bodies import SMPL_FROM_ROS, CoarseBody
 from hamst3r_ros.demo_collector import read_points
 from hamst3r_ros.headers import (
     Link,
@@ -24,6 +24,7 @@ from hamst3r_ros.wire import pack
 from rclpy.serialization import deserialize_message as read
 from roma import rotvec_to_rotmat
 from scipy.spatial.transform import Rotation
+from scipy.stats import maxwell
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
 from tf2_msgs.msg import TFMessage
 from visualization_msgs.msg import Marker, MarkerArray
@@ -240,6 +241,25 @@ def test_the_pose_of_a_person_is_x_front_z_head():
     # Turned by 0.7 rad: SMPL faces -y of the world when raised from its y to z, then 0.7.
     facing = Rotation.from_rotvec([0, 0, 0.7]).apply([0, -1, 0])
     np.testing.assert_allclose(turn[:, 0], facing, atol=1e-6)
+
+
+@pytest.mark.parametrize("length", [0.0, 1e-7, 0.3, np.pi, 4.0, 6.5])
+def test_every_orientation_of_a_body(length):
+    person = fitted()
+    for direction in (*np.eye(3), *random.normal(size=(5, 3))):
+        vector = (length * direction / np.linalg.norm(direction)).astype(np.float32)
+        turned = replace(person, fit=replace(person.fit, global_orient=vector))
+        pose = human(turned).pose.pose
+        expected = Rotation.from_rotvec(vector).as_matrix() @ SMPL_FROM_ROS
+        np.testing.assert_allclose(from_transform_of(pose)[:3, :3], expected, atol=1e-6)
+        assert pose.orientation.w >= 0
+
+
+def test_how_sure_a_joint_is():
+    std = np.concatenate([[0.0], np.geomspace(1e-4, 30, 5000)])
+    exact = np.r_[1.0, maxwell.cdf(conversions.NEAR / std[1:])]
+    np.testing.assert_allclose(conversions.joint_confidence(std), exact, atol=1e-4)
+    assert (conversions.joint_confidence(np.array([100.0, np.inf])) < 1e-6).all()
 
 
 def from_transform_of(pose) -> np.ndarray:
