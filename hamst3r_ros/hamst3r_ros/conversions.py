@@ -4,8 +4,9 @@ written."""
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 from operator import mul, sub
 from typing import Any
 
@@ -239,7 +240,33 @@ def links(scene: Scene, world: str, prefix: str) -> list[Link]:
 
 
 def transforms(links: Sequence[Link], stamp: int) -> bytes:
-    """/tf, serialised; the stamp in integer nanoseconds."""
+    """/tf, serialised; the stamp in integer nanoseconds.
+
+    Most cameras stay where they are: then only the stamps are written anew.
+    """
+    packed = _standing(
+        tuple(
+            (link.parent, link.child, np.asarray(link.T_parent_child, float).tobytes())
+            for link in links
+        )
+    )
+    if packed.count(_SOME_TIME) != len(links):
+        return _transforms(links, stamp)  # a number that looks like the stamp
+    return packed.replace(_SOME_TIME, _STAMP.pack(*divmod(stamp, NANOSECONDS)))
+
+
+_STAMP = struct.Struct("<iI")
+_SOME_STAMP = -1_234_567_890_123_456_789  # nobody's, and none of its bytes is 0
+_SOME_TIME = _STAMP.pack(*divmod(_SOME_STAMP, NANOSECONDS))
+
+
+@lru_cache(maxsize=4)
+def _standing(places: tuple[tuple[str, str, bytes], ...]) -> bytes:
+    links = [Link(above, name, np.frombuffer(T).reshape(4, 4)) for above, name, T in places]
+    return _transforms(links, _SOME_STAMP)
+
+
+def _transforms(links: Sequence[Link], stamp: int) -> bytes:
     return pack(TFMessage, {"transforms": [link.fields(stamp) for link in links]})
 
 

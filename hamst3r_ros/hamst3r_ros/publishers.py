@@ -45,10 +45,10 @@ class Publishers:
         self._body = CoarseBody(body)
         self._clock = clock
         self._all: list[LifecyclePublisher] = []
+        self._humans = self._make(HumanArray, "~/humans")
         self._points = self._make(PointCloud2, "~/points")
         self._obstacles = self._make(PointCloud2, "~/obstacles")
         self._map = self._make(PointCloud2, "~/map", qos.latched())
-        self._humans = self._make(HumanArray, "~/humans")
         self._markers = self._make(MarkerArray, "~/humans/markers")
         self._cameras = self._make(CameraArray, "~/cameras")
         self._detections = self._labels = None

@@ -309,6 +309,24 @@ def test_cameras_and_frames():
         np.testing.assert_allclose(from_transform(found.transform), camera.T_world_cam, atol=1e-12)
 
 
+def test_frames_that_stay_are_sent_at_their_new_time():
+    links = [Link("w", name, T.astype(np.float32)) for name, T in ring("abc").items()]
+    for stamp in (STAMP, STAMP + 7, 0, STAMP):
+        frames = read(conversions.transforms(links, stamp), TFMessage).transforms
+        assert [to_nanoseconds(frame.header.stamp) for frame in frames] == [stamp] * 3
+        for found, link in zip(frames, links, strict=True):
+            np.testing.assert_allclose(
+                from_transform(found.transform), link.T_parent_child, atol=1e-6
+            )
+    # A place whose bytes are those that stand for the stamp.
+    odd = np.eye(4)
+    odd[1, 3] = np.frombuffer(conversions._SOME_TIME)[0]
+    frames = read(conversions.transforms([*links, Link("w", "odd", odd)], 5), TFMessage).transforms
+    assert [to_nanoseconds(frame.header.stamp) for frame in frames] == [5] * 4
+    assert frames[3].transform.translation.y == odd[1, 3]
+    assert read(conversions.transforms([], STAMP), TFMessage).transforms == []
+
+
 def test_views():
     given = scene()
     camera, view = given.cameras[1], given.views[1]
