@@ -17,7 +17,7 @@ from rclpy.impl.rcutils_logger import RcutilsLogger
 from hamst3r.frames import FrameSet
 from hamst3r.reconstructor import Reconstructor
 from hamst3r.scene import Scene
-from hamst3r_ros import saving
+from hamst3r_ros import promptness, saving
 from hamst3r_ros.anchor import Anchor, apply, in_map
 from hamst3r_ros.assembler import MessageSet
 from hamst3r_ros.cameras import Cameras, Extrinsics
@@ -118,6 +118,7 @@ class Pipeline:
         static = values["world.static_cameras"]
         if static:
             frames = self.settling.known(frames)
+        promptness.relax()
         scene = self.reconstructor.push(frames)
         if static:
             scene = self.settling.seen(scene)
@@ -127,8 +128,10 @@ class Pipeline:
             return
         self.scene = scene
         published = time.monotonic()
+        promptness.hurry()
         with self._way:
             self.publishers.publish_people(scene, values, self._anchored(scene, values))
+        promptness.relax()
         self.publishers.publish_rest(scene, values)
         self._statistics.record("stage/publish", time.monotonic() - published)
         self._statistics.record("latency", (self._now() - scene.stamp) / NANOSECONDS)

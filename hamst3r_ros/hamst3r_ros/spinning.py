@@ -15,7 +15,7 @@ PATIENCE = 0.02  # seconds that somebody with the right of way is waited for at 
 class RightOfWay:
     """What one thread does within ``with``, other threads let happen at :meth:`give`.
 
-    Only one thread of Python runs at a time. When two want to, they take turns of a millisecond,
+    Only one thread of Python runs at a time. When two want to, they take turns of milliseconds,
     and what is urgent takes twice as long. One thread may have it, any number may give it.
     """
 

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
+from hamst3r_ros import promptness
+
 T = TypeVar("T")
 NAME = "hamst3r_worker"  # of its thread
 GIVE_WAY = 5e-5  # seconds
@@ -69,7 +71,8 @@ class Worker(Generic[T]):
     """Processes items of a mailbox in a thread of its own.
 
     Args:
-        process: The work. An exception costs its item and nothing else.
+        process: The work, begun in haste (see :mod:`hamst3r_ros.promptness`). An exception costs
+            its item and nothing else.
         failed: Called with each exception and how many there were in a row.
         period: Least seconds between the starts of two items, asked anew each time.
     """
@@ -104,6 +107,7 @@ class Worker(Generic[T]):
 
     def _run(self) -> None:
         faults, started = 0, float("-inf")
+        promptness.hurry()  # to be there at once when an item comes
         while (item := self.mailbox.take(started + self._period())) is not None:
             started = self._started = time.monotonic()
             try:
@@ -113,4 +117,5 @@ class Worker(Generic[T]):
                 faults += 1
                 self._failed(error, faults)
             self._started = None
+            promptness.hurry()
             del item  # images of the last set need not wait for the next one

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import threading
 
 from hamst3r_ros.worker import Worker
+
+from hamst3r_ros import promptness
 
 
 def test_only_the_newest_item_is_kept():
@@ -97,3 +100,57 @@ def test_the_rate_is_limited_and_the_newest_item_taken_when_it_is_due():
     worker.stop()  # also while it waits for the period to end
     assert taken == [0]
     assert not last.is_set()
+
+
+def niceness() -> int:
+    return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+
+def test_who_is_waited_for_is_less_nice_where_that_is_allowed():
+    usual, seen, done = niceness(), [], threading.Event()
+
+    def process(_: int) -> None:
+        seen.append(niceness())
+        promptness.relax()
+        seen.append(niceness())
+        other = threading.Thread(target=lambda: seen.append(niceness()))
+        other.start()
+        other.join()
+        done.set()
+
+    worker = Worker(process, lambda *_: None, lambda: 0.0)
+    worker.start()
+    for _ in range(2):  # in haste again for the second one
+        done.clear()
+        worker.mailbox.put(0)
+        assert done.wait(30)
+    worker.stop()
+    hasty = usual - promptness.HASTE if allowed(usual) else usual
+    assert seen == [hasty, usual, usual] * 2
+    assert niceness() == usual
+
+
+def allowed(usual: int) -> bool:
+    """Whether this process may be less nice than it is."""
+
+    def ask() -> None:
+        try:
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), usual - promptness.HASTE)
+            may.append(True)
+        except PermissionError:
+            pass
+
+    may: list[bool] = []
+    asking = threading.Thread(target=ask)
+    asking.start()
+    asking.join()
+    return bool(may)
+
+
+def test_without_the_right_to_hurry_all_goes_on(monkeypatch):
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "setpriority", refuse)
+    promptness.hurry()
+    promptness.relax()
