@@ -22,6 +22,7 @@ LOG = logging.getLogger(__name__)
 
 # On CPUs larger batches leave the cache.
 CPU_BATCH, CUDA_BATCH = 6, 32
+PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +88,8 @@ class PairEngine:
     Args:
         network: In eval mode.
         device: "auto" (CUDA where there is one), or any torch device.
-        precision: "auto" (bf16 where the device multiplies it fast), "bf16" or "fp32".
+        precision: "auto" (bf16 where the device multiplies it fast), "bf16", "fp16" (for GPUs that
+            have no bf16; a number beyond 65504 would become infinite) or "fp32".
         batch: Images encoded, or pairs decoded, at once; None = what is fastest as a rule. Halved
             when memory runs out.
         compile: Compile the decoder with torch.compile: a minute or more at the first call of each
@@ -104,8 +106,8 @@ class PairEngine:
         compile: bool = False,
         sha256: str = "",
     ) -> None:
-        if precision not in ("auto", "bf16", "fp32"):
-            raise ValueError(f"precision must be auto, bf16 or fp32, got {precision!r}")
+        if precision != "auto" and precision not in PRECISIONS:
+            raise ValueError(f"precision must be auto, {', '.join(PRECISIONS)}, got {precision!r}")
         if batch is not None and batch < 1:
             raise ValueError(f"batch must be at least 1, got {batch}")
         self.device = _choose_device(device)
@@ -119,7 +121,7 @@ class PairEngine:
         self.image_size = network.config.image_size
         self.provides = network.config.provides
         self.counters = Counters()
-        self._dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+        self._dtype = PRECISIONS[precision]
         # Weights are converted once; only the activations of the heads are made float32 again.
         self._network = network.to(self.device, self._dtype).eval()
         self._decode = torch.compile(self._network.decode) if compile else self._network.decode

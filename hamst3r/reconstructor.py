@@ -86,7 +86,8 @@ class Reconstructor:
 
     Args:
         engine: Runs the network.
-        config: Settings.
+        config: Settings. The attribute may be replaced between two frame sets; what it says of the
+            alignment counts from the beginning only.
         body: Body model to fit; None = the embedded one.
         clock: Seconds, monotonic; for ``Scene.timings``.
     """
@@ -151,6 +152,7 @@ class Reconstructor:
                 images that are not there.
         """
         timer = _Timer(self._clock)
+        self._tracker.config = self.config.tracking
         notes = self._watch_clock(frames.stamp)
         engine = self.engine
         size = self.config.image_size or engine.image_size

@@ -108,7 +108,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
             help="weights that see people where --weights do not; 'compact': the shipped ones",
         )
         kind.add_argument(
-            "--precision", choices=("auto", "bf16", "fp32"), default="auto", help="default: auto"
+            "--precision",
+            choices=("auto", "bf16", "fp16", "fp32"),
+            default="auto",
+            help="default: auto",
         )
         kind.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
         kind.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")

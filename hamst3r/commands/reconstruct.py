@@ -60,7 +60,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--human-weights", type=Path, metavar="FILE", help="see people with other weights"
     )
     network.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (auto)")
-    network.add_argument("--precision", default="auto", choices=("auto", "bf16", "fp32"))
+    network.add_argument("--precision", default="auto", choices=("auto", "bf16", "fp16", "fp32"))
     network.add_argument("--image-size", type=count(1), metavar="PX", help="long side it sees")
     network.add_argument(
         "--pairs",

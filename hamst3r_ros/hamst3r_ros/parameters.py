@@ -129,8 +129,9 @@ TABLE: tuple[Parameter, ...] = (
     Parameter(
         "model.precision",
         "auto",
-        "Arithmetic of the network; auto takes bf16 where the device is fast at it.",
-        choices=("auto", "bf16", "fp32"),
+        "Arithmetic of the network; auto takes bf16 where the device is fast at it. fp16 is for "
+        "GPUs without bf16.",
+        choices=("auto", "bf16", "fp16", "fp32"),
     ),
     Parameter(
         "model.compile",
@@ -285,6 +286,7 @@ TABLE: tuple[Parameter, ...] = (
         "A person unseen for this long is lost and would come back with a new id, seconds.",
         0.0,
         60.0,
+        dynamic=True,
     ),
     Parameter(
         "world.frame",

@@ -16,7 +16,7 @@ from hamst3r.geometry import invert, project, transform
 from hamst3r.network.checkpoint import CheckpointError, save_checkpoint
 from hamst3r.network.hamst3r import HAMSt3R
 from hamst3r.reconstructor import Reconstructor, ReconstructorConfig, confident
-from hamst3r.scene import LABEL_HUMAN, ScaleSource
+from hamst3r.scene import LABEL_HUMAN, ScaleSource, TrackingState
 
 STAGES = {"prepare", "network", "instances", "align", "people", "fuse"}
 
@@ -211,6 +211,21 @@ def test_a_clock_that_jumps_back_forgets_people_and_says_so(room):
     scene = reconstructor.push(room.frames(poses=True, stamp=10**9))
     assert "time jumped back by 8.9 s; people were forgotten" in scene.notes
     assert {p.id for p in scene.people} == {p.id for p in first.people}
+
+
+def test_a_person_is_lost_as_soon_as_the_settings_of_now_say(room):
+    def after_a_second(timeout: float) -> TrackingState:
+        engine = ExactEngine(room)
+        reconstructor = Reconstructor(engine)
+        for stamp in (0, 100_000_000):
+            reconstructor.push(room.frames(poses=True, stamp=stamp))
+        tracking = replace(reconstructor.config.tracking, timeout=timeout)
+        reconstructor.config = replace(reconstructor.config, tracking=tracking)
+        engine.room = replace(room, people=[np.zeros_like(view) for view in room.people])
+        return reconstructor.push(room.frames(poses=True, stamp=1_100_000_000)).people[0].state
+
+    assert after_a_second(2.0) == TrackingState.PREDICTED
+    assert after_a_second(0.5) == TrackingState.LOST
 
 
 def test_reset_forgets_the_world(room):

@@ -337,6 +337,7 @@ def test_dynamic_parameters_take_effect_and_others_are_refused(bench):
     assert "points.max" in reason
     (reason,) = it.set(points__body_coordinates="maybe")
     assert "auto | on | off" in reason
+    assert it.set(humans__track_timeout=0.5) == []
     # A whole number is a number.
     assert it.set(rate__max=1000) == []
 
