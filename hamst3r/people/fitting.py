@@ -31,6 +31,7 @@ from hamst3r.people.kinematics import (
     Rig,
     Surface,
     apply_increment,
+    clipped,
     nearest_rotations,
     rig,
 )
@@ -255,8 +256,8 @@ def _step(
     moved = apply_increment(
         pose,
         equations.line,
-        _clip(step[:, ROTATIONS].reshape(len(pose), NUM_JOINTS, 3), config.max_turn),
-        _clip(step[:, TRANSLATION], config.max_shift),
+        clipped(step[:, ROTATIONS].reshape(len(pose), NUM_JOINTS, 3), config.max_turn),
+        clipped(step[:, TRANSLATION], config.max_shift),
         betas.clip(-config.shape_limit, config.shape_limit) - pose.betas,
     )
     believed = data.weights * equations.believed
@@ -289,11 +290,6 @@ def _information(data: _Data, noise: F32, config: FitConfig) -> F32:
     number = np.minimum((weights > 0).sum(1), config.effective_points)
     share = number / np.maximum(weights.sum(1), 1e-9)
     return weights * (share[:, None] / noise**2).astype(np.float32)
-
-
-def _clip(vectors: F32, longest: float) -> F32:
-    length = np.sqrt((vectors * vectors).sum(-1, keepdims=True))
-    return vectors * (np.float32(longest) / np.maximum(length, np.float32(longest)))
 
 
 def _empty(body: Rig, count: int) -> Pose:

@@ -17,7 +17,9 @@ from hamst3r.people.kinematics import (
     BETAS,
     F32,
     POSE,
+    Line,
     Pose,
+    Rig,
     Surface,
     skeleton,
 )
@@ -143,7 +145,7 @@ def judge(
 ) -> FitResult:
     """Of the solution ``pose``, near which the ``equations`` were made."""
     rig, count = surface.rig, len(pose)
-    joint_std, shape_information = _posterior(surface, equations)
+    joint_std, shape_information = posterior(rig, equations.line, equations.hessian)
     inflation = _inflation(surface, weights, equations, config)
     usable = weights > 0
     inside = usable & (equations.square < config.inlier_distance**2)
@@ -179,20 +181,24 @@ def judge(
     )
 
 
-def _posterior(surface: Surface, equations: NormalEquations) -> tuple[F64, F64]:
-    """Deviations of the joints (P, 24) and information of the betas (P, B, B)."""
+def posterior(rig: Rig, line: Line, hessian: F64) -> tuple[F64, F64]:
+    """Deviations of the joints (P, 24) in metres and information of the betas (P, B, B).
+
+    Args:
+        line: The bones where the information ``hessian`` (P, D, D) holds.
+    """
     # Products summed in float32 leave directions without evidence slightly negative: the load
     # is relative, above that rounding and far below what any evidence says.
-    loaded = equations.hessian.copy()
+    loaded = hessian.copy()
     axes = np.arange(loaded.shape[-1])
     loaded[:, axes, axes] *= 1 + 1e-4
     loaded[:, axes, axes] += 1e-6
-    joints = equations.line.joint_derivatives(surface.rig)
+    joints = line.joint_derivatives(rig)
     joints = joints.reshape(len(loaded), 3 * NUM_JOINTS, loaded.shape[-1])
     std = np.empty((len(loaded), NUM_JOINTS))
-    information = np.empty((len(loaded), surface.rig.num_betas, surface.rig.num_betas))
-    for person, hessian in enumerate(loaded):
-        lower, failed = lapack.dpotrf(hessian, lower=1)
+    information = np.empty((len(loaded), rig.num_betas, rig.num_betas))
+    for person, own_hessian in enumerate(loaded):
+        lower, failed = lapack.dpotrf(own_hessian, lower=1)
         if failed:
             raise np.linalg.LinAlgError(f"the information of person {person} is not definite")
         # J H^-1 J^T = |L^-1 J^T|^2, and the betas, last, are what is left of L by themselves.

@@ -339,3 +339,9 @@ def nearest_rotations(moments: F32) -> F32:
     u, _, vh = np.linalg.svd(moments)
     u[..., 2] *= np.linalg.det(u @ vh)[..., None]
     return u @ vh
+
+
+def clipped(vectors: F32, longest: float) -> F32:
+    """Vectors (..., k), those longer than that shortened."""
+    length = np.sqrt((vectors * vectors).sum(-1, keepdims=True))
+    return vectors * (np.float32(longest) / np.maximum(length, np.float32(longest)))

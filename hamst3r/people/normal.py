@@ -25,7 +25,7 @@ from hamst3r.people.kinematics import (
     rotation_vectors,
     rotations,
 )
-from hamst3r.people.prior import LIMIT_STD, joint_limits, pose_prior
+from hamst3r.people.prior import LIMIT_STD, joint_limits, pose_prior, standing_prior
 
 F64 = NDArray[np.float64]
 _EYE = np.eye(3, dtype=np.float32)
@@ -121,7 +121,7 @@ def normal_equations(
     table *= np.sqrt(information * believed)[:, None]
     moments = table @ table.swapaxes(1, 2)
     hessian, gradient = _condense(line, moments, betas)
-    _add_pose_prior(hessian, gradient, pose, line)
+    add_pose_prior(hessian, gradient, pose, line, EVERYDAY)
     known = prior.information.numpy()
     hessian[:, BETAS, BETAS] += known
     gradient[:, BETAS] += (known @ (pose.betas - prior.mean.numpy())[..., None])[..., 0]
@@ -171,20 +171,40 @@ def _condense(line: Line, moments: F32, betas: int) -> tuple[F64, F64]:
     return hessian, gradient
 
 
-_MEAN, _STD = (values.numpy()[1:] for values in pose_prior())
+@dataclass(frozen=True, eq=False)
+class Posture:
+    """What is known of joints 1..23: mean (23, 3) rad and stiffness (23, 3), the inverse
+    variance."""
+
+    mean: F32
+    stiffness: F32
+
+    @staticmethod
+    def of(mean: Tensor, std: Tensor) -> Posture:
+        """Of means and deviations (24, 3) rad."""
+        return Posture(mean.numpy()[1:], std.numpy()[1:] ** -2)
+
+    def loss(self, pose: Pose) -> F64:
+        """(P,) sum of squared deviations."""
+        off = rotation_vectors(pose.rotations[:, 1:]) - self.mean
+        return np.einsum("pjc,pjc,jc->p", off, off, self.stiffness).astype(np.float64)
+
+
+EVERYDAY = Posture.of(*pose_prior())
+STANDING = Posture.of(*standing_prior())
 _LOW, _HIGH = (values.numpy()[1:] for values in joint_limits())
-_STIFF, _STIFF_LIMIT = _STD**-2, np.float32(LIMIT_STD**-2)
+_STIFF_LIMIT = np.float32(LIMIT_STD**-2)
 _ROWS = np.arange(3, 3 * NUM_JOINTS).reshape(-1, 3)
 
 
-def _add_pose_prior(hessian: F64, gradient: F64, pose: Pose, line: Line) -> None:
-    """Joints' usual ranges and, steeply, their limits."""
+def add_pose_prior(hessian: F64, gradient: F64, pose: Pose, line: Line, posture: Posture) -> None:
+    """Add joints' usual ranges and, steeply, their limits to equations (P, D, D) and (P, D)."""
     turn = rotation_vectors(pose.rotations[:, 1:])
     # A left increment w in the world's axes is above^T w in those the rotation is given in.
     jacobian = _inverse_left_jacobian(turn) @ line.above[:, 1:].swapaxes(2, 3)
     beyond = turn - np.minimum(np.maximum(turn, _LOW), _HIGH)
-    stiff = _STIFF + (beyond != 0) * _STIFF_LIMIT
-    force = (turn - _MEAN) * _STIFF + beyond * _STIFF_LIMIT
+    stiff = posture.stiffness + (beyond != 0) * _STIFF_LIMIT
+    force = (turn - posture.mean) * posture.stiffness + beyond * _STIFF_LIMIT
     hessian[:, _ROWS[:, :, None], _ROWS[:, None]] += (
         jacobian.swapaxes(2, 3) * stiff[:, :, None]
     ) @ jacobian

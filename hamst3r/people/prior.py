@@ -13,6 +13,8 @@ from torch import Tensor
 
 from hamst3r.people.body import JOINT_NAMES, NUM_JOINTS
 
+Triple = tuple[float, float, float]
+
 # Name without side -> (mean, standard deviation) on the left; the right mirrors y and z.
 _RANGES = {
     "hip": ((-0.3, 0.0, 0.0), (0.7, 0.35, 0.3)),
@@ -32,23 +34,53 @@ _RANGES = {
 }
 
 
+# The same of somebody who stands or walks, arms down: where evidence tells little of the limbs.
+_STANDING = {
+    "hip": ((-0.1, 0.0, 0.03), (0.4, 0.15, 0.12)),
+    "knee": ((0.2, 0.0, 0.0), (0.4, 0.05, 0.05)),
+    "ankle": ((0.0, 0.0, 0.0), (0.2, 0.1, 0.1)),
+    "foot": ((0.0, 0.0, 0.0), (0.05, 0.05, 0.05)),
+    "spine1": ((0.03, 0.0, 0.0), (0.12, 0.1, 0.08)),
+    "spine2": ((0.03, 0.0, 0.0), (0.12, 0.1, 0.08)),
+    "spine3": ((0.03, 0.0, 0.0), (0.12, 0.1, 0.08)),
+    "neck": ((0.0, 0.0, 0.0), (0.15, 0.15, 0.12)),
+    "head": ((0.0, 0.0, 0.0), (0.15, 0.2, 0.12)),
+    "collar": ((0.0, 0.0, -0.1), (0.05, 0.08, 0.08)),
+    "shoulder": ((0.1, -0.1, -1.05), (0.3, 0.3, 0.35)),
+    "elbow": ((0.0, -0.3, 0.0), (0.1, 0.35, 0.1)),
+    "wrist": ((0.0, 0.0, 0.0), (0.1, 0.1, 0.1)),
+    "hand": ((0.0, 0.0, 0.0), (0.05, 0.05, 0.05)),
+}
+
+
 @lru_cache(maxsize=8)
 def pose_prior(device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
     """Mean and standard deviation, each (24, 3) float32 radians; the root's are not to be used.
 
     Shared between calls: copy before changing.
     """
+    mean, std = _table(_RANGES)
+    return mean.to(device), std.to(device)
+
+
+@lru_cache(maxsize=1)
+def standing_prior() -> tuple[Tensor, Tensor]:
+    """As :func:`pose_prior`, of people who stand."""
+    return _table(_STANDING)
+
+
+def _table(ranges: dict[str, tuple[Triple, Triple]]) -> tuple[Tensor, Tensor]:
     mean = torch.zeros(NUM_JOINTS, 3)
     std = torch.ones(NUM_JOINTS, 3)
     for joint, name in enumerate(JOINT_NAMES):
         if joint == 0:
             continue
         side, _, part = name.rpartition("_")
-        centre, spread = _RANGES[part]
+        centre, spread = ranges[part]
         mirror = torch.tensor([1.0, -1.0, -1.0]) if side == "right" else torch.ones(3)
         mean[joint] = torch.tensor(centre) * mirror
         std[joint] = torch.tensor(spread)
-    return mean.to(device), std.to(device)
+    return mean, std
 
 
 # What joints cannot do, from anatomy (ranges of motion with a margin): lowest and highest

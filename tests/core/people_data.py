@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import roma
 import torch
@@ -12,6 +14,7 @@ from torch import Tensor
 
 from hamst3r.people.body import BodyModel
 from hamst3r.people.jacobian import BodyState
+from hamst3r.people.outlines import Outline
 from hamst3r.people.prior import pose_prior
 
 UPRIGHT = roma.rotvec_to_rotmat(torch.tensor([np.pi / 2, 0.0, 0.0]))  # y up -> z up
@@ -166,3 +169,71 @@ def splat(
         front = own < depth
         instances[front], depth[front], canonical[front] = local, own[front], places[front]
     return instances, np.where(np.isfinite(depth), depth, 0), canonical
+
+
+# --- outlines -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class WeakEyes:
+    """What a weak network makes of a person.
+
+    Attributes:
+        wobble: Deviation in pixels of where a mask ends, alike over some pixels.
+        cut: Chance that a view's mask lacks its upper or lower fifth.
+        lost: Number of views whose mask is something else altogether.
+        sided: How much of left or right and of front or back is told: 0 nothing, 1 all.
+    """
+
+    wobble: float = 1.0
+    cut: float = 0.3
+    lost: int = 0
+    sided: float = 0.0
+
+
+def weakly_seen(
+    body: BodyModel,
+    vertices: np.ndarray,
+    cameras: Sequence[np.ndarray],
+    eyes: WeakEyes,
+    rng: np.random.Generator,
+    K: np.ndarray | None = None,
+) -> list[Outline]:
+    """Outlines of a posed body (V, 3) in views of :data:`GRID` size."""
+    K = intrinsics() if K is None else K
+    found = []
+    for view, T_world_cam in enumerate(cameras):
+        ids, _, canonical = splat(body, {1: vertices}, T_world_cam, K, GRID)
+        mask = cv2.morphologyEx((ids > 0).astype(np.uint8), cv2.MORPH_CLOSE, np.ones((3, 3)))
+        inside = cv2.distanceTransform(mask, cv2.DIST_L2, 3)
+        outside = cv2.distanceTransform(1 - mask, cv2.DIST_L2, 3)
+        field = cv2.GaussianBlur(rng.normal(size=GRID), (0, 0), 3.0)
+        seen = inside - outside + eyes.wobble * field / field.std() > 0
+        if rng.random() < eyes.cut:
+            rows = np.flatnonzero(seen.any(1))
+            fifth = np.array_split(rows, 5)[rng.choice([0, 4])]
+            seen[fifth] = False
+        if view < eyes.lost:
+            seen = cv2.GaussianBlur(rng.normal(size=GRID), (0, 0), 8.0) > 0.02
+        found.append(
+            Outline(
+                view=view,
+                mask=seen,
+                unknown=np.zeros(GRID, bool),
+                coordinates=_averaged(body, canonical, eyes.sided, rng),
+                K=K,
+                T_world_cam=T_world_cam,
+            )
+        )
+    return found
+
+
+def _averaged(
+    body: BodyModel, canonical: np.ndarray, sided: float, rng: np.random.Generator
+) -> np.ndarray:
+    """Coordinates as an L2 loss makes them where nothing else is told than the height, and that
+    not well."""
+    middle = np.array([0.5, 0.6, float(body.canonical[:, 2].mean())])
+    gain = np.array([sided, 0.6, sided])
+    said = middle + gain * (canonical - middle) + 0.02 * rng.normal(size=canonical.shape)
+    return said.astype(np.float32)

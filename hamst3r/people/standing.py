@@ -1,0 +1,320 @@
+"""Bodies of people of whom only the outlines are known.
+
+A network that does not know places on the body well enough for ``fitting.py`` (one that takes left
+for right predicts their mean, which is neither) may still know where people end in the images. What
+two or more calibrated views show of that says where a person stands, how large, which way trunk and
+legs point, and along which line the person faces; of arms it says little, and of which of the two
+ways along that line hardly anything. So both ways are followed, and deviations say how little is
+known.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from hamst3r.geometry import closest_approach
+from hamst3r.people.body import JOINT_NAMES, NUM_JOINTS, BodyModel
+from hamst3r.people.contour_fit import ContourConfig, ContourFitter, Posed
+from hamst3r.people.contours import Sight
+from hamst3r.people.judging import posterior
+from hamst3r.people.kinematics import F32, Pose, rig, rotation_vectors, rotations, skeleton
+from hamst3r.people.normal import EVERYDAY, STANDING, add_pose_prior
+from hamst3r.people.outlines import Outline
+
+F64 = NDArray[np.float64]
+_LOG = logging.getLogger(__name__)
+
+_UPRIGHT = np.array([[1, 0, 0], [0, 0, -1], [0, 1, 0]], np.float32)  # y up -> z up, facing -y
+_OTHER_SIDE = [  # the joint there, of each
+    JOINT_NAMES.index(name.replace("left", "?").replace("right", "left").replace("?", "right"))
+    for name in JOINT_NAMES
+]
+_TURNED = np.array([-1, 1, -1], np.float32)  # half a turn about y
+_HEADINGS = 4  # tried on half of the circle: from the other side the outline is nearly the same
+_SOME_PIXELS = 300  # per view, whose places on the body are compared
+
+
+@dataclass(frozen=True)
+class StandingConfig:
+    """When to believe a body fitted to outlines, and how exactly. Metres, radians, seconds.
+
+    Attributes:
+        min_pixels: Views with fewer pixels of a person are left out.
+        min_views, min_overlap: A body is believed where in so many views it and the mask have this
+            intersection over union; other views are left out.
+        min_angle: Between the rays of two such views.
+        min_order: Correlation, of the heights on the body that pixels are said to show with those
+            of the fitted body, below which it is no person, or not one who stands.
+        min_height, max_height: Of the standing body.
+        coarse_widths, fine_widths: Of the robust weights, in steps from nothing, and in those after
+            them or after a previous result.
+        inflation: Posterior deviations are multiplied by this (calibrated: tests/core).
+        side_pixels: As many independent pixels are a view's places on the body worth, and
+        side_std: their smallest deviation.
+        walking, walking_std: Speed forward of people, and its deviation, m/s.
+        correlated: Evidence nearer in time is the same evidence.
+        surest: Largest log odds of one way of facing against the other.
+        contours: How a body is drawn to outlines.
+    """
+
+    min_pixels: int = 40
+    min_views: int = 2
+    min_overlap: float = 0.4
+    min_angle: float = 0.2
+    min_order: float = 0.3
+    min_height: float = 0.9
+    max_height: float = 2.2
+    coarse_widths: tuple[float, ...] = (0.3, 0.25, 0.2, 0.2)
+    fine_widths: tuple[float, ...] = (0.16, 0.13, 0.1, 0.1)
+    inflation: float = 1.0
+    side_pixels: float = 15.0
+    side_std: float = 0.05
+    walking: float = 0.5
+    walking_std: float = 0.4
+    correlated: float = 0.5
+    surest: float = 4.0
+    contours: ContourConfig = field(default_factory=ContourConfig)
+
+
+@dataclass(frozen=True, eq=False)
+class Stance:
+    """A person fitted to outlines.
+
+    Attributes:
+        pose: Of one person. opposite: Facing the other way, the second best explanation.
+        odds: Logarithm of how much likelier ``pose`` is than ``opposite``.
+        joints: (24, 3) metres, world. joint_std: (24,) one deviation per axis, with what the doubt
+            about the way of facing adds.
+        rmse: Metres, of the contour points that lie near the body's rim. inliers: Their number.
+        overlaps: View -> intersection over union of body and mask, of the views that are used.
+    """
+
+    pose: Pose
+    opposite: Pose
+    odds: float
+    joints: F32
+    joint_std: F32
+    rmse: float
+    inliers: int
+    overlaps: dict[int, float]
+
+    @property
+    def facing(self) -> float:
+        """Probability that the person faces this way and not the opposite one."""
+        return float(1 / (1 + np.exp(-self.odds)))
+
+    def moved(self, shift: F64) -> Stance:
+        """The same elsewhere, as a start for the next frame set."""
+        return replace(self, pose=_moved(self.pose, shift), opposite=_moved(self.opposite, shift))
+
+
+@dataclass(frozen=True)
+class Walk:
+    """velocity: (3,) metres per second in world. std: One deviation per axis."""
+
+    velocity: F64
+    std: float
+
+
+class StandingFitter:
+    """Fits standing bodies to outlines; built once per body model."""
+
+    def __init__(self, body: BodyModel, config: StandingConfig | None = None) -> None:
+        self.config = config or StandingConfig()
+        self._rig = rig(body)
+        self._contours = ContourFitter(body, self.config.contours)
+        self._canonical = body.canonical.numpy()[self._contours.vertices]
+        self._size = np.ptp(self._rig.template, axis=0)
+
+    def fit(
+        self,
+        outlines: Sequence[Outline],
+        before: Stance | None = None,
+        elapsed: float = 0.0,
+        walk: Walk | None = None,
+    ) -> Stance | None:
+        """The body of one person, or None where outlines do not show one.
+
+        Args:
+            before: The last result, where the person is expected now. elapsed: Seconds since.
+            walk: How the person moves.
+        """
+        if len(outlines) < self.config.min_views:
+            return None
+        found = None
+        if before is not None:
+            found = self._refine(outlines, before.pose, before.opposite)
+        if found is None:
+            before, found = None, self._search(outlines)
+        if found is None:
+            return None
+        one, other = found
+        odds = self._evidence(one, other, walk)
+        if before is not None:
+            odds = before.odds + odds * min(elapsed / self.config.correlated, 1.0)
+        odds = float(np.clip(odds, -self.config.surest, self.config.surest))
+        return self._believed(*((one, other) if odds >= 0 else (other, one)), abs(odds))
+
+    def _search(self, outlines: Sequence[Outline]) -> tuple[Posed, Posed] | None:
+        """From nothing: the place where the middles of most masks meet, and a few headings."""
+        config, contours = self.config, self._contours
+        places = self._places(outlines)
+        if not places:
+            return None
+        width = config.coarse_widths[-1]
+        shown = [contours.at(self._upright(p, 0.0), outlines, width).overlaps() for p in places]
+        place = places[int(np.argmax([overlaps.sum() for overlaps in shown]))]
+        found = [
+            contours.solve(self._upright(place, turn), outlines, config.coarse_widths)
+            for turn in np.pi * np.arange(_HEADINGS) / _HEADINGS
+        ]
+        best = min(found, key=lambda posed: posed.loss)
+        return self._refine(outlines, best.pose, facing_about(best.pose))
+
+    def _refine(
+        self, outlines: Sequence[Outline], pose: Pose, opposite: Pose
+    ) -> tuple[Posed, Posed] | None:
+        """Both ways of facing, in the views that agree with one of them."""
+        widths = self.config.fine_widths
+        outlines = self._agreeing(self._contours.at(pose, outlines, widths[-1]))
+        if len(outlines) < self.config.min_views:
+            return None
+        one, other = (self._contours.solve(p, outlines, widths) for p in (pose, opposite))
+        agreeing = self._agreeing(min(one, other, key=lambda posed: posed.loss))
+        enough = len(agreeing) >= self.config.min_views and self._places(agreeing)
+        return (one, other) if enough else None
+
+    def _agreeing(self, posed: Posed) -> list[Outline]:
+        kept = zip(posed.sights, posed.overlaps(), strict=True)
+        return [sight.outline for sight, overlap in kept if overlap >= self.config.min_overlap]
+
+    def _places(self, outlines: Sequence[Outline]) -> list[F64]:
+        """Where the rays through the middles of two masks meet, if they do so at an angle."""
+        rays = [outline.middle_ray for outline in outlines]
+        found = []
+        for a, b in combinations(range(len(outlines)), 2):
+            one, other = outlines[a].centre, outlines[b].centre
+            near, far, _, cosine = closest_approach(rays[a][None], rays[b][None], other - one)
+            if abs(cosine[0]) < np.cos(self.config.min_angle) and near[0] > 0 and far[0] > 0:
+                found.append((one + near[0] * rays[a] + other + far[0] * rays[b]) / 2)
+        return found
+
+    def _upright(self, place: F64, turn: float) -> Pose:
+        """Somebody of mean shape whose hips are at a place, standing, arms down."""
+        turns = np.zeros((1, NUM_JOINTS, 3), np.float32)
+        turns[0, 1:] = STANDING.mean
+        rotation = rotations(turns)
+        rotation[0, 0] = rotations(np.array([0, 0, turn], np.float32)) @ _UPRIGHT
+        betas = np.zeros((1, self._rig.num_betas), np.float32)
+        return Pose(rotation, (place - self._rig.joints[0])[None].astype(np.float32), betas)
+
+    def _evidence(self, one: Posed, other: Posed, walk: Walk | None) -> float:
+        """Log odds of one against the other: contours, places on the body, and the way of going."""
+        odds = (other.loss - one.loss) / 2
+        for a, b in zip(one.sights, other.sights, strict=True):
+            odds += self._sides(a, b)
+        if walk is not None:
+            # People go forward: a Gaussian of the speed against the same one backward.
+            way = one.pose.rotations[0, 0, :, 2].astype(np.float64) * [1, 1, 0]
+            speed = walk.velocity @ way / max(float(np.linalg.norm(way)), 1e-6)
+            odds += 2 * self.config.walking * speed / (self.config.walking_std**2 + walk.std**2)
+        return float(odds)
+
+    def _sides(self, one: Sight, other: Sight) -> float:
+        """Log odds by what pixels of one view are said to show, right to left and front to back."""
+        rows, columns = self._labelled(one)
+        if not len(rows):
+            return 0.0
+        said = one.outline.coordinates[rows, columns]
+        off = (said - self._shown(s, rows, columns) for s in (one, other))
+        own, others = (np.square(o[:, [0, 2]] * self._size[[0, 2]]).sum(1).mean() for o in off)
+        variance = max(min(own, others) / 2, self.config.side_std**2)
+        return float(self.config.side_pixels * (others - own) / (2 * variance))
+
+    def _order(self, posed: Posed) -> float:
+        """Correlation of the heights on the body that pixels are said to show with the body's."""
+        said, shown = [], []
+        for sight in posed.sights:
+            rows, columns = self._labelled(sight)
+            said.append(sight.outline.coordinates[rows, columns, 1])
+            shown.append(self._shown(sight, rows, columns)[:, 1])
+        heights = np.stack([np.concatenate(said), np.concatenate(shown)])
+        if heights.shape[1] < _SOME_PIXELS // 10 or not (heights.std(1) > 0).all():
+            return 0.0
+        return float(np.corrcoef(heights)[0, 1])
+
+    def _labelled(self, sight: Sight) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Rows and columns of pixels of mask and body whose place on the body is known."""
+        outline = sight.outline
+        known = outline.mask & sight.covered & np.isfinite(outline.coordinates[..., 0])
+        rows, columns = np.nonzero(known)
+        some = slice(None, None, -(-len(rows) // _SOME_PIXELS) or 1)
+        return rows[some], columns[some]
+
+    def _shown(
+        self, sight: Sight, rows: NDArray[np.intp], columns: NDArray[np.intp]
+    ) -> NDArray[np.float32]:
+        """(n, 3) canonical coordinates of what pixels show of the body."""
+        facing = np.flatnonzero(sight.facing)
+        if not len(facing):
+            return np.full((len(rows), 3), 0.5, np.float32)
+        nearest = cKDTree(sight.pixels[facing]).query(np.column_stack([columns, rows]))[1]
+        shown: NDArray[np.float32] = self._canonical[facing[nearest]]
+        return shown
+
+    def _believed(self, best: Posed, other: Posed, odds: float) -> Stance | None:
+        """The result, unless it shows no person who stands."""
+        height = float(np.ptp(self._rig.template[:, 1] + best.pose.betas[0] @ self._rig.heights))
+        order = self._order(best)
+        if not self.config.min_height <= height <= self.config.max_height:
+            _LOG.debug("no body in outlines: a height of %.2f m", height)
+            return None
+        if order < self.config.min_order:
+            _LOG.debug("no body in outlines: heights are not in order (%.2f)", order)
+            return None
+        joints, opposite = (skeleton(self._rig, posed.pose)[1][0] for posed in (best, other))
+        variance = self._variance(best)
+        wrong = 1 / (1 + np.exp(odds))  # of the way of facing
+        variance += wrong * ((joints - opposite) ** 2).sum(1) / 3
+        distances = np.concatenate([found.distances for found in best.matches])
+        near = np.abs(distances) < 2 * self.config.fine_widths[-1]
+        used = zip(best.sights, best.overlaps(), strict=True)
+        return Stance(
+            pose=best.pose,
+            opposite=other.pose,
+            odds=odds,
+            joints=joints,
+            joint_std=np.sqrt(variance).astype(np.float32),
+            rmse=float(np.sqrt((distances[near] ** 2).mean())) if near.any() else np.inf,
+            inliers=int(near.sum()),
+            overlaps={sight.outline.view: float(overlap) for sight, overlap in used},
+        )
+
+    def _variance(self, posed: Posed) -> F64:
+        """(24,) of the joints per axis, square metres. A prior of people who stand finds the pose,
+        but people do more than that: they are as uncertain as everyday poses are wide."""
+        hessian = posed.hessian.copy()
+        for posture, sign in ((EVERYDAY, 1), (STANDING, -1)):
+            known = np.zeros_like(hessian)
+            add_pose_prior(known, np.zeros_like(posed.gradient), posed.pose, posed.line, posture)
+            hessian += sign * known
+        return (self.config.inflation * posterior(self._rig, posed.line, hessian)[0][0]) ** 2
+
+
+def facing_about(pose: Pose) -> Pose:
+    """Who fills nearly the same outlines, facing the other way: left limbs where right ones were."""
+    turns = rotation_vectors(pose.rotations)[:, _OTHER_SIDE] * _TURNED
+    turned = rotations(turns)
+    turned[:, 0] = pose.rotations[:, 0] * _TURNED  # half a turn about its own axis
+    return Pose(turned, pose.transl, pose.betas)
+
+
+def _moved(pose: Pose, shift: F64) -> Pose:
+    return replace(pose, transl=pose.transl + shift.astype(np.float32))
