@@ -131,6 +131,8 @@ class BodyFit:
         transl: (3,) metres; a joint at ``J`` at rest with identity orientation is at J + transl.
         rmse: Root mean square distance of inlier points to their body points, metres.
         inliers: Number of points the robust fit kept.
+        facing: Probability that the body faces this way and not the opposite one; below 1 where
+            only outlines of the person are known.
     """
 
     model: str
@@ -141,6 +143,7 @@ class BodyFit:
     transl: F32
     rmse: float
     inliers: int
+    facing: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)

@@ -113,6 +113,7 @@ def _header(scene: Scene) -> dict[str, Any]:
                     "model_sha256": p.fit.model_sha256,
                     "rmse": p.fit.rmse,
                     "inliers": p.fit.inliers,
+                    "facing": p.fit.facing,
                 },
             }
             for p in scene.people

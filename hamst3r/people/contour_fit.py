@@ -52,7 +52,7 @@ class ContourConfig:
     reach: float = 0.5
     contour_std: float = 0.04
     contour_points: float = 40.0
-    tilt_std: float = 0.15
+    tilt_std: float = 0.3
     shape_limit: float = 3.0
     max_turn: float = 0.4
     max_shift: float = 0.3
@@ -65,13 +65,15 @@ class Posed:
 
     Attributes:
         pose: Of one person. loss: Squared deviations, robust, with those of the priors.
-        line: Of the bones. hessian: (1, D, D) and gradient: (1, D) of half of the loss.
+        line: Of the bones. information: (1, D, D) of contours, shape and upright alone.
+        hessian: (1, D, D) and gradient: (1, D) of half of the loss.
         sights: Per outline. matches: Of those whose contours could be matched.
     """
 
     pose: Pose
     loss: float
     line: Line
+    information: F64
     hessian: F64
     gradient: F64
     sights: list[Sight]
@@ -116,17 +118,18 @@ class ContourFitter:
         matches = [found for sight in sights if (found := sight.match(self.config.reach))]
         distances = np.concatenate([np.empty(0), *(found.distances for found in matches)])
         shares = np.concatenate([np.empty(0), *(found.shares for found in matches)])
-        information = self.config.contour_points / self.config.contour_std**2
+        precision = self.config.contour_points / self.config.contour_std**2
         # The robust loss of Geman and McClure; what finds no partner counts as far off.
         ratio = 1 / (1 + distances**2 / width**2)
-        loss = information * width**2 * (len(sights) - float(shares @ ratio))
-        weights = information * shares * ratio**2
+        loss = precision * width**2 * (len(sights) - float(shares @ ratio))
+        weights = precision * shares * ratio**2
         slopes = self._slopes(matches, line, features[0], axes)
-        hessian = ((slopes * weights[:, None].astype(np.float32)).T @ slopes)[None].astype(float)
+        seen = ((slopes * weights[:, None].astype(np.float32)).T @ slopes)[None].astype(float)
         gradient = ((weights * distances) @ slopes)[None]
+        loss += float(STANDING.loss(pose)[0]) + self._add_stance(seen, gradient, pose)
+        hessian = seen.copy()
         add_pose_prior(hessian, gradient, pose, line, STANDING)
-        loss += float(STANDING.loss(pose)[0]) + self._add_stance(hessian, gradient, pose)
-        return Posed(pose, loss, line, hessian, gradient, sights, matches)
+        return Posed(pose, loss, line, seen, hessian, gradient, sights, matches)
 
     def _slopes(self, matches: Sequence[Matches], line: Line, features: F32, axes: F32) -> F32:
         """(m, D) derivatives of the distances of all matches."""

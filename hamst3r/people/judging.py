@@ -98,17 +98,7 @@ class FitResult:
         if self.reasons[person]:
             return None
         state = state or self.state.person(person)
-        turns = roma.rotmat_to_rotvec(state.rotations[0]).cpu().numpy()
-        return BodyFit(
-            model=body.name,
-            model_sha256=body.sha256,
-            betas=state.betas[0].cpu().numpy().astype(np.float32),
-            global_orient=turns[0].astype(np.float32),
-            body_pose=turns[1:].reshape(-1).astype(np.float32),
-            transl=state.transl[0].cpu().numpy().astype(np.float32),
-            rmse=float(self.rmse[person]),
-            inliers=int(self.inliers[person]),
-        )
+        return body_fit(body, state, float(self.rmse[person]), int(self.inliers[person]))
 
     def replaced(self, other: FitResult, chosen: Tensor, people: NDArray[np.int64]) -> FitResult:
         """This result with some people replaced by those of another result.
@@ -133,6 +123,24 @@ class FitResult:
         for row in torch.nonzero(chosen)[:, 0].tolist():
             reasons[people[row]] = other.reasons[row]
         return FitResult(state=state, reasons=tuple(reasons), **changed)
+
+
+def body_fit(
+    body: BodyModel, state: BodyState, rmse: float, inliers: int, facing: float = 1.0
+) -> BodyFit:
+    """The parameters of one person for the scene."""
+    turns = roma.rotmat_to_rotvec(state.rotations[0]).cpu().numpy()
+    return BodyFit(
+        model=body.name,
+        model_sha256=body.sha256,
+        betas=state.betas[0].cpu().numpy().astype(np.float32),
+        global_orient=turns[0].astype(np.float32),
+        body_pose=turns[1:].reshape(-1).astype(np.float32),
+        transl=state.transl[0].cpu().numpy().astype(np.float32),
+        rmse=rmse,
+        inliers=inliers,
+        facing=facing,
+    )
 
 
 def judge(

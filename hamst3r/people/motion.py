@@ -39,6 +39,11 @@ class ConstantVelocity:
         """(3,) metres per second."""
         return self.state[3:]
 
+    @property
+    def speed_std(self) -> float:
+        """Deviation of the velocity per axis, metres per second."""
+        return float(np.sqrt(np.trace(self.covariance[3:, 3:]) / 3))
+
     def predict(self, dt: float, seen: bool = True) -> None:
         """Advance by ``dt`` >= 0 seconds; the velocity of an unseen person fades."""
         fade = 1.0 if seen else float(np.exp(-dt / _COASTING))

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from hamst3r.people.detections import Detection
 from hamst3r.people.instances import ViewPeople
 
 if TYPE_CHECKING:
@@ -93,12 +94,12 @@ def features(points: F64, normals: F64) -> F64:
 
 
 def outlines(
-    views: Sequence[ViewPeople], alignment: Alignment, local_ids: Sequence[int], min_pixels: int
+    views: Sequence[ViewPeople], alignment: Alignment, person: Detection, min_pixels: int
 ) -> list[Outline]:
-    """Of a person's ids in the placed views that hold enough of their pixels."""
+    """Of a person in the placed views that hold enough of the pixels."""
     found = []
     for index, view in enumerate(views):
-        mask = np.isin(view.instances, local_ids)
+        mask = np.isin(view.instances, person.local_ids)
         if alignment.placed[index] and mask.sum() >= min_pixels:
             found.append(
                 Outline(

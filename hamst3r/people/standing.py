@@ -23,10 +23,12 @@ from hamst3r.geometry import closest_approach
 from hamst3r.people.body import JOINT_NAMES, NUM_JOINTS, BodyModel
 from hamst3r.people.contour_fit import ContourConfig, ContourFitter, Posed
 from hamst3r.people.contours import Sight
-from hamst3r.people.judging import posterior
+from hamst3r.people.jacobian import BodyState
+from hamst3r.people.judging import body_fit, posterior
 from hamst3r.people.kinematics import F32, Pose, rig, rotation_vectors, rotations, skeleton
 from hamst3r.people.normal import EVERYDAY, STANDING, add_pose_prior
 from hamst3r.people.outlines import Outline
+from hamst3r.scene import BodyFit
 
 F64 = NDArray[np.float64]
 _LOG = logging.getLogger(__name__)
@@ -38,7 +40,8 @@ _OTHER_SIDE = [  # the joint there, of each
 ]
 _TURNED = np.array([-1, 1, -1], np.float32)  # half a turn about y
 _HEADINGS = 4  # tried on half of the circle: from the other side the outline is nearly the same
-_SOME_PIXELS = 300  # per view, whose places on the body are compared
+_SOME_PIXELS, _FEW_PIXELS = 300, 20  # per view, whose places on the body are compared
+_SURE_SIDE = 0.95
 
 
 @dataclass(frozen=True)
@@ -56,8 +59,8 @@ class StandingConfig:
         coarse_widths, fine_widths: Of the robust weights, in steps from nothing, and in those after
             them or after a previous result.
         inflation: Posterior deviations are multiplied by this (calibrated: tests/core).
-        side_pixels: As many independent pixels are a view's places on the body worth, and
-        side_std: their smallest deviation.
+        contour_trust: How much of what contours say about the way of facing is to be believed
+            (calibrated on simulated ones: 0.15; real masks err less independently).
         walking, walking_std: Speed forward of people, and its deviation, m/s.
         correlated: Evidence nearer in time is the same evidence.
         surest: Largest log odds of one way of facing against the other.
@@ -72,10 +75,9 @@ class StandingConfig:
     min_height: float = 0.9
     max_height: float = 2.2
     coarse_widths: tuple[float, ...] = (0.3, 0.25, 0.2, 0.2)
-    fine_widths: tuple[float, ...] = (0.16, 0.13, 0.1, 0.1)
+    fine_widths: tuple[float, ...] = (0.16, 0.13, 0.13, 0.13)
     inflation: float = 1.0
-    side_pixels: float = 15.0
-    side_std: float = 0.05
+    contour_trust: float = 0.05
     walking: float = 0.5
     walking_std: float = 0.4
     correlated: float = 0.5
@@ -109,6 +111,10 @@ class Stance:
     def facing(self) -> float:
         """Probability that the person faces this way and not the opposite one."""
         return float(1 / (1 + np.exp(-self.odds)))
+
+    def body_fit(self, body: BodyModel) -> BodyFit:
+        """The parameters, of the model that was fitted."""
+        return body_fit(body, BodyState.of(self.pose), self.rmse, self.inliers, self.facing)
 
     def moved(self, shift: F64) -> Stance:
         """The same elsewhere, as a start for the next frame set."""
@@ -217,26 +223,34 @@ class StandingFitter:
 
     def _evidence(self, one: Posed, other: Posed, walk: Walk | None) -> float:
         """Log odds of one against the other: contours, places on the body, and the way of going."""
-        odds = (other.loss - one.loss) / 2
+        odds = self.config.contour_trust * (other.loss - one.loss) / 2
         for a, b in zip(one.sights, other.sights, strict=True):
             odds += self._sides(a, b)
         if walk is not None:
             # People go forward: a Gaussian of the speed against the same one backward.
-            way = one.pose.rotations[0, 0, :, 2].astype(np.float64) * [1, 1, 0]
-            speed = walk.velocity @ way / max(float(np.linalg.norm(way)), 1e-6)
+            way = one.pose.rotations[0, 0, :2, 2].astype(np.float64)
+            speed = float(walk.velocity[:2] @ way) / max(float(np.linalg.norm(way)), 1e-6)
             odds += 2 * self.config.walking * speed / (self.config.walking_std**2 + walk.std**2)
         return float(odds)
 
     def _sides(self, one: Sight, other: Sight) -> float:
-        """Log odds by what pixels of one view are said to show, right to left and front to back."""
+        """Log odds by what pixels of one view are said to show, right to left and front to back.
+
+        Who cannot tell two opposite places apart, and is trained to be off by little, says their
+        mean, weighted with the chances of both: how far coordinates go from the middle towards
+        those of ``one`` is what the network believes.
+        """
         rows, columns = self._labelled(one)
-        if not len(rows):
+        if len(rows) < _FEW_PIXELS:
             return 0.0
-        said = one.outline.coordinates[rows, columns]
-        off = (said - self._shown(s, rows, columns) for s in (one, other))
-        own, others = (np.square(o[:, [0, 2]] * self._size[[0, 2]]).sum(1).mean() for o in off)
-        variance = max(min(own, others) / 2, self.config.side_std**2)
-        return float(self.config.side_pixels * (others - own) / (2 * variance))
+        own, others = (self._shown(s, rows, columns)[:, [0, 2]] for s in (one, other))
+        size = self._size[[0, 2]]
+        said = one.outline.coordinates[rows, columns][:, [0, 2]]
+        middle, half = size * (own + others) / 2, size * (own - others) / 2
+        square = float((half * half).sum())
+        share = float((half * (size * said - middle)).sum()) / max(square, 1e-9)
+        share = float(np.clip(share, -_SURE_SIDE, _SURE_SIDE))
+        return float(np.log((1 + share) / (1 - share)))
 
     def _order(self, posed: Posed) -> float:
         """Correlation of the heights on the body that pixels are said to show with the body's."""
@@ -246,7 +260,7 @@ class StandingFitter:
             said.append(sight.outline.coordinates[rows, columns, 1])
             shown.append(self._shown(sight, rows, columns)[:, 1])
         heights = np.stack([np.concatenate(said), np.concatenate(shown)])
-        if heights.shape[1] < _SOME_PIXELS // 10 or not (heights.std(1) > 0).all():
+        if heights.shape[1] < _FEW_PIXELS or not (heights.std(1) > 0).all():
             return 0.0
         return float(np.corrcoef(heights)[0, 1])
 
@@ -300,16 +314,13 @@ class StandingFitter:
     def _variance(self, posed: Posed) -> F64:
         """(24,) of the joints per axis, square metres. A prior of people who stand finds the pose,
         but people do more than that: they are as uncertain as everyday poses are wide."""
-        hessian = posed.hessian.copy()
-        for posture, sign in ((EVERYDAY, 1), (STANDING, -1)):
-            known = np.zeros_like(hessian)
-            add_pose_prior(known, np.zeros_like(posed.gradient), posed.pose, posed.line, posture)
-            hessian += sign * known
+        hessian = posed.information.copy()
+        add_pose_prior(hessian, np.zeros_like(posed.gradient), posed.pose, posed.line, EVERYDAY)
         return (self.config.inflation * posterior(self._rig, posed.line, hessian)[0][0]) ** 2
 
 
 def facing_about(pose: Pose) -> Pose:
-    """Who fills nearly the same outlines, facing the other way: left limbs where right ones were."""
+    """Who fills nearly the same outlines facing the other way, left limbs where right ones were."""
     turns = rotation_vectors(pose.rotations)[:, _OTHER_SIDE] * _TURNED
     turned = rotations(turns)
     turned[:, 0] = pose.rotations[:, 0] * _TURNED  # half a turn about its own axis

@@ -22,9 +22,11 @@ from hamst3r.people.jacobian import BodyState
 from hamst3r.people.judging import FitResult
 from hamst3r.people.motion import ConstantVelocity, JointMotion
 from hamst3r.people.normal import ShapePrior
+from hamst3r.people.outlines import outlines
 from hamst3r.people.pixels import depth_factors, label, static_points
 from hamst3r.people.scaling import PeopleScale, PeopleScaleConfig, ScaleOpinion, Sized
 from hamst3r.people.smoothing import SmoothingConfig, Window
+from hamst3r.people.standing import Stance, StandingConfig, StandingFitter, Walk
 from hamst3r.people.surroundings import Surroundings, SurroundingsConfig
 from hamst3r.people.triangulation import Triangulator
 from hamst3r.scene import BodyFit, Contact, Person, ScaleSource, TrackingState
@@ -59,7 +61,7 @@ class TrackingConfig:
         shape_frames, shape_std: After this many believed fits, and once the betas are known to
             that deviation, a person's shape is held.
         floor: Height of the floor in the world where it is known for certain.
-        detection, fit, smoothing, surroundings, scale: Of the stages within.
+        detection, fit, standing, smoothing, surroundings, scale: Of the stages within.
     """
 
     timeout: float = 2.0
@@ -76,6 +78,7 @@ class TrackingConfig:
     floor: float | None = None
     detection: DetectionConfig = field(default_factory=DetectionConfig)
     fit: FitConfig = field(default_factory=FitConfig)
+    standing: StandingConfig = field(default_factory=StandingConfig)
     smoothing: SmoothingConfig = field(default_factory=SmoothingConfig)
     surroundings: SurroundingsConfig = field(default_factory=SurroundingsConfig)
     scale: PeopleScaleConfig = field(default_factory=PeopleScaleConfig)
@@ -109,6 +112,8 @@ class _Track:
         self.hits = 0
         self.seen = stamp
         self.body: BodyState | None = None
+        self.stance: Stance | None = None  # from outlines alone, where there is no body
+        self.stood = stamp  # ns, of the stance
         self.shape: ShapePrior | None = None
         self.fits, self.shape_held = 0, False
         self.window: Window | None = None
@@ -141,6 +146,7 @@ class PeopleTracker:
         self.body = body or anny24()
         self.config = config or TrackingConfig()
         self._lookup = VertexLookup(self.body)
+        self._standing = StandingFitter(self.body, self.config.standing)
         self._triangulator = Triangulator(self.body)
         self._contact_points = ContactPoints(self.body)
         self._seed = seed
@@ -195,9 +201,12 @@ class PeopleTracker:
         for track in self._tracks:
             track.motion.predict(dt, seen=track.person is None or _visible(track.person))
         for track, old in zip(self._tracks, before, strict=True):
+            shift = track.motion.position - old
             if track.body is not None:
-                shift = torch.from_numpy(track.motion.position - old).float()
-                track.body = replace(track.body, transl=track.body.transl + shift)
+                moved = track.body.transl + torch.from_numpy(shift).float()
+                track.body = replace(track.body, transl=moved)
+            if track.stance is not None:
+                track.stance = track.stance.moved(shift)
         matches = self._associate(detections)
         for track, detection in matches:
             # Before a doubtful sight becomes a person it must come again.
@@ -205,6 +214,8 @@ class PeopleTracker:
                 track.id = self._new_id()
         self._sized.clear()
         self._fit(matches)
+        if alignment.scale_source is ScaleSource.CALIBRATION:
+            self._stand(matches, views, alignment)
         self.scale = None
         if alignment.scale_source is not ScaleSource.CALIBRATION:
             self.scale = self._scale.heed(self._sized, self._surroundings)
@@ -236,7 +247,7 @@ class PeopleTracker:
             if track.body is not None:
                 track.body = replace(track.body, transl=track.body.transl * growth)
             if abs(growth - 1) > _GROWTH:
-                track.window = track.joints = None
+                track.window = track.joints = track.stance = None
                 # A shape that was learnt in a smaller world is that of a smaller person.
                 track.shape, track.fits, track.shape_held = None, 0, False
 
@@ -373,6 +384,40 @@ class PeopleTracker:
             joint_velocity_std=_NO_STD if known is None else known.velocity_std.astype(np.float32),
         )
 
+    def _stand(
+        self,
+        matches: list[tuple[_Track, Detection]],
+        views: Sequence[ViewPeople],
+        alignment: Alignment,
+    ) -> None:
+        """Who has no body, and had none lately, may have one that fits the outlines."""
+        assert self._stamp is not None
+        for track, detection in matches:
+            bodiless = (self._stamp - track.fitted) / 1e9 > self.config.timeout
+            if track.person is not None or (track.fits and not bodiless):
+                track.stance = None
+                continue
+            own = outlines(views, alignment, detection, self.config.standing.min_pixels)
+            moving = track.motion
+            walk = Walk(moving.velocity, moving.speed_std) if track.hits > 1 else None
+            elapsed = (self._stamp - track.stood) / 1e9
+            stance = self._standing.fit(own, track.stance, elapsed, walk)
+            track.stance, track.stood = stance, self._stamp
+            if stance is not None:
+                hips = stance.joints[1:3].mean(0).astype(np.float64)
+                track.person = Person(
+                    id=track.id,
+                    state=TrackingState.OK,
+                    confidence=detection.score,
+                    fit=stance.body_fit(self.body),
+                    joints=stance.joints,
+                    joint_std=stance.joint_std,
+                    position=hips,
+                    covariance=np.eye(3) * float(stance.joint_std[1:3].mean()) ** 2,
+                    velocity=None,
+                    num_points=detection.num_points,
+                )
+
     def _move_joints(self, track: _Track, joints: F64, std: F64) -> JointMotion | None:
         """The filter of a track's joints; None where they were not seen before."""
         assert self._stamp is not None
@@ -489,7 +534,7 @@ def _coast(person: Person, motion: ConstantVelocity) -> Person:
     """The person as last seen, carried to where the motion says."""
     shift = motion.position - person.position
     extra = float(np.trace(motion.covariance[:3, :3]) / 3)
-    speed_std = float(np.sqrt(np.trace(motion.covariance[3:, 3:]) / 3))
+    speed_std = motion.speed_std
     moved: BodyFit | None = None
     if person.fit is not None:
         moved = replace(person.fit, transl=(person.fit.transl + shift).astype(np.float32))
