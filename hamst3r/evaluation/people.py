@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -17,6 +17,7 @@ from hamst3r.scene import Scene, TrackingState
 
 F64 = NDArray[np.float64]
 
+_UNKNOWN = np.full(len(JOINT_NAMES), np.nan)
 MIN_IOU = 0.25  # of masks over all views together; less is not the same person
 
 
@@ -25,14 +26,15 @@ class People:
     """People that a scene reports as seen now (not those remembered from before).
 
     Attributes:
-        ids: (P,). joints: (P, 24, 3) metres in the scene's world. fitted: (P,) whether the joints
-            are those of a fitted body. Otherwise a body stands in: mean shape, upright, arms
+        ids: (P,). joints: (P, 24, 3) metres in the scene's world. joint_std: (P, 24) metres, NaN
+            where nothing says it. fitted: (P,) whether the joints are those of a fitted body. Otherwise a body stands in: mean shape, upright, arms
             hanging, its middle where the person's points are, facing the middle of the cameras.
             So a person found but not fitted has an error like any other.
     """
 
     ids: NDArray[np.int64]
     joints: F64
+    joint_std: F64
     fitted: NDArray[np.bool_]
 
     def __len__(self) -> int:
@@ -40,7 +42,7 @@ class People:
 
     def moved(self, T: F64) -> People:
         """The same people after T (4, 4)."""
-        return People(self.ids, transform(T, self.joints), self.fitted)
+        return replace(self, joints=transform(T, self.joints))
 
 
 def people_of(scene: Scene) -> People:
@@ -54,6 +56,7 @@ def people_of(scene: Scene) -> People:
     return People(
         np.array([p.id for p in seen], np.int64),
         np.array(joints, float).reshape(-1, len(JOINT_NAMES), 3),
+        np.array([p.joint_std if p.fit else _UNKNOWN for p in seen]).reshape(-1, len(JOINT_NAMES)),
         np.array([p.fit is not None for p in seen], bool),
     )
 

@@ -316,10 +316,14 @@ def _score_person(
     if not matches:
         return None
     best = int(counts.argmax())
-    own = people.joints[best, list(SHARED.values())][None]
+    shared = list(SHARED.values())
+    own = people.joints[best, shared][None]
     samples.add(f"w_{suffix}", *metrics.mpjpe(own, joints[None]))
     samples.add(f"pa_{suffix}", *metrics.pa_mpjpe(own, joints[None]))
     samples.add(f"fitted_{suffix}", people.fitted[best])
+    if people.fitted[best]:
+        within = np.abs(own[0] - joints) < people.joint_std[best, shared, None]
+        samples.add(f"within_{suffix}", *within.ravel())
     return best
 
 
@@ -336,6 +340,7 @@ FIGURES = (
     Figure("frame_sets_per_second", "seconds", "frame set", _rate),
     Figure("matched_fraction", "matched_calibrated", "frame set"),
     Figure("fitted_fraction", "fitted_calibrated", "frame set with a match"),
+    Figure("one_sigma_coverage", "within_calibrated", "coordinate of a fitted joint"),
     Figure("people_reported", "people", "frame set", mean),
     Figure("w_mpjpe_uncalibrated_m", "w_uncalibrated", "frame set with a match"),
     Figure("pa_mpjpe_uncalibrated_m", "pa_uncalibrated", "frame set with a match"),

@@ -191,6 +191,16 @@ class WeakEyes:
     sided: float = 0.0
 
 
+def cameras_around(middle: np.ndarray, views: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """T_world_cam of cameras 3.2 m from a place, about evenly around it, at most 1 m higher."""
+    angles = rng.uniform(0, 2 * np.pi) + np.arange(views) * 2 * np.pi / max(views, 3)
+    found = []
+    for angle in angles + rng.normal(0, 0.3, views):
+        shift = np.array([3.2 * np.cos(angle), 3.2 * np.sin(angle), rng.uniform(0, 1)])
+        found.append(camera_at(tuple(middle + shift), tuple(middle)))
+    return found
+
+
 def weakly_seen(
     body: BodyModel,
     vertices: np.ndarray,
