@@ -63,6 +63,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="use N frame sets, evenly spread (default: all)",
     )
+    recording.add_argument(
+        "--bodies",
+        type=Path,
+        metavar="FILE",
+        help="write a sheet of the fitted bodies before what every camera saw (.png, .jpg)",
+    )
     datasets = []
     for name, summary in DATASETS.items():
         dataset = kinds.add_parser(name, help=summary, description=f"{summary}.")
@@ -201,23 +207,32 @@ def _synthetic(engine: Engine, options: argparse.Namespace) -> tuple:
 
 
 def _recording(engine: Engine, options: argparse.Namespace) -> tuple:
+    from hamst3r.evaluation.body_sheet import BodySheet
     from hamst3r.evaluation.pictures import Extremes, draw_set
     from hamst3r.evaluation.recording import FIGURES, RecordingEvaluation
     from hamst3r.evaluation.samples import Samples
 
+    sheet = options.bodies
+    if sheet and sheet.suffix.lower() not in (".png", ".jpg", ".jpeg"):
+        raise OSError(f"--bodies {sheet}: expected a name that ends in .png or .jpg")
+    if sheet and not sheet.absolute().parent.is_dir():
+        raise OSError(f"{sheet.parent}: no such folder; make it or name another --bodies")
     evaluation = RecordingEvaluation(engine, report=lambda line: print(line, file=sys.stderr))
     samples, extremes = Samples(), Extremes(options.pictures)
+    bodies = BodySheet(sheet)
     used = 0
     for result in _progress(
         evaluation.run(options.folder, options.frame_sets), options.frame_sets, "set"
     ):
         used += 1
         samples.extend(result.samples)
+        bodies.add(result)
         if result.found:
             error = result.samples["w_calibrated"] or [10.0]
             score = result.samples.mean("found") - error[0]
             extremes.offer(score, f"set_{result.index:05d}", partial(draw_set, result))
     extremes.close()
+    bodies.close()
     return FIGURES, samples, {"recording": options.folder.resolve().name, "frame_sets": used}
 
 

@@ -26,10 +26,11 @@ class People:
     """People that a scene reports as seen now (not those remembered from before).
 
     Attributes:
-        ids: (P,). joints: (P, 24, 3) metres in the scene's world. joint_std: (P, 24) metres, NaN
-            where nothing says it. fitted: (P,) whether the joints are those of a fitted body. Otherwise a body stands in: mean shape, upright, arms
-            hanging, its middle where the person's points are, facing the middle of the cameras.
-            So a person found but not fitted has an error like any other.
+        ids: (P,). joints: (P, 24, 3) metres in the scene's world.
+        joint_std: (P, 24) metres, NaN without a fitted body.
+        fitted: (P,) whether the joints are those of a fitted body. Otherwise a body stands in: mean
+            shape, upright, arms hanging, its middle where the person's points are, facing the
+            middle of the cameras. So a person found but not fitted has an error like any other.
     """
 
     ids: NDArray[np.int64]

@@ -20,7 +20,7 @@ from hamst3r.scene import Scene, View
 Image = NDArray[np.uint8]
 
 TILE = 288  # long side of one image, pixels
-_TRUE, _FITTED, _STANDING = (60, 220, 60), (255, 140, 0), (255, 60, 200)
+TRUE, FITTED, STANDING = (60, 220, 60), (255, 140, 0), (255, 60, 200)  # colours of bodies
 _BONES = [(joint, parent) for joint, parent in enumerate(PARENTS) if parent >= 0]
 # The twelve shared joints as they hang together, by their names in the body.
 _SHARED_BONES = [
@@ -89,22 +89,22 @@ def draw_scene(result: SceneResult) -> Image:
     columns = []
     for view, truth, people in zip(result.scene.views, result.truths, result.merged, strict=True):
         own = by_name.get(view.name)
-        skeletons = [(joints, _BONES, _TRUE) for joints in true_joints]
-        picture = _skeletons(view.rgb, view.K, view.T_world_cam, skeletons + _predicted(scene))
+        lines = [(joints, _BONES, TRUE) for joints in true_joints]
+        picture = skeletons(view.rgb, view.K, view.T_world_cam, lines + _predicted(scene))
         far = float(np.percentile(truth.depth[truth.depth > 0], 98))
         depth = own.depth if own is not None else np.zeros_like(truth.depth)
         columns.append(
             [
-                _tile(picture, "bodies"),
-                _tile(_ids(view.rgb, truth.instances), "people: true"),
-                _tile(_ids(view.rgb, people.instances), "people: predicted"),
-                _tile(_coordinates(truth.densepose), "body: true"),
-                _tile(_coordinates(people.densepose), "body: predicted"),
-                _tile(_depth(truth.depth, far), "depth: true"),
-                _tile(_depth(depth, far), "depth: predicted"),
+                tile(picture, "bodies"),
+                tile(_ids(view.rgb, truth.instances), "people: true"),
+                tile(_ids(view.rgb, people.instances), "people: predicted"),
+                tile(_coordinates(truth.densepose), "body: true"),
+                tile(_coordinates(people.densepose), "body: predicted"),
+                tile(_depth(truth.depth, far), "depth: true"),
+                tile(_depth(depth, far), "depth: predicted"),
             ]
         )
-    return _sheet(columns)
+    return tiled(columns)
 
 
 def draw_set(result: SetResult) -> Image:
@@ -113,20 +113,20 @@ def draw_set(result: SetResult) -> Image:
     columns = []
     for view, rgb in _views(scene, result.frames):
         camera = next(c for c in scene.cameras if c.name == view.camera)
-        skeletons = [] if result.reference is None else [(result.reference, _SHARED_BONES, _TRUE)]
-        picture = _skeletons(rgb, camera.K, camera.T_world_cam, skeletons + _predicted(scene))
+        lines = [] if result.reference is None else [(result.reference, _SHARED_BONES, TRUE)]
+        picture = skeletons(rgb, camera.K, camera.T_world_cam, lines + _predicted(scene))
         known = view.depth > 0
         far = float(np.percentile(view.depth[known], 98)) if known.any() else 1.0
         found = "found" if result.found.get(view.camera) else "not found"
         columns.append(
             [
-                _tile(picture, f"{view.camera}: {found}"),
-                _tile(_ids(rgb, view.instances), "people: predicted"),
-                _tile(_coordinates(view.densepose), "body: predicted"),
-                _tile(_depth(view.depth, far), "depth: predicted"),
+                tile(picture, f"{view.camera}: {found}"),
+                tile(_ids(rgb, view.instances), "people: predicted"),
+                tile(_coordinates(view.densepose), "body: predicted"),
+                tile(_depth(view.depth, far), "depth: predicted"),
             ]
         )
-    return _sheet(columns)
+    return tiled(columns)
 
 
 def _views(scene: Scene, frames: FrameSet) -> Iterable[tuple[View, Image]]:
@@ -135,18 +135,22 @@ def _views(scene: Scene, frames: FrameSet) -> Iterable[tuple[View, Image]]:
 
 
 def _predicted(scene: Scene) -> list[tuple]:
+    found = stand_ins(scene)
+    return [(joints, bones, FITTED if fitted else STANDING) for joints, bones, fitted in found]
+
+
+def stand_ins(scene: Scene) -> list[tuple[NDArray[np.float64], list[tuple[int, int]], bool]]:
+    """Everybody's joints (24, 3), fitted or of a body that stands in, bones, and which it is."""
     people = people_of(scene)
-    return [
-        (joints, _BONES, _FITTED if fitted else _STANDING)
-        for joints, fitted in zip(people.joints, people.fitted, strict=True)
-    ]
+    found = zip(people.joints, people.fitted, strict=True)
+    return [(joints, _BONES, bool(fitted)) for joints, fitted in found]
 
 
-def _skeletons(rgb: Image, K: NDArray, T_world_cam: NDArray, skeletons: Sequence[tuple]) -> Image:
+def skeletons(rgb: Image, K: NDArray, T_world_cam: NDArray, lines: Sequence[tuple]) -> Image:
     """Joints (J, 3) in the world with bones and a colour each, drawn into a copy of the image."""
     scale = TILE / max(rgb.shape[:2])
     picture = cv2.resize(rgb, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    for joints, bones, colour in skeletons:
+    for joints, bones, colour in lines:
         local = transform(invert(T_world_cam), np.asarray(joints, float))
         pixels = scale * (project(local, K) + 0.5) - 0.5
         for a, b in bones:
@@ -176,7 +180,8 @@ def _depth(depth: NDArray[np.float32], far: float) -> Image:
     return colour[..., ::-1] * (depth > 0)[..., None].astype(np.uint8)
 
 
-def _tile(image: Image, caption: str) -> Image:
+def tile(image: Image, caption: str) -> Image:
+    """An image at a sheet's size, with a caption."""
     scale = TILE / max(image.shape[:2])
     tile = np.ascontiguousarray(
         cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_NEAREST), np.uint8
@@ -188,7 +193,7 @@ def _tile(image: Image, caption: str) -> Image:
     return tile
 
 
-def _sheet(columns: list[list[Image]]) -> Image:
+def tiled(columns: list[list[Image]]) -> Image:
     """Tiles of rows aligned at their upper left, on dark ground."""
     heights = [max(tile.shape[0] for tile in row) for row in zip(*columns, strict=True)]
     widths = [max(tile.shape[1] for tile in column) for column in columns]

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import lapack
 
 from hamst3r.people.body import NUM_JOINTS, BodyModel
 from hamst3r.people.contours import Matches, Sight
@@ -29,7 +28,7 @@ from hamst3r.people.kinematics import (
     nearest_rotations,
     rig,
 )
-from hamst3r.people.normal import STANDING, add_pose_prior, unbend
+from hamst3r.people.normal import STANDING, add_pose_prior, damped_step, unbend
 from hamst3r.people.outlines import Outline
 
 F64 = NDArray[np.float64]
@@ -161,12 +160,7 @@ class ContourFitter:
     def _step(self, posed: Posed) -> Pose:
         """After one damped and clipped step."""
         config, pose = self.config, posed.pose
-        loaded = posed.hessian[0].copy()
-        loaded.reshape(-1)[:: len(loaded) + 1] *= 1 + 1e-3
-        _, step, failed = lapack.dposv(loaded.T, posed.gradient[0], overwrite_a=1)
-        if failed:
-            raise np.linalg.LinAlgError("the equations of a body before outlines are not definite")
-        step = -step[None].astype(np.float32)
+        step, _ = damped_step(posed.hessian, posed.gradient)
         betas = pose.betas + step[:, BETAS].clip(-config.max_shape, config.max_shape)
         return apply_increment(
             pose,

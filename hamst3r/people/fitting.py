@@ -14,7 +14,6 @@ from functools import lru_cache
 
 import numpy as np
 import torch
-from scipy.linalg import lapack
 from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
@@ -39,6 +38,7 @@ from hamst3r.people.normal import (
     Belief,
     NormalEquations,
     ShapePrior,
+    damped_step,
     geman_mcclure,
     mixture,
     normal_equations,
@@ -251,7 +251,7 @@ def _step(
     equations that were solved, and by how much they say that the loss falls (P,)."""
     information = _information(data, noise, config)
     equations = normal_equations(pose, surface, data.points, information, believe, data.prior)
-    step, gain = _solved(equations)
+    step, gain = damped_step(equations.hessian, equations.gradient)
     betas = pose.betas + step[:, BETAS].clip(-config.max_shape, config.max_shape)
     moved = apply_increment(
         pose,
@@ -264,24 +264,6 @@ def _step(
     variance = (believed * equations.square).sum(1) / (3 * np.maximum(believed.sum(1), 1e-9))
     noise = np.sqrt(variance).clip(config.min_noise, config.max_noise)
     return moved, noise[:, None].astype(np.float32, copy=False), equations, gain
-
-
-def _solved(equations: NormalEquations) -> tuple[F32, F32]:
-    """(P, D) the damped step, and (P,) by how much the loss falls with it."""
-    steps = np.empty(equations.gradient.shape)
-    for person, hessian in enumerate(equations.hessian):
-        # The tiny constant keeps the root solvable where there are no points at all.
-        loaded = hessian.copy()
-        diagonal = loaded.reshape(-1)[:: len(loaded) + 1]
-        diagonal *= 1 + 1e-3
-        diagonal += 1e-3
-        # LAPACK wants columns; the matrix is its own transpose.
-        _, step, failed = lapack.dposv(loaded.T, equations.gradient[person], overwrite_a=1)
-        if failed:
-            raise np.linalg.LinAlgError(f"the equations of person {person} are not definite")
-        steps[person] = step
-    gain = np.einsum("pd,pd->p", steps, equations.gradient)
-    return -steps.astype(np.float32), gain.astype(np.float32)
 
 
 def _information(data: _Data, noise: F32, config: FitConfig) -> F32:

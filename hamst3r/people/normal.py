@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.linalg import lapack
 from torch import Tensor
 
 from hamst3r.people.body import NUM_JOINTS
@@ -126,6 +127,24 @@ def normal_equations(
     hessian[:, BETAS, BETAS] += known
     gradient[:, BETAS] += (known @ (pose.betas - prior.mean.numpy())[..., None])[..., 0]
     return NormalEquations(hessian, gradient, line, residual, square, believed)
+
+
+def damped_step(hessian: F64, gradient: F64) -> tuple[F32, F32]:
+    """(P, D) a damped step, and (P,) by how much the loss falls with it."""
+    steps = np.empty(gradient.shape)
+    for person, own in enumerate(hessian):
+        # The tiny constant keeps the root solvable where there is no evidence at all.
+        loaded = own.copy()
+        diagonal = loaded.reshape(-1)[:: len(loaded) + 1]
+        diagonal *= 1 + 1e-3
+        diagonal += 1e-3
+        # LAPACK wants columns; the matrix is its own transpose.
+        _, step, failed = lapack.dposv(loaded.T, gradient[person], overwrite_a=1)
+        if failed:
+            raise np.linalg.LinAlgError(f"the equations of person {person} are not definite")
+        steps[person] = step
+    gain = np.einsum("pd,pd->p", steps, gradient)
+    return -steps.astype(np.float32), gain.astype(np.float32)
 
 
 def _condense(line: Line, moments: F32, betas: int) -> tuple[F64, F64]:

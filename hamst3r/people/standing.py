@@ -43,16 +43,16 @@ _TURNED = np.array([-1, 1, -1], np.float32)  # half a turn about y
 # the body does not, in metres per unit of what overlap lacks to 1; calibrated on simulated outlines
 # so that 68 % of all errors lie within one deviation (benchmarks/outlines.py).
 _DOUBTS = {
-    "hip": 0.08,
-    "knee": 0.24,
-    "ankle": 0.43,
-    "foot": 0.47,
+    "hip": 0.07,
+    "knee": 0.2,
+    "ankle": 0.37,
+    "foot": 0.4,
     "shoulder": 0.05,
-    "elbow": 0.16,
-    "wrist": 0.42,
-    "hand": 0.56,
+    "elbow": 0.14,
+    "wrist": 0.36,
+    "hand": 0.48,
 }
-_TRUNK_DOUBT = 0.1
+_TRUNK_DOUBT = 0.085
 _DOUBT = np.array([_DOUBTS.get(name.split("_")[-1], _TRUNK_DOUBT) for name in JOINT_NAMES])
 _HEADINGS = 4  # tried on half of the circle: from the other side the outline is nearly the same
 _SOME_PIXELS, _FEW_PIXELS = 300, 20  # per view, whose places on the body are compared
@@ -76,7 +76,8 @@ class StandingConfig:
         contour_trust: How much of what contours say about the way of facing is to be believed
             (calibrated on simulated ones: 0.15; real masks err less independently).
         walking, walking_std: Speed forward of people, and its deviation, m/s.
-        correlated: Evidence nearer in time is the same evidence.
+        correlated: Evidence about the way of facing nearer in time is the same evidence.
+        remembered: Evidence fades in that time: errors of masks of somebody who stands are alike.
         surest: Largest log odds of one way of facing against the other.
         contours: How a body is drawn to outlines.
     """
@@ -94,6 +95,7 @@ class StandingConfig:
     walking: float = 0.5
     walking_std: float = 0.4
     correlated: float = 0.5
+    remembered: float = 2.0
     surest: float = 4.0
     contours: ContourConfig = field(default_factory=ContourConfig)
 
@@ -177,7 +179,8 @@ class StandingFitter:
         one, other = found
         odds = self._evidence(one, other, walk)
         if before is not None:
-            odds = before.odds + odds * min(elapsed / self.config.correlated, 1.0)
+            share = min(elapsed / self.config.correlated, 1.0)
+            odds = before.odds * np.exp(-elapsed / self.config.remembered) + share * odds
         odds = float(np.clip(odds, -self.config.surest, self.config.surest))
         return self._believed(*((one, other) if odds >= 0 else (other, one)), abs(odds))
 
