@@ -134,8 +134,12 @@ def run(options: argparse.Namespace) -> int:
     """Evaluate, print a table, write what was asked for."""
     from hamst3r.evaluation import report
 
-    if options.json and not options.json.absolute().parent.is_dir():
-        raise OSError(f"{options.json.parent}: no such folder; make it or name another --json")
+    sheet = getattr(options, "bodies", None)
+    for name, file in (("json", options.json), ("bodies", sheet)):
+        if file and not file.absolute().parent.is_dir():
+            raise OSError(f"{file.parent}: no such folder; make it or name another --{name}")
+    if sheet and sheet.suffix.lower() not in (".png", ".jpg", ".jpeg"):
+        raise OSError(f"--bodies {sheet}: expected a name that ends in .png or .jpg")
     if options.kind in DATASETS:
         dataset, cases = _read(options)
     engine, settings, notes = _engine(options)
@@ -212,14 +216,9 @@ def _recording(engine: Engine, options: argparse.Namespace) -> tuple:
     from hamst3r.evaluation.recording import FIGURES, RecordingEvaluation
     from hamst3r.evaluation.samples import Samples
 
-    sheet = options.bodies
-    if sheet and sheet.suffix.lower() not in (".png", ".jpg", ".jpeg"):
-        raise OSError(f"--bodies {sheet}: expected a name that ends in .png or .jpg")
-    if sheet and not sheet.absolute().parent.is_dir():
-        raise OSError(f"{sheet.parent}: no such folder; make it or name another --bodies")
     evaluation = RecordingEvaluation(engine, report=lambda line: print(line, file=sys.stderr))
     samples, extremes = Samples(), Extremes(options.pictures)
-    bodies = BodySheet(sheet)
+    bodies = BodySheet(options.bodies)
     used = 0
     for result in _progress(
         evaluation.run(options.folder, options.frame_sets), options.frame_sets, "set"

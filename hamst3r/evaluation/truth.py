@@ -60,8 +60,9 @@ def on_grid(view: SyntheticView, image: NetworkImage) -> ViewTruth:
     height, width = view.depth.shape
     gh, gw = image.grid
     corner, step = image.T_image_grid[:2, 2], np.diag(image.T_image_grid)[:2]
-    columns = np.floor(np.arange(gw) * step[0] + corner[0] + 0.5).astype(int)
-    rows = np.floor(np.arange(gh) * step[1] + corner[1] + 0.5).astype(int)
+    columns, rows = (
+        _nearest(np.arange(n) * s + c) for n, s, c in zip((gw, gh), step, corner, strict=True)
+    )
     index = np.ix_(np.clip(rows, 0, height - 1), np.clip(columns, 0, width - 1))
     return ViewTruth(
         depth=view.depth[index].astype(np.float32),
@@ -70,6 +71,13 @@ def on_grid(view: SyntheticView, image: NetworkImage) -> ViewTruth:
         K=np.linalg.inv(image.T_image_grid) @ view.K,
         T_world_cam=view.T_world_cam,
     )
+
+
+def _nearest(places: F64) -> NDArray[np.int64]:
+    """Integers nearest to places (n,); of those between two, on either side in turn, so that all
+    together are not off to one side."""
+    alternating = np.where(np.arange(len(places)) % 2, 1e-6, -1e-6)
+    return np.floor(places + 0.5 + alternating).astype(np.int64)
 
 
 def perfect(i: int, j: int, truths: Sequence[ViewTruth]) -> PairPrediction:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hamst3r.geometry import lengths
 from hamst3r.people.body import NUM_JOINTS, BodyModel
 from hamst3r.people.contours import Matches, Sight
 from hamst3r.people.kinematics import (
@@ -60,27 +62,39 @@ class ContourConfig:
 
 @dataclass(frozen=True, eq=False)
 class Posed:
-    """One body before outlines, and the equations there.
+    """One body before outlines.
 
     Attributes:
-        pose: Of one person. loss: Squared deviations, robust, with those of the priors.
-        line: Of the bones. information: (1, D, D) of contours, shape and upright alone.
-        hessian: (1, D, D) and gradient: (1, D) of half of the loss.
+        pose: Of one person. line: Of the bones there.
+        features: (96, n) of the places that are compared. axes: (3, 3, n) how their surroundings
+            are turned.
         sights: Per outline. matches: Of those whose contours could be matched.
+        width: Of the robust weights. loss: Squared deviations, robust, with those of the priors.
     """
 
     pose: Pose
-    loss: float
     line: Line
-    information: F64
-    hessian: F64
-    gradient: F64
+    features: F32
+    axes: F32
     sights: list[Sight]
     matches: list[Matches]
+    width: float
+    loss: float
 
+    @cached_property
     def overlaps(self) -> F64:
         """Per outline, intersection over union of body and mask."""
         return np.array([sight.overlap() for sight in self.sights])
+
+    @cached_property
+    def distances(self) -> F64:
+        """(m,) metres, of all matches."""
+        return np.concatenate([np.empty(0), *(found.distances for found in self.matches)])
+
+    @cached_property
+    def shares(self) -> F64:
+        """(m,) of all matches."""
+        return np.concatenate([np.empty(0), *(found.shares for found in self.matches)])
 
 
 class ContourFitter:
@@ -96,6 +110,7 @@ class ContourFitter:
         cells = np.floor(self._rig.template / self.config.spacing).astype(np.int64)
         self.vertices = np.sort(np.unique(cells, axis=0, return_index=True)[1])
         self._surface = Surface.of(self._rig, self.vertices[None])
+        self._precision = self.config.contour_points / self.config.contour_std**2
 
     def solve(self, pose: Pose, outlines: Sequence[Outline], widths: Sequence[float]) -> Posed:
         """One step for each width of the robust weights."""
@@ -112,55 +127,53 @@ class ContourFitter:
         places = (line.bones.swapaxes(1, 2) @ features)[0].T.astype(np.float64)
         axes = line.turn_surface(self._surface)[0]
         normals = np.einsum("can,na->nc", axes, self._rig.normals[self.vertices])
-        normals = normals / np.linalg.norm(normals, axis=1, keepdims=True)
+        normals = normals / lengths(normals)[:, None]
         sights = [Sight.of(outline, places, normals, self.config.spacing) for outline in outlines]
         matches = [found for sight in sights if (found := sight.match(self.config.reach))]
-        distances = np.concatenate([np.empty(0), *(found.distances for found in matches)])
-        shares = np.concatenate([np.empty(0), *(found.shares for found in matches)])
-        precision = self.config.contour_points / self.config.contour_std**2
+        posed = Posed(pose, line, features[0], axes, sights, matches, width, 0.0)
         # The robust loss of Geman and McClure; what finds no partner counts as far off.
-        ratio = 1 / (1 + distances**2 / width**2)
-        loss = precision * width**2 * (len(sights) - float(shares @ ratio))
-        weights = precision * shares * ratio**2
-        slopes = self._slopes(matches, line, features[0], axes)
-        seen = ((slopes * weights[:, None].astype(np.float32)).T @ slopes)[None].astype(float)
-        gradient = ((weights * distances) @ slopes)[None]
-        loss += float(STANDING.loss(pose)[0]) + self._add_stance(seen, gradient, pose)
-        hessian = seen.copy()
-        add_pose_prior(hessian, gradient, pose, line, STANDING)
-        return Posed(pose, loss, line, seen, hessian, gradient, sights, matches)
+        close = float(posed.shares @ (1 / (1 + posed.distances**2 / width**2)))
+        loss = self._precision * width**2 * (len(sights) - close)
+        tilt = _tilt(pose) / self.config.tilt_std
+        loss += float(tilt @ tilt + pose.betas[0] @ pose.betas[0] + STANDING.loss(pose)[0])
+        return replace(posed, loss=loss)
 
-    def _slopes(self, matches: Sequence[Matches], line: Line, features: F32, axes: F32) -> F32:
-        """(m, D) derivatives of the distances of all matches."""
-        turned = line.turned[0]
-        if not matches:
-            return np.empty((0, turned.shape[-1]), np.float32)
-        own, row = np.unique(
-            np.concatenate([found.places for found in matches]), return_inverse=True
-        )
-        moved = features[:, own].T @ turned.reshape(len(features), -1)
-        moved = moved.reshape(len(own), 3, -1)
-        shapes = self._surface.directions[0][..., own]
-        moved[..., BETAS] += np.einsum("can,ban->ncb", axes[..., own], shapes)
-        directions = np.concatenate([found.directions for found in matches]).astype(np.float32)
-        return (directions[:, None] @ moved[row])[:, 0]
-
-    def _add_stance(self, hessian: F64, gradient: F64, pose: Pose) -> float:
-        """Add the upright and the population's shapes to the equations; their loss."""
-        up = pose.rotations[0, 0, :, 1].astype(np.float64)
-        tilt = np.array([up[1], -up[0]])  # what turns it upright, about x and y
+    def information(self, posed: Posed) -> tuple[F64, F64]:
+        """(1, D, D) of contours, shape and the upright, and (1, D) half of the slope of their loss:
+        all but what is known of postures."""
+        robust = 1 / (1 + posed.distances**2 / posed.width**2) ** 2
+        weights = self._precision * posed.shares * robust
+        slopes = self._slopes(posed)
+        hessian = ((slopes * weights[:, None].astype(np.float32)).T @ slopes)[None].astype(float)
+        gradient = ((weights * posed.distances) @ slopes)[None]
         stiff = self.config.tilt_std**-2
         hessian[0, [0, 1], [0, 1]] += stiff
-        gradient[0, :2] -= stiff * tilt
+        gradient[0, :2] += stiff * _tilt(posed.pose)
         betas = np.arange(hessian.shape[-1])[BETAS]
         hessian[0, betas, betas] += 1
-        gradient[0, BETAS] += pose.betas[0]
-        return float(stiff * tilt @ tilt + pose.betas[0] @ pose.betas[0])
+        gradient[0, BETAS] += posed.pose.betas[0]
+        return hessian, gradient
+
+    def _slopes(self, posed: Posed) -> F32:
+        """(m, D) derivatives of the distances of all matches."""
+        turned = posed.line.turned[0]
+        if not posed.matches:
+            return np.empty((0, turned.shape[-1]), np.float32)
+        places = np.concatenate([found.places for found in posed.matches])
+        own, row = np.unique(places, return_inverse=True)
+        moved = posed.features[:, own].T @ turned.reshape(len(turned), -1)
+        moved = moved.reshape(len(own), 3, -1)
+        shapes = self._surface.directions[0][..., own]
+        moved[..., BETAS] += np.einsum("can,ban->ncb", posed.axes[..., own], shapes)
+        directions = np.concatenate([found.directions for found in posed.matches])
+        return (directions.astype(np.float32)[:, None] @ moved[row])[:, 0]
 
     def _step(self, posed: Posed) -> Pose:
         """After one damped and clipped step."""
         config, pose = self.config, posed.pose
-        step, _ = damped_step(posed.hessian, posed.gradient)
+        hessian, gradient = self.information(posed)
+        add_pose_prior(hessian, gradient, pose, posed.line, STANDING)
+        step, _ = damped_step(hessian, gradient)
         betas = pose.betas + step[:, BETAS].clip(-config.max_shape, config.max_shape)
         return apply_increment(
             pose,
@@ -169,3 +182,9 @@ class ContourFitter:
             clipped(step[:, TRANSLATION], config.max_shift),
             betas.clip(-config.shape_limit, config.shape_limit) - pose.betas,
         )
+
+
+def _tilt(pose: Pose) -> F64:
+    """(2,) about x and y, by how much the trunk of a person is turned off the upright."""
+    up = pose.rotations[0, 0, :, 1].astype(np.float64)
+    return np.array([-up[1], up[0]])

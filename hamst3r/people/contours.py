@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from hamst3r.people.outlines import Outline, features
+from hamst3r.people.outlines import ENOUGH, Outline, features
 
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
@@ -43,7 +43,7 @@ class Sight:
         seen = (places - outline.centre) @ turn
         depth = np.maximum(seen[:, 2], _NEAREST)
         pixels = seen / depth[:, None] @ outline.K[:2].T
-        size = spacing * outline.K[0, 0] / float(np.median(depth))
+        size = spacing * outline.K[0, 0] / float(depth.mean())
         front = seen[:, 2] > _NEAREST
         covered = _drawn(pixels[front], outline.mask.shape, size)
         return Sight(outline, seen, normals @ turn, pixels, covered)
@@ -69,7 +69,7 @@ class Sight:
             return None
         focal = self.outline.K[0, 0]
         tree = cKDTree(features(self.pixels[rim], outwards))
-        bound = reach * focal / float(np.median(self.places[rim, 2]))
+        bound = reach * focal / float(self.places[rim, 2].mean())
         there, nearest = self.outline.tree.query(tree.data, distance_upper_bound=bound)
         back, own = tree.query(self.outline.tree.data, distance_upper_bound=bound)
         out, home = np.isfinite(there), np.isfinite(back)
@@ -97,7 +97,9 @@ class Sight:
         inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
         row, column = row.clip(0, height - 1), column.clip(0, width - 1)
         ends = inside & ~self.covered[row, column] & ~self.outline.unknown[row, column]
-        return rim[ends], outwards[ends]
+        some = np.flatnonzero(ends)
+        some = some[:: max(len(some) // ENOUGH, 1)]
+        return rim[some], outwards[some]
 
 
 @dataclass(frozen=True, eq=False)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 F64 = NDArray[np.float64]
 
 _SMOOTH = 1.0  # pixels, of the mask of which normals are taken
-_ENOUGH = 100  # points of a contour, of which more are left out
+ENOUGH = 100  # points of a contour, of which more are left out
 _TURN = 3.0  # pixels that normals at a right angle are farther apart, over the root of two
 
 
@@ -79,7 +79,7 @@ class Outline:
         normal = np.concatenate(normals)
         length = np.linalg.norm(normal, axis=1)
         clear = np.flatnonzero(length > 1e-6)
-        clear = clear[:: max(len(clear) // _ENOUGH, 1)]
+        clear = clear[:: max(len(clear) // ENOUGH, 1)]
         return np.concatenate(points)[clear], normal[clear] / length[clear, None]
 
     @cached_property

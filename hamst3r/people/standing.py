@@ -23,6 +23,7 @@ from hamst3r.geometry import closest_approach
 from hamst3r.people.body import JOINT_NAMES, NUM_JOINTS, BodyModel
 from hamst3r.people.contour_fit import ContourConfig, ContourFitter, Posed
 from hamst3r.people.contours import Sight
+from hamst3r.people.fitting import single_thread
 from hamst3r.people.jacobian import BodyState
 from hamst3r.people.judging import body_fit, posterior
 from hamst3r.people.kinematics import F32, Pose, rig, rotation_vectors, rotations, skeleton
@@ -71,8 +72,8 @@ class StandingConfig:
         min_order: Correlation, of the heights on the body that pixels are said to show with those
             of the fitted body, below which it is no person, or not one who stands.
         min_height, max_height: Of the standing body.
-        coarse_widths, fine_widths: Of the robust weights, in steps from nothing, and in those after
-            them or after a previous result.
+        coarse_widths, fine_widths, warm_widths: Of the robust weights, in steps from nothing, those
+            after them, and those after a previous result.
         contour_trust: How much of what contours say about the way of facing is to be believed
             (calibrated on simulated ones: 0.15; real masks err less independently).
         walking, walking_std: Speed forward of people, and its deviation, m/s.
@@ -91,6 +92,7 @@ class StandingConfig:
     max_height: float = 2.2
     coarse_widths: tuple[float, ...] = (0.3, 0.25, 0.2, 0.2)
     fine_widths: tuple[float, ...] = (0.16, 0.13, 0.13, 0.13)
+    warm_widths: tuple[float, ...] = (0.13, 0.13)
     contour_trust: float = 0.05
     walking: float = 0.5
     walking_std: float = 0.4
@@ -169,9 +171,20 @@ class StandingFitter:
         """
         if len(outlines) < self.config.min_views:
             return None
+        with single_thread():
+            return self._fit(outlines, before, elapsed, walk)
+
+    def _fit(
+        self,
+        outlines: Sequence[Outline],
+        before: Stance | None,
+        elapsed: float,
+        walk: Walk | None,
+    ) -> Stance | None:
         found = None
         if before is not None:
-            found = self._refine(outlines, before.pose, before.opposite)
+            widths = self.config.warm_widths
+            found = self._refine(outlines, before.pose, before.opposite, widths)
         if found is None:
             before, found = None, self._search(outlines)
         if found is None:
@@ -191,20 +204,23 @@ class StandingFitter:
         if not places:
             return None
         width = config.coarse_widths[-1]
-        shown = [contours.at(self._upright(p, 0.0), outlines, width).overlaps() for p in places]
+        shown = [contours.at(self._upright(p, 0.0), outlines, width).overlaps for p in places]
         place = places[int(np.argmax([overlaps.sum() for overlaps in shown]))]
         found = [
             contours.solve(self._upright(place, turn), outlines, config.coarse_widths)
             for turn in np.pi * np.arange(_HEADINGS) / _HEADINGS
         ]
         best = min(found, key=lambda posed: posed.loss)
-        return self._refine(outlines, best.pose, facing_about(best.pose))
+        return self._refine(outlines, best.pose, facing_about(best.pose), config.fine_widths)
 
     def _refine(
-        self, outlines: Sequence[Outline], pose: Pose, opposite: Pose
+        self,
+        outlines: Sequence[Outline],
+        pose: Pose,
+        opposite: Pose,
+        widths: Sequence[float],
     ) -> tuple[Posed, Posed] | None:
         """Both ways of facing, in the views that agree with one of them."""
-        widths = self.config.fine_widths
         outlines = self._agreeing(self._contours.at(pose, outlines, widths[-1]))
         if len(outlines) < self.config.min_views:
             return None
@@ -214,7 +230,7 @@ class StandingFitter:
         return (one, other) if enough else None
 
     def _agreeing(self, posed: Posed) -> list[Outline]:
-        kept = zip(posed.sights, posed.overlaps(), strict=True)
+        kept = zip(posed.sights, posed.overlaps, strict=True)
         return [sight.outline for sight, overlap in kept if overlap >= self.config.min_overlap]
 
     def _places(self, outlines: Sequence[Outline]) -> list[F64]:
@@ -310,11 +326,11 @@ class StandingFitter:
             _LOG.debug("no body in outlines: heights are not in order (%.2f)", order)
             return None
         joints, opposite = (skeleton(self._rig, posed.pose)[1][0] for posed in (best, other))
-        overlaps = best.overlaps()
+        overlaps = best.overlaps
         variance = self._variance(best) + (_DOUBT * (1 - overlaps.mean())) ** 2
         wrong = 1 / (1 + np.exp(odds))  # of the way of facing
         variance += wrong * ((joints - opposite) ** 2).sum(1) / 3
-        distances = np.concatenate([found.distances for found in best.matches])
+        distances = best.distances
         near = np.abs(distances) < 2 * self.config.fine_widths[-1]
         used = zip(best.sights, overlaps, strict=True)
         return Stance(
@@ -331,8 +347,8 @@ class StandingFitter:
     def _variance(self, posed: Posed) -> F64:
         """(24,) of the joints per axis, square metres. A prior of people who stand finds the pose,
         but people do more than that: they are as uncertain as everyday poses are wide."""
-        hessian = posed.information.copy()
-        add_pose_prior(hessian, np.zeros_like(posed.gradient), posed.pose, posed.line, EVERYDAY)
+        hessian, gradient = self._contours.information(posed)
+        add_pose_prior(hessian, gradient, posed.pose, posed.line, EVERYDAY)
         deviations: F64 = posterior(self._rig, posed.line, hessian)[0][0]
         return deviations**2
 
