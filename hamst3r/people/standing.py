@@ -77,6 +77,7 @@ class StandingConfig:
         contour_trust: How much of what contours say about the way of facing is to be believed
             (calibrated on simulated ones: 0.15; real masks err less independently).
         walking, walking_std: Speed forward of people, and its deviation, m/s.
+        afresh: A person is looked for from nothing again after this time.
         correlated: Evidence about the way of facing nearer in time is the same evidence.
         remembered: Evidence fades in that time: errors of masks of somebody who stands are alike.
         surest: Largest log odds of one way of facing against the other.
@@ -96,6 +97,7 @@ class StandingConfig:
     contour_trust: float = 0.05
     walking: float = 0.5
     walking_std: float = 0.4
+    afresh: float = 1.0
     correlated: float = 0.5
     remembered: float = 2.0
     surest: float = 4.0
@@ -113,6 +115,7 @@ class Stance:
             about the way of facing adds.
         rmse: Metres, of the contour points that lie near the body's rim. inliers: Their number.
         overlaps: View -> intersection over union of body and mask, of the views that are used.
+        searched: Seconds since the person was looked for from nothing.
     """
 
     pose: Pose
@@ -123,6 +126,7 @@ class Stance:
     rmse: float
     inliers: int
     overlaps: dict[int, float]
+    searched: float
 
     @property
     def facing(self) -> float:
@@ -181,21 +185,45 @@ class StandingFitter:
         elapsed: float,
         walk: Walk | None,
     ) -> Stance | None:
-        found = None
+        found, searched = None, 0.0
         if before is not None:
-            widths = self.config.warm_widths
-            found = self._refine(outlines, before.pose, before.opposite, widths)
-        if found is None:
-            before, found = None, self._search(outlines)
+            known, widths = frozenset(before.overlaps), self.config.warm_widths
+            found = self._refine(outlines, before.pose, before.opposite, widths, known)
+            searched = before.searched + elapsed
+        if found is None or searched > self.config.afresh or self._lost(found, before):
+            searched, found = 0.0, self._better(found, self._search(outlines), outlines)
         if found is None:
             return None
         one, other = found
+        if before is not None and _ahead(one.pose) @ _ahead(before.pose) < 0:
+            one, other = other, one
         odds = self._evidence(one, other, walk)
         if before is not None:
             share = min(elapsed / self.config.correlated, 1.0)
             odds = before.odds * np.exp(-elapsed / self.config.remembered) + share * odds
         odds = float(np.clip(odds, -self.config.surest, self.config.surest))
-        return self._believed(*((one, other) if odds >= 0 else (other, one)), abs(odds))
+        best, worse = (one, other) if odds >= 0 else (other, one)
+        return self._believed(best, worse, abs(odds), searched)
+
+    def _lost(self, found: tuple[Posed, Posed], before: Stance | None) -> bool:
+        """Whether a view does not agree any more: it may be right, and the others may mislead."""
+        return before is not None and len(found[0].sights) < len(before.overlaps)
+
+    def _better(
+        self,
+        one: tuple[Posed, Posed] | None,
+        other: tuple[Posed, Posed] | None,
+        outlines: Sequence[Outline],
+    ) -> tuple[Posed, Posed] | None:
+        """The pair whose better body is nearer to all outlines, also those it does not use."""
+        if one is None or other is None:
+            return one or other
+        width = self.config.fine_widths[-1]
+        losses = [
+            min(self._contours.at(posed.pose, outlines, width).loss for posed in pair)
+            for pair in (one, other)
+        ]
+        return one if losses[0] <= losses[1] else other
 
     def _search(self, outlines: Sequence[Outline]) -> tuple[Posed, Posed] | None:
         """From nothing: the place where the middles of most masks meet, and a few headings."""
@@ -219,19 +247,31 @@ class StandingFitter:
         pose: Pose,
         opposite: Pose,
         widths: Sequence[float],
+        known: frozenset[int] = frozenset(),
     ) -> tuple[Posed, Posed] | None:
-        """Both ways of facing, in the views that agree with one of them."""
-        outlines = self._agreeing(self._contours.at(pose, outlines, widths[-1]))
+        """Both ways of facing, in the views that agree with the first; views that are ``known`` to
+        have agreed need not agree before they had their say."""
+        seen = self._contours.at(pose, outlines, widths[-1])
+        outlines = self._agreeing(seen, known)
         if len(outlines) < self.config.min_views:
             return None
         one, other = (self._contours.solve(p, outlines, widths) for p in (pose, opposite))
         agreeing = self._agreeing(min(one, other, key=lambda posed: posed.loss))
-        enough = len(agreeing) >= self.config.min_views and self._places(agreeing)
-        return (one, other) if enough else None
+        if len(agreeing) < self.config.min_views or not self._places(agreeing):
+            return None
+        if len(agreeing) == len(outlines):
+            return one, other
+        # Views that turned out to show something else have no say any more.
+        one, other = (self._contours.solve(p.pose, agreeing, widths[-1:]) for p in (one, other))
+        return one, other
 
-    def _agreeing(self, posed: Posed) -> list[Outline]:
-        kept = zip(posed.sights, posed.overlaps, strict=True)
-        return [sight.outline for sight, overlap in kept if overlap >= self.config.min_overlap]
+    def _agreeing(self, posed: Posed, known: frozenset[int] = frozenset()) -> list[Outline]:
+        least, half = self.config.min_overlap, self.config.min_overlap / 2
+        kept = []
+        for sight, overlap in zip(posed.sights, posed.overlaps, strict=True):
+            if overlap >= (half if sight.outline.view in known else least):
+                kept.append(sight.outline)
+        return kept
 
     def _places(self, outlines: Sequence[Outline]) -> list[F64]:
         """Where the rays through the middles of two masks meet, if they do so at an angle."""
@@ -260,7 +300,7 @@ class StandingFitter:
             odds += self._sides(a, b)
         if walk is not None:
             # People go forward: a Gaussian of the speed against the same one backward.
-            way = one.pose.rotations[0, 0, :2, 2].astype(np.float64)
+            way = _ahead(one.pose).astype(np.float64)
             speed = float(walk.velocity[:2] @ way) / max(float(np.linalg.norm(way)), 1e-6)
             odds += 2 * self.config.walking * speed / (self.config.walking_std**2 + walk.std**2)
         return float(odds)
@@ -315,7 +355,7 @@ class StandingFitter:
         shown: NDArray[np.float32] = self._canonical[facing[nearest]]
         return shown
 
-    def _believed(self, best: Posed, other: Posed, odds: float) -> Stance | None:
+    def _believed(self, best: Posed, other: Posed, odds: float, searched: float) -> Stance | None:
         """The result, unless it shows no person who stands."""
         height = float(np.ptp(self._rig.template[:, 1] + best.pose.betas[0] @ self._rig.heights))
         order = self._order(best)
@@ -342,6 +382,7 @@ class StandingFitter:
             rmse=float(np.sqrt((distances[near] ** 2).mean())) if near.any() else np.inf,
             inliers=int(near.sum()),
             overlaps={sight.outline.view: float(overlap) for sight, overlap in used},
+            searched=searched,
         )
 
     def _variance(self, posed: Posed) -> F64:
@@ -351,6 +392,11 @@ class StandingFitter:
         add_pose_prior(hessian, gradient, posed.pose, posed.line, EVERYDAY)
         deviations: F64 = posterior(self._rig, posed.line, hessian)[0][0]
         return deviations**2
+
+
+def _ahead(pose: Pose) -> F32:
+    """(2,) the horizontal part of where a person faces."""
+    return pose.rotations[0, 0, :2, 2]
 
 
 def facing_about(pose: Pose) -> Pose:
