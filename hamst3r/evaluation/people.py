@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -11,13 +12,15 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.transform import Rotation
 
+from hamst3r.export.geometry import pose_bodies
 from hamst3r.geometry import transform
 from hamst3r.people.body import JOINT_NAMES, BodyModel, anny24
-from hamst3r.scene import Scene, TrackingState
+from hamst3r.people.joint_sets import JOINT_SETS
+from hamst3r.people.joint_sets import joints as regressed
+from hamst3r.scene import Person, Scene, TrackingState
 
 F64 = NDArray[np.float64]
 
-_UNKNOWN = np.full(len(JOINT_NAMES), np.nan)
 MIN_IOU = 0.25  # of masks over all views together; less is not the same person
 
 
@@ -26,8 +29,8 @@ class People:
     """People that a scene reports as seen now (not those remembered from before).
 
     Attributes:
-        ids: (P,). joints: (P, 24, 3) metres in the scene's world.
-        joint_std: (P, 24) metres, NaN without a fitted body.
+        ids: (P,). joints: (P, J, 3) metres in the scene's world, of one set of joints.
+        joint_std: (P, J) metres, NaN without a fitted body, and for joints that are not its own.
         fitted: (P,) whether the joints are those of a fitted body. Otherwise a body stands in: mean
             shape, upright, arms hanging, its middle where the person's points are, facing the
             middle of the cameras. So a person found but not fitted has an error like any other.
@@ -46,31 +49,57 @@ class People:
         return replace(self, joints=transform(T, self.joints))
 
 
-def people_of(scene: Scene) -> People:
-    """Everybody whom the scene reports as seen now."""
+def people_of(scene: Scene, joint_set: str | None = None) -> People:
+    """Everybody whom the scene reports as seen now.
+
+    Args:
+        joint_set: Of :data:`~hamst3r.people.joint_sets.JOINT_SETS`, regressed from the surface of
+            the embedded body model; None: the body's own 24.
+
+    Raises:
+        ValueError: Joints are to be regressed from another body model's surface.
+    """
     seen = [p for p in scene.people if p.state in (TrackingState.NEW, TrackingState.OK)]
     centres = [camera.T_world_cam[:3, 3] for camera in scene.cameras]
     middle = np.mean(centres, axis=0) if centres else np.zeros(3)
-    joints = [
-        p.joints.astype(float) if p.fit is not None else standing(p.position, middle) for p in seen
-    ]
+    fitted = [p for p in seen if p.fit is not None]
+    own = {p.id: p.joints.astype(float) for p in fitted}
+    std = {p.id: p.joint_std.astype(float) for p in fitted}
+    if joint_set is not None:
+        own, std = _regressed(fitted, joint_set), {}
+    joints = [own[p.id] if p.id in own else standing(p.position, middle, joint_set) for p in seen]
+    number = len(JOINT_NAMES if joint_set is None else JOINT_SETS[joint_set])
+    unknown = np.full(number, np.nan)
     return People(
         np.array([p.id for p in seen], np.int64),
-        np.array(joints, float).reshape(-1, len(JOINT_NAMES), 3),
-        np.array([p.joint_std if p.fit else _UNKNOWN for p in seen]).reshape(-1, len(JOINT_NAMES)),
+        np.array(joints, float).reshape(-1, number, 3),
+        np.array([std.get(p.id, unknown) for p in seen], float).reshape(-1, number),
         np.array([p.fit is not None for p in seen], bool),
     )
 
 
-def standing(position: NDArray, towards: NDArray) -> F64:
-    """(24, 3) joints of a mean body that stands around ``position`` and faces ``towards``, z up."""
+def _regressed(fitted: Sequence[Person], joint_set: str) -> dict[int, F64]:
+    """Id -> (J, 3) joints of a set, from the surfaces of fitted bodies."""
+    body = anny24()
+    others = {p.fit.model for p in fitted if p.fit and p.fit.model_sha256 != body.sha256}
+    if others:
+        raise ValueError(f"{joint_set} needs fits of {body.name}, not of {', '.join(others)}")
+    surfaces = {k: torch.from_numpy(v)[None] for k, v in pose_bodies(fitted, body).items()}
+    return {
+        k: regressed(body, joint_set, surface)[0].numpy().astype(float)
+        for k, surface in surfaces.items()
+    }
+
+
+def standing(position: NDArray, towards: NDArray, joint_set: str | None = None) -> F64:
+    """(J, 3) joints of a mean body that stands around ``position`` and faces ``towards``, z up."""
     x, y = (np.asarray(towards, float) - position)[:2]
     yaw = np.arctan2(y, x) + np.pi / 2  # the body below faces -y
-    return position + _standing(anny24()) @ Rotation.from_euler("z", yaw).as_matrix().T
+    return position + _standing(anny24(), joint_set) @ Rotation.from_euler("z", yaw).as_matrix().T
 
 
-@lru_cache(maxsize=1)
-def _standing(body: BodyModel) -> F64:
+@lru_cache(maxsize=4)
+def _standing(body: BodyModel, joint_set: str | None = None) -> F64:
     """Joints of the mean body, arms down, facing -y in a z-up world, its middle at the origin."""
     rotations = np.tile(np.eye(3), (len(JOINT_NAMES), 1, 1))
     rotations[0] = Rotation.from_euler("x", 90, degrees=True).as_matrix()
@@ -82,6 +111,8 @@ def _standing(body: BodyModel) -> F64:
         torch.zeros(1, 3),
         torch.zeros(1, body.shapedirs.shape[-1]),
     )
+    if joint_set is not None:
+        joints = regressed(body, joint_set, vertices)
     return (joints[0] - vertices[0].median(0).values).numpy().astype(float)
 
 

@@ -23,7 +23,7 @@ class PoseTruth:
     Attributes:
         cameras: Name -> (4, 4) T_world_cam.
         instances: Camera -> (gh, gw) ids on the network's output grid, 0 = nobody.
-        ids: (P,) of the people. joints: (P, 24, 3) metres, NaN where unknown.
+        ids: (P,) of the people. joints: (P, J, 3) metres, NaN where unknown.
         visible: (P,) who should be found; the others may be.
     """
 
@@ -80,8 +80,8 @@ def score_people(
     (:func:`~hamst3r.evaluation.people.match`): no error in space is then too large to be counted.
     Worlds are brought together by the cameras
     (:func:`~hamst3r.evaluation.metrics.align_by_centres`); calibrated ones are one already. Errors
-    are those of matched people, over all 24 joints of the body; somebody whom nobody matches has
-    no error but lowers the recall beside it. A body not fitted is stood in for
+    are those of matched people, over all joints of the truth's set; somebody whom nobody matches
+    has no error but lowers the recall beside it. A body not fitted is stood in for
     (:class:`~hamst3r.evaluation.people.People`).
     """
     people = people_of(scene)

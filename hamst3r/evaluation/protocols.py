@@ -33,6 +33,8 @@ from hamst3r.evaluation.video import score_clip
 from hamst3r.frames import Frame, FrameSet
 from hamst3r.geometry import invert, project, transform
 from hamst3r.pairs import Pairing
+from hamst3r.people.body import JOINT_NAMES
+from hamst3r.people.joint_sets import JOINT_SETS
 from hamst3r.reconstructor import Engine, Reconstructor, ReconstructorConfig
 from hamst3r.scene import Camera, Scene
 
@@ -111,7 +113,8 @@ def score_people_case(engine: Engine, case: Case | Clip, config: ReconstructorCo
     cameras = {s.name: s.T_world_cam for s in case.shots if s.T_world_cam is not None}
     score_cameras(samples, scene, cameras)
     names = sorted(case.people)
-    joints = np.array([case.people[name] for name in names], float).reshape(-1, 24, 3)
+    number = len(JOINT_SETS[case.joint_set] if case.joint_set else JOINT_NAMES)
+    joints = np.array([case.people[name] for name in names], float).reshape(-1, number, 3)
     shots = scene_shots(scene, case.shots)
     seen = [_inside(joints, s, c) for s, c in zip(shots, scene.cameras, strict=True)]
     known = np.isfinite(joints).all(-1).sum(1)
@@ -119,7 +122,7 @@ def score_people_case(engine: Engine, case: Case | Clip, config: ReconstructorCo
     truth = PoseTruth(
         cameras, {}, np.arange(1, 1 + len(names)), joints, (known > 0) & (2 * most >= known)
     )
-    people = people_of(scene)
+    people = people_of(scene, case.joint_set)
     held = joints_in_masks(scene, people, case.shots, joints)
     score_matched(samples, scene, people, match(held), truth, "free", calibrated=False)
     return samples
@@ -138,14 +141,14 @@ def _pixels(joints: F64, shot: Shot) -> F64:
 
 
 def _inside(joints: F64, shot: Shot, camera: Camera) -> NDArray[np.bool_]:
-    """(P, 24) which joints are within the image; not those behind the camera (NaN)."""
+    """(P, J) which joints are within the image; not those behind the camera (NaN)."""
     pixels = _pixels(joints, shot)
     last = np.array([camera.width, camera.height]) - 0.5
     return np.all((pixels > -0.5) & (pixels < last), axis=-1)
 
 
 def joints_in_masks(scene: Scene, people: People, shots: Sequence[Shot], joints: F64) -> F64:
-    """(P, Q) share of the joints (Q, 24, 3) seen by any view that lie in a person's masks."""
+    """(P, Q) share of the joints (Q, J, 3) seen by any view that lie in a person's masks."""
     held = np.zeros((len(people), len(joints)))
     seen = np.zeros(len(joints))
     for view, camera, shot in zip(

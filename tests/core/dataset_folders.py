@@ -13,8 +13,8 @@ import numpy as np
 from scipy.io import savemat
 from scipy.spatial.transform import Rotation
 
-from hamst3r.evaluation.datasets.base import COCO_LIMBS
 from hamst3r.geometry import invert, make_T
+from hamst3r.people.joint_sets import JOINT_SETS
 from hamst3r.synthetic.render import SyntheticView
 
 FLIP = np.diag([-1.0, -1.0, 1.0])
@@ -35,21 +35,13 @@ def write_pickle(path: Path, content) -> None:
     path.write_bytes(pickle.dumps(content))
 
 
-def coco(joints: np.ndarray) -> np.ndarray:
-    """(17, 4) keypoints with validity of joints (24, 3)."""
-    keypoints = np.zeros((17, 4))
-    for index, joint in COCO_LIMBS.items():
-        keypoints[index] = [*joints[joint], 1]
-    return keypoints
-
-
 # --- people ---------------------------------------------------------------------------------------
 
 
 def egohumans(
     root: Path, views: Sequence[SyntheticView], people: dict[str, np.ndarray], scale: float = 3.0
 ) -> None:
-    """Colmap's world is ``scale`` times as large as the glasses', turned and moved."""
+    """People are (17, 3) COCO keypoints; colmap's world is ``scale`` times as large as the glasses', turned and moved."""
     sequence = root / "01_tagging" / "001_tagging"
     T_colmap_aria = make_T(Rotation.from_rotvec([0.2, -0.4, 1.0]).as_matrix(), [5, -3, 2], scale)
     cameras, images = ["# Camera list"], ["# Image list"]
@@ -71,11 +63,15 @@ def egohumans(
     write_pickle(workplace / "colmap_from_aria_transforms.pkl", {"aria01": T_colmap_aria})
     labels = sequence / "processed_data" / "fit_poses3d"
     labels.mkdir(parents=True)
-    np.save(labels / "00001.npy", {who: coco(j) for who, j in people.items()}, allow_pickle=True)
+    np.save(
+        labels / "00001.npy",
+        {k: np.c_[v, np.ones(17)] for k, v in people.items()},
+        allow_pickle=True,
+    )
 
 
-def egoexo4d(root: Path, views: Sequence[SyntheticView], joints: np.ndarray) -> None:
-    """One take of three frames, the middle one annotated."""
+def egoexo4d(root: Path, views: Sequence[SyntheticView], keypoints: np.ndarray) -> None:
+    """One take of three frames, the middle one annotated with (17, 3) keypoints."""
     write_json(
         root / "takes.json",
         [{"take_uid": "uid-1", "take_name": "cooking_01", "root_dir": "takes/cooking_01"}],
@@ -101,14 +97,12 @@ def egoexo4d(root: Path, views: Sequence[SyntheticView], joints: np.ndarray) -> 
         }
     split = root / "annotations" / "ego_pose" / "val"
     write_json(split / "camera_pose" / "uid-1.json", cameras)
-    names = ("shoulder", "elbow", "wrist", "hip", "knee", "ankle")
-    sides = [f"{side}-{part}" for part in names for side in ("left", "right")]
     places = {
-        name: dict(zip("xyz", joints[COCO_LIMBS[5 + k]].tolist(), strict=True))
-        for k, name in enumerate(sides)
+        name.replace("_", "-"): dict(zip("xyz", place.tolist(), strict=True))
+        for name, place in zip(JOINT_SETS["coco17"], keypoints, strict=True)
     }
     del places["left-wrist"]  # not every joint is annotated
-    places["nose"] = {"x": 0.0, "y": 0.0, "z": 0.0}
+    places["left-thumb"] = {"x": 0.0, "y": 0.0, "z": 0.0}  # nor one of COCO's 17
     write_json(
         split / "body" / "annotation" / "uid-1.json",
         {"1": [{"annotation3D": places, "annotation2D": {}}]},

@@ -23,7 +23,6 @@ from test_network import SMALL
 from hamst3r import cli
 from hamst3r.commands import eval as eval_command
 from hamst3r.evaluation.datasets.base import (
-    COCO_LIMBS,
     Case,
     Clip,
     DatasetError,
@@ -43,11 +42,12 @@ from hamst3r.geometry import invert, make_T, project, rotation_angle, transform
 from hamst3r.network.checkpoint import save_checkpoint
 from hamst3r.network.hamst3r import HAMSt3R
 from hamst3r.people.body import anny24
+from hamst3r.people.joint_sets import JOINT_SETS, joints
 from hamst3r.reconstructor import ReconstructorConfig
 from hamst3r.synthetic.motion import MovingScene
 
 BODY = Path(str(resources.files("hamst3r"))) / "data" / "anny24.npz"
-LIMBS = list(COCO_LIMBS.values())
+WRIST = JOINT_SETS["coco17"].index("left_wrist")
 PEOPLE_KEYS = ("betas", "global_orient", "body_pose", "transl")
 
 
@@ -105,6 +105,13 @@ def parameters(person) -> dict[str, np.ndarray]:
     }
 
 
+def coco(person) -> np.ndarray:
+    """(17, 3) keypoints of a person's surface."""
+    body, turns = anny24(), torch.from_numpy(person.rotations).float()[None]
+    values = (torch.from_numpy(np.asarray(v)).float()[None] for v in (person.transl, person.betas))
+    return joints(body, "coco17", body(turns, *values)[0])[0].numpy().astype(float)
+
+
 def read(name: str, folder: Path, **options):
     return DATASETS[name].read(folder, ReadOptions(**options))
 
@@ -128,13 +135,13 @@ def same_cameras(shots, views, scale: bool = False) -> None:
 
 def test_egohumans(room, tmp_path):
     views, person = room
-    make.egohumans(tmp_path, views, {"aria01": person.joints, "aria02": person.joints + 1})
+    make.egohumans(tmp_path, views, {"aria01": coco(person), "aria02": coco(person) + 1})
     (case,) = read("egohumans", tmp_path)
     assert case.name == "01_tagging/001_tagging/00001" and len(case.shots) == 4
     same_cameras(case.shots, views)
     assert case.people.keys() == {"aria01", "aria02"}
-    np.testing.assert_allclose(case.people["aria02"][LIMBS], person.joints[LIMBS] + 1)
-    assert np.isnan(case.people["aria01"][0]).all()  # COCO has no pelvis
+    assert case.joint_set == "coco17"
+    np.testing.assert_allclose(case.people["aria02"], coco(person) + 1, atol=1e-6)
     assert len(read("egohumans", tmp_path, views=2)[0].shots) == 2
     assert [s.name for s in read("egohumans", tmp_path, split="small", views=2)[0].shots] == [
         "cam01",
@@ -144,7 +151,7 @@ def test_egohumans(room, tmp_path):
 
 def test_egohumans_refuses_what_is_not_there(room, tmp_path):
     views, person = room
-    make.egohumans(tmp_path, views, {"aria01": person.joints})
+    make.egohumans(tmp_path, views, {"aria01": coco(person)})
     with pytest.raises(DatasetError, match=r"found nothing.*exo/camNN"):
         read("egohumans", tmp_path, split="large")
     with pytest.raises(DatasetError, match="no split 'test'; expected all, small or large"):
@@ -157,18 +164,18 @@ def test_egohumans_refuses_what_is_not_there(room, tmp_path):
 def test_people_and_cameras_seen_perfectly(room, tmp_path):
     """The papers' figures of a perfect network; what is left is the body fit's."""
     views, person = room
-    make.egohumans(tmp_path, views, {"aria01": person.joints})
+    make.egohumans(tmp_path, views, {"aria01": coco(person)})
     values = measure("egohumans", read("egohumans", tmp_path), Oracle(views))
     assert values["people_recall"] == values["people_precision"] == 1
     assert values["rra10"] == values["cca10"] == values["s_cca10"] == values["cameras_placed"] == 1
     assert values["te_m"] < 0.05 and values["ae_deg"] < 1
-    assert values["w_mpjpe_m"] < 0.2 and values["pa_mpjpe_m"] < 0.1
+    assert values["w_mpjpe_m"] < 0.06 and values["pa_mpjpe_m"] < 0.05
 
 
 def test_who_is_elsewhere_is_missed(room, tmp_path):
     views, person = room
-    beside = person.joints + 0.9 * np.array([1, 1, 0])
-    make.egohumans(tmp_path, views, {"aria01": person.joints, "aria02": beside})
+    beside = coco(person) + 0.9 * np.array([1, 1, 0])
+    make.egohumans(tmp_path, views, {"aria01": coco(person), "aria02": beside})
     values = measure("egohumans", read("egohumans", tmp_path), Oracle(views))
     assert values["people_recall"] == 0.5 and values["people_precision"] == 1
     (case,) = read("egohumans", tmp_path)
@@ -178,14 +185,14 @@ def test_who_is_elsewhere_is_missed(room, tmp_path):
 
 def test_egoexo4d(room, tmp_path):
     views, person = room
-    make.egoexo4d(tmp_path, views, person.joints)
+    make.egoexo4d(tmp_path, views, coco(person))
     (case,) = read("egoexo4d", tmp_path)
     assert case.name == "cooking_01/1"
     same_cameras(case.shots, views)  # a video's frame 1 is the bright one
     found = case.people["0"]
-    known = [joint for index, joint in COCO_LIMBS.items() if index != 9]
-    np.testing.assert_allclose(found[known], person.joints[known])
-    assert np.isnan(found[COCO_LIMBS[9]]).all() and np.isfinite(found).all(1).sum() == 11
+    assert case.joint_set == "coco17" and np.isnan(found[WRIST]).all()
+    known = np.arange(17) != WRIST
+    np.testing.assert_allclose(found[known], coco(person)[known], atol=1e-6)
     with pytest.raises(DatasetError, match="found nothing"):
         read("egoexo4d", tmp_path, split="test")
 
@@ -613,7 +620,7 @@ def test_every_data_set_is_on_the_command_line():
 
 
 def test_the_papers_rows_stand_beside_ours(room, weights, tmp_path, capsys):
-    make.egohumans(tmp_path, room[0], {"aria01": room[1].joints})
+    make.egohumans(tmp_path, room[0], {"aria01": coco(room[1])})
     report = tmp_path / "report.json"
     arguments = ["eval", "egohumans", str(tmp_path), "--weights", str(weights), "--views", "2"]
     assert cli.main([*arguments, "--device", "cpu", "--json", str(report)]) == 0
@@ -637,7 +644,7 @@ def test_the_papers_rows_stand_beside_ours(room, weights, tmp_path, capsys):
 
 
 def test_places_of_one_network_and_people_of_another(room, weights, tmp_path, capsys):
-    make.egohumans(tmp_path, room[0], {"aria01": room[1].joints})
+    make.egohumans(tmp_path, room[0], {"aria01": coco(room[1])})
     report = tmp_path / "report.json"
     arguments = ["eval", "egohumans", str(tmp_path), "--weights", str(weights), "--views", "2"]
     arguments += ["--human-weights", "compact", "--image-size", "224", "--precision", "fp32"]

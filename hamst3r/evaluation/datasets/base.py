@@ -13,19 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hamst3r.evaluation.clouds import ScanTruth
-from hamst3r.people.body import JOINT_NAMES
 
 F64 = NDArray[np.float64]
 Image = NDArray[np.uint8]
 Item = TypeVar("Item")
-
-# Limbs are where skeletons agree; neck, head, hands and feet mean different places by one name.
-LIMBS = tuple(
-    f"{side}_{part}"
-    for part in ("shoulder", "elbow", "wrist", "hip", "knee", "ankle")
-    for side in ("left", "right")
-)
-COCO_LIMBS = dict(zip(range(5, 17), (JOINT_NAMES.index(name) for name in LIMBS), strict=True))
 
 
 class DatasetError(ValueError):
@@ -135,7 +126,9 @@ class Case:
     Attributes:
         name: Unique in the data set. group: Figures are means over groups where papers do that.
         shots: Of one time, or of a place where nothing moves. With depth: of the first one.
-        people: Name -> (24, 3) joints in the world, metres, NaN where unknown.
+        people: Name -> (J, 3) joints in the world, metres, NaN where unknown.
+        joint_set: Which joints these are, of :data:`~hamst3r.people.joint_sets.JOINT_SETS`; None:
+            the body's own 24.
         scan: Reads a scanned object.
     """
 
@@ -143,6 +136,7 @@ class Case:
     group: str
     shots: tuple[Shot, ...]
     people: dict[str, F64] = field(default_factory=dict)
+    joint_set: str | None = None
     scan: Callable[[], ScanTruth] | None = None
 
 
@@ -270,15 +264,14 @@ def matrix3(values: Any, where: str) -> F64:
 
 
 def from_coco(keypoints: NDArray, where: str) -> F64:
-    """(24, 3) joints of COCO's 17 keypoints (17, 3 or 4): limbs; the others are NaN.
+    """(17, 3) of COCO's keypoints (17 or more, 3 or 4), NaN where not known.
 
     A fourth column of 0 or less marks a keypoint that is not known.
     """
     keypoints = np.asarray(keypoints, float)
     if keypoints.ndim != 2 or keypoints.shape[0] < 17 or keypoints.shape[1] not in (3, 4):
         raise DatasetError(f"{where}: expected 17 keypoints x y z, got {keypoints.shape}")
-    joints = np.full((len(JOINT_NAMES), 3), np.nan)
-    for index, joint in COCO_LIMBS.items():
-        if keypoints.shape[1] == 3 or keypoints[index, 3] > 0:
-            joints[joint] = keypoints[index, :3]
+    joints = keypoints[:17, :3].copy()
+    if keypoints.shape[1] == 4:
+        joints[keypoints[:17, 3] <= 0] = np.nan
     return joints

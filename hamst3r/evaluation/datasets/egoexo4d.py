@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hamst3r.evaluation.datasets.base import (
-    LIMBS,
     Case,
     DatasetError,
     Lens,
@@ -28,11 +27,12 @@ from hamst3r.evaluation.datasets.base import (
     matrix3,
     read_json,
 )
-from hamst3r.people.body import JOINT_NAMES
+from hamst3r.people.joint_sets import JOINT_SETS
 
 LAYOUT = "takes.json, takes/<take>/frame_aligned_videos, annotations/ego_pose/<split>"
 _WIDTH = 3840  # of the images that the intrinsics are of
 _PER_TAKE = 5  # moments
+_NAMES = JOINT_SETS["coco17"]
 
 
 def read(root: Path, options: ReadOptions) -> list[Case]:
@@ -86,7 +86,7 @@ def _take(
             for c, (lens, pose) in cameras.items()
         ]
         if people:
-            cases.append(Case(f"{name}/{frame}", name, tuple(shots), people))
+            cases.append(Case(f"{name}/{frame}", name, tuple(shots), people, "coco17"))
     return cases
 
 
@@ -106,11 +106,11 @@ def _camera(entry: dict[str, Any], video: Path, where: str) -> tuple[Lens, NDArr
 
 
 def _joints(person: Any, where: str) -> NDArray[np.float64]:
-    joints = np.full((len(JOINT_NAMES), 3), np.nan)
+    joints = np.full((len(_NAMES), 3), np.nan)
     if not isinstance(person, dict) or not isinstance(person.get("annotation3D"), dict):
         raise DatasetError(f"{where}: expected annotation3D with joints by name")
     for name, place in person["annotation3D"].items():
         name = name.replace("-", "_")
-        if name in LIMBS:
-            joints[JOINT_NAMES.index(name)] = [place["x"], place["y"], place["z"]]
+        if name in _NAMES:
+            joints[_NAMES.index(name)] = [place["x"], place["y"], place["z"]]
     return joints

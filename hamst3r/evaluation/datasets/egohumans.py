@@ -80,6 +80,7 @@ def _sequence(folder: Path, name: str, options: ReadOptions) -> list[Case]:
                 name,
                 tuple(shots),
                 {str(p): from_coco(keypoints, f"{moment}: {p}") for p, keypoints in people.items()},
+                "coco17",
             )
         )
     return cases

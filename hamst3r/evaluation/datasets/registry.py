@@ -74,7 +74,7 @@ _SCAN = {
     "completeness_mm": "completeness mm",
     "overall_mm": "overall mm",
 }
-_LIMBS = "errors are of the 12 joints of arms and legs, which COCO's skeleton and ours share"
+_COCO = "errors are of COCO's 17 keypoints, regressed from the body's surface"
 
 
 def _depth(name: str, paper: str, described: depth_sets.DepthSet) -> Dataset:
@@ -104,7 +104,7 @@ DATASETS = {
             egohumans.read,
             protocols.PEOPLE,
             _PEOPLE,
-            f"4 exo cameras and 10 moments per sequence, evenly spread; {_LIMBS}",
+            f"4 exo cameras and 10 moments per sequence, evenly spread; {_COCO}",
         ),
         Dataset(
             "egoexo4d",
@@ -114,7 +114,7 @@ DATASETS = {
             egoexo4d.read,
             protocols.PEOPLE,
             _PEOPLE,
-            f"4 exo cameras and 5 annotated moments per take of val, evenly spread; {_LIMBS}",
+            f"4 exo cameras and 5 annotated moments per take of val, evenly spread; {_COCO}",
         ),
         Dataset(
             "rich",
