@@ -41,7 +41,8 @@ def write_pickle(path: Path, content) -> None:
 def egohumans(
     root: Path, views: Sequence[SyntheticView], people: dict[str, np.ndarray], scale: float = 3.0
 ) -> None:
-    """People are (17, 3) COCO keypoints; colmap's world is ``scale`` times as large as the glasses', turned and moved."""
+    """People are (17, 3) keypoints of COCO's; colmap's world is ``scale`` times as large as the
+    glasses', turned and moved."""
     sequence = root / "01_tagging" / "001_tagging"
     T_colmap_aria = make_T(Rotation.from_rotvec([0.2, -0.4, 1.0]).as_matrix(), [5, -3, 2], scale)
     cameras, images = ["# Camera list"], ["# Image list"]
@@ -63,11 +64,8 @@ def egohumans(
     write_pickle(workplace / "colmap_from_aria_transforms.pkl", {"aria01": T_colmap_aria})
     labels = sequence / "processed_data" / "fit_poses3d"
     labels.mkdir(parents=True)
-    np.save(
-        labels / "00001.npy",
-        {k: np.c_[v, np.ones(17)] for k, v in people.items()},
-        allow_pickle=True,
-    )
+    sure = {who: np.c_[keypoints, np.ones(17)] for who, keypoints in people.items()}
+    np.save(labels / "00001.npy", sure, allow_pickle=True)
 
 
 def egoexo4d(root: Path, views: Sequence[SyntheticView], keypoints: np.ndarray) -> None:
