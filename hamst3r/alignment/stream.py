@@ -67,6 +67,8 @@ class StreamConfig:
         lost_pairs: Kept keyframes that are tried per frame set to find the way back.
         gap: Seconds without images after which the cameras may be anywhere.
         give_up: Frame sets after which a place that is not found again is a new one.
+        alone: Frame sets of which no pair fits, after which a map begins with a single camera (and
+            those that the rig ties to it).
     """
 
     window: int = 4
@@ -78,6 +80,7 @@ class StreamConfig:
     lost_pairs: int = 3
     gap: float = 2.0
     give_up: int = 60
+    alone: int = 5
 
     def __post_init__(self) -> None:
         if not 1 <= self.window < self.keyframes:
@@ -101,6 +104,7 @@ class Stream:
         self._agreement: dict[str, float] = {}
         self._stamp: int | None = None
         self._lost = 0
+        self._waiting = 0  # frame sets that could not begin a map
         self._turn = 0  # counts frame sets; whose turn it is to be tried
         self._due = False  # nearly a keyframe again: a loop makes it one, without making many
         self._sureness: float | None = None
@@ -193,6 +197,7 @@ class Stream:
             rounds,
             frozenset(anchors),
             measure=True,
+            alone=self._waiting >= self.config.alone,
         )
         solved = place_uncalibrated(problem)
         solved, notes = self._checked(solved, observations, anchors, frames, count)
@@ -227,6 +232,7 @@ class Stream:
         notes = list(solved.notes)
         if not self.graph.keyframes:
             group = max(solved.groups, key=len, default=())
+            self._waiting = 0 if group else self._waiting + 1
             start = beginning(solved, group, frames.frames)
             return only(solved, set(group), observations, start), notes
         sure = self._sure_pairs(observations, count)

@@ -79,6 +79,7 @@ class Problem:
         focal_hold, polish_rounds: See :func:`hamst3r.alignment.polish.polish`.
         metric: Known views whose own pointmaps are in metres too.
         measure: Tell also what the pairs know of the poses, for fusion with other knowledge.
+        alone: Where no pair fits at all, place the view that shows most.
     """
 
     observations: Observations
@@ -89,6 +90,7 @@ class Problem:
     polish_rounds: int
     metric: frozenset[int] = frozenset()
     measure: bool = False
+    alone: bool = False
 
     def pair_name(self, i: int, j: int) -> str:
         """As in notes."""
@@ -111,11 +113,16 @@ def place_uncalibrated(problem: Problem) -> Placement:
     notes = [f"{problem.pair_name(i, j)} rejected: {reason}" for i, j, reason in unfit]
     scores = [PairScore(i, j, 0.0, False) for i, j, _ in unfit]
     parts: list[Placement] = []
-    waiting = [(g, edges.select(np.isin(edges.i, g))) for g in components(range(count), edges)]
+    apart = components(range(count), edges)
+    if problem.alone:
+        apart.sort(key=lambda g: (len(g), canonical.weight[g].sum()), reverse=True)
+    waiting = [(g, edges.select(np.isin(edges.i, g))) for g in apart]
     while waiting:
         group, inside = waiting.pop(0)
         anchored = any(v in known or v in previous for v in group)
-        if not anchored and (parts or known or previous or len(group) == 1 < count):
+        if not anchored and (
+            parts or known or previous or (len(group) == 1 < count and not problem.alone)
+        ):
             if len(group) > 1:
                 together = ", ".join(observations.grids[v].name for v in group)
                 notes.append(f"cameras {together} see nothing of what the others see")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import pytest
+import torch
 from simulated_drive import Drive, DriveEngine, trajectory_error, without_bodies
 from synthetic_pairs import EXACT
 
@@ -298,3 +300,33 @@ def test_a_scene_whose_camera_never_moved_has_one_map():
 def test_settings_are_checked(window, keyframes):
     with pytest.raises(ValueError, match="less than keyframes"):
         StreamConfig(window=window, keyframes=keyframes)
+
+
+class Apart(DriveEngine):
+    """Cameras that look away from each other: only a camera's pairs with its past show anything."""
+
+    def predict(self, images, edges):
+        cameras = [image.camera for image in images]
+        result = []
+        for p in super().predict(images, edges):
+            if cameras[p.i] != cameras[p.j]:
+                rng = np.random.default_rng([p.i, p.j])
+                noise = rng.normal([0, 0, 2], 0.5, p.pts_j.shape).astype(np.float32)
+                p = replace(p, pts_j=torch.tensor(noise), conf_j=torch.full_like(p.conf_j, 1.002))
+            result.append(p)
+        return result
+
+
+@pytest.mark.parametrize("known", ["exact", "uncertain", "nothing"])
+def test_cameras_that_look_away_from_each_other(known):
+    """As on many robots. The rig ties them; where nothing does, one camera goes its way."""
+    run = Run(cameras=3)
+    run.engine = run.reconstructor.engine = Apart(run.drive)
+    drive, covariance = run.drive, np.diag([0.01**2] * 3 + [0.01**2] * 3)
+    fields = {"K": drive.K_image, "T_rig_cam": list(drive.T_rig_cam)}
+    if known == "uncertain":
+        fields["T_rig_cam_covariance"] = [covariance] * 3
+    counts = [len(run.go([k], **(fields if known != "nothing" else {})).cameras) for k in range(25)]
+    assert counts == [0] * 5 + [1 if known == "nothing" else 3] * 20, "waited for pairs that fit"
+    travelled = np.linalg.norm(run.true[-1][:3, 3] - run.true[0][:3, 3])
+    assert travelled > 0.6 and run.error() < 0.06 * travelled
