@@ -24,8 +24,8 @@ from hamst3r.alignment.factors import (
     Nodes,
     Relative,
     adjoint,
-    stepped,
 )
+from hamst3r.alignment.fusing import stepped
 from hamst3r.alignment.intrinsics import FocalHold
 from hamst3r.alignment.looks import FLOOR, NEAREST, Looks, rigid_steps
 from hamst3r.alignment.similarity import apply

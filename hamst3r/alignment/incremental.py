@@ -11,28 +11,18 @@ from numpy.typing import NDArray
 from hamst3r.alignment.calibrated import place_calibrated
 from hamst3r.alignment.fusion import DepthOpinion, KeptDepth, clean, clean_by_past, fuse_depth
 from hamst3r.alignment.gravity import with_gravity
-from hamst3r.alignment.intrinsics import (
-    FocalAverage,
-    FocalHold,
-    FocalSpread,
-    Lens,
-    pinhole,
-    plausible_focal,
-    scaled_focal,
-    uncertain_lens,
-    weiszfeld_focal,
-)
+from hamst3r.alignment.intrinsics import FocalHold, Lens
 from hamst3r.alignment.keyframes import KeyView
+from hamst3r.alignment.lenses import Lenses
 from hamst3r.alignment.observations import Observations, observe
 from hamst3r.alignment.placement import PairScore, Placement
 from hamst3r.alignment.priors import Knowledge, exact_poses, fuse_priors, uncertain_poses
-from hamst3r.alignment.resection import resect
 from hamst3r.alignment.scale import MetricScale, grown
 from hamst3r.alignment.stream import Recalled, Stream, StreamConfig
 from hamst3r.alignment.tracked import kept_depths
 from hamst3r.alignment.uncalibrated import Problem, Remembered, place_uncalibrated
 from hamst3r.alignment.world import World
-from hamst3r.frames import Frame, FrameSet
+from hamst3r.frames import FrameSet
 from hamst3r.geometry import invert, make_T
 from hamst3r.image import NetworkImage
 from hamst3r.scene import ScaleSource
@@ -125,8 +115,7 @@ class Aligner:
 
     def reset(self) -> None:
         """Forget everything."""
-        self._focals: dict[str, FocalAverage] = {}
-        self._focal_spread = FocalSpread()
+        self._lenses = Lenses(self.config.window, self.config.default_focal)
         self._world = World(window=self.config.window)
         self._world_is_rig = False
         self._agreement: dict[str, float] = {}
@@ -182,7 +171,7 @@ class Aligner:
             self._world = World(window=self.config.window)
             self._world_is_rig = bool(known)
         lenses = [
-            self._lens(observations, v, frame, image)
+            self._lenses.lens(observations, v, frame, image)
             for v, (frame, image) in enumerate(zip(frames.frames, images, strict=True))
         ]
         K = [lens.K for lens in lenses]
@@ -197,7 +186,7 @@ class Aligner:
         else:
             hold = FocalHold(tuple(lenses))
             placement, std, source = self._place(observations, rays, known, hold, frames)
-            self._correct_focals(K, placement, lenses, observations)
+            K = self._lenses.corrected(lenses, placement, observations)
             if not any(frame.T_rig_cam is not None for frame in frames.frames):
                 gain = self._scale.step()
                 placement = grown(placement, gain)
@@ -238,7 +227,7 @@ class Aligner:
         if self.config.find_gravity:
             frames = replace(frames, frames=with_gravity(frames.frames, seen.observations))
         lenses = [
-            self._lens(seen.observations, v, frame, image)
+            self._lenses.lens(seen.observations, v, frame, image)
             for v, (frame, image) in enumerate(zip(frames.frames, images, strict=True))
         ]
         K = [lens.K for lens in lenses]
@@ -251,7 +240,7 @@ class Aligner:
         hold = FocalHold((*lenses, *(Lens(v.K, 0.0) for v in recalled.views)))
         graph = stream.graph
         tracked = stream.track(frames, recalled, seen, rays, hold, self.config.polish_rounds)
-        self._correct_focals(K, tracked.placement, lenses, seen.observations)
+        K = self._lenses.corrected(lenses, tracked.placement, seen.observations)
         gain, std, source = 1.0, tracked.scale_std, ScaleSource.CALIBRATION
         if not tracked.metric:
             gain, std, source = self._scale.step(), self._scale.std, self._scale.source
@@ -275,62 +264,6 @@ class Aligner:
         keyframe = stream.remember(frames, recalled, tracked, views)
         T_map_world = make_T(stream.T_map_world[:3, :3], gain * stream.T_map_world[:3, 3])
         return replace(result, T_map_world=T_map_world, keyframe=keyframe is not None, gain=gain)
-
-    def _correct_focals(
-        self,
-        K: list[F64],
-        placement: Placement,
-        lenses: Sequence[Lens],
-        observations: Observations,
-    ) -> None:
-        """Focal lengths as the polish found them."""
-        for view, factor in placement.focal_factor.items():
-            if view >= len(K) or factor == 1:
-                continue
-            lens, grid = lenses[view], observations.grids[view]
-            width = grid.shape[1]
-            if plausible_focal(K[view][0, 0] * factor, width):
-                K[view] = scaled_focal(K[view], factor)
-                # What the pairs say without what was known besides: that is remembered.
-                weight, held = lens.besides(placement.focal_variance.get(view))
-                alone = np.log(factor) * (1 + weight) - weight * held
-                self._focals[grid.name].correct(lens.K[0, 0] / width * float(np.exp(alone)))
-
-    def _lens(
-        self, observations: Observations, view: int, frame: Frame, image: NetworkImage
-    ) -> Lens:
-        """Known, else the running mean of what the pointmaps say, else a common lens; or both."""
-        if image.K is not None and frame.K_std == 0:
-            return Lens(image.K, 0.0)
-        grid = observations.grids[view]
-        width = grid.shape[1]
-        average = self._focals.setdefault(grid.name, FocalAverage(self.config.window))
-        focal = self._focal(observations, view)
-        if focal is not None and plausible_focal(focal, width):
-            average.add(focal / width)
-        if image.K is None:
-            relative = average.value or self.config.default_focal
-            return Lens(pinhole(relative * width, grid.centre), earlier=max(0, average.count - 1))
-        std = self._focal_spread.of(observations, view)
-        return uncertain_lens(image.K, frame.K_std, average, width, std)
-
-    def _focal(self, observations: Observations, view: int) -> float | None:
-        grid = observations.grids[view]
-        own = observations.own_looks(view)
-        if own:
-            return weiszfeld_focal(
-                np.concatenate([look.X for look in own]),
-                np.tile(grid.pixels - grid.centre, (len(own), 1)),
-                np.concatenate([look.w for look in own]),
-            )
-        guess = self.config.default_focal * grid.shape[1]
-        rays = grid.rays(pinhole(guess, grid.centre))
-        found = [
-            r
-            for look in observations.looks_at[view]
-            if look.usable and (r := resect(look.X, rays, look.w, free_focal=True)) is not None
-        ]
-        return guess * min(found, key=lambda r: r.error).focal_factor if found else None
 
     def _place(
         self,

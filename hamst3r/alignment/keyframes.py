@@ -13,16 +13,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from hamst3r.alignment.factors import (
-    Absolute,
-    Factor,
-    Level,
-    Nodes,
-    Relative,
-    fuse,
-    marginalise,
-    merged,
-)
+from hamst3r.alignment.factors import Absolute, Factor, Level, Nodes, Relative
+from hamst3r.alignment.fusing import fuse, marginalise, merged
 from hamst3r.geometry import lengths
 from hamst3r.image import NetworkImage
 

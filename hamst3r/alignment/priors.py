@@ -17,9 +17,9 @@ from hamst3r.alignment.factors import (
     Metric,
     Nodes,
     Relative,
-    fuse,
     pose_information,
 )
+from hamst3r.alignment.fusing import fuse
 from hamst3r.alignment.observations import Observations
 from hamst3r.alignment.placement import Placement, fit_poses, scaling
 from hamst3r.frames import Frame

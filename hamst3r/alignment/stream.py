@@ -17,7 +17,8 @@ import torch
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from hamst3r.alignment.factors import Absolute, Factor, Metric, Nodes, fuse
+from hamst3r.alignment.factors import Absolute, Factor, Metric, Nodes
+from hamst3r.alignment.fusing import fuse
 from hamst3r.alignment.intrinsics import FocalHold
 from hamst3r.alignment.keyframes import Keyframe, KeyframeGraph, KeyView
 from hamst3r.alignment.loops import closing, loop_candidate, measure_loop
@@ -356,8 +357,6 @@ class Stream:
             turn = axis / np.linalg.norm(axis) * min(angle, MAX_LEVELLING)
             R = Rotation.from_rotvec(turn).as_matrix()
             self.T_map_world = make_T(R, around - R @ around) @ self.T_map_world
-
-    # -------------------------------------------------------------- loops
 
     # -------------------------------------------------------------- after the depth is known
 

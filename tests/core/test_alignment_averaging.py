@@ -11,7 +11,8 @@ from synthetic_pairs import EXACT, Noise, errors, make_room, misplaced, predict
 from hamst3r.alignment import polish as polishing
 from hamst3r.alignment import uncalibrated
 from hamst3r.alignment.averaging import _about, _lever
-from hamst3r.alignment.factors import Nodes, normal_equations
+from hamst3r.alignment.factors import Nodes
+from hamst3r.alignment.fusing import normal_equations
 from hamst3r.alignment.incremental import Aligner, AlignerConfig
 from hamst3r.geometry import invert, make_T, split_similarity
 from hamst3r.pairs import choose_pairs

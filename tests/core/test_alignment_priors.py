@@ -13,17 +13,8 @@ from scipy.spatial.transform import Rotation
 from synthetic_pairs import EXACT, Noise, errors, garbage, make_room, predict
 
 from hamst3r.alignment.calibration import CalibrationError, load_calibration
-from hamst3r.alignment.factors import (
-    Absolute,
-    Level,
-    Metric,
-    Nodes,
-    Relative,
-    fuse,
-    marginalise,
-    normal_equations,
-    pose_information,
-)
+from hamst3r.alignment.factors import Absolute, Level, Metric, Nodes, Relative, pose_information
+from hamst3r.alignment.fusing import fuse, marginalise, normal_equations
 from hamst3r.alignment.incremental import Aligner
 from hamst3r.frames import Frame, FrameSet
 from hamst3r.geometry import invert, make_T, rotation_angle
