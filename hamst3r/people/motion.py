@@ -13,7 +13,8 @@ _SURPRISE = 16.0  # squared deviations, of three dimensions: one in a thousand
 _FIRST_JOINT_SPEED = 2.0  # metres per second, as above, of a hand or foot
 _JOINT_ACCELERATION = 4.0  # metres per second squared: swinging arms and legs
 _LEAST_STD = 1e-3  # metres: places are never surer
-_COASTING = 0.7  # seconds after which an unseen person has most likely slowed down
+_STEADY, _COASTING = 0.25, 0.7  # seconds that a velocity lasts; in which it then falls to 37 %
+_CHANGE = 0.5  # seconds in which people reach their speed: no longer do they accelerate
 
 
 class ConstantVelocity:
@@ -44,13 +45,21 @@ class ConstantVelocity:
         """Deviation of the velocity per axis, metres per second."""
         return float(np.sqrt(np.trace(self.covariance[3:, 3:]) / 3))
 
-    def predict(self, dt: float, seen: bool = True) -> None:
-        """Advance by ``dt`` >= 0 seconds; the velocity of an unseen person fades."""
-        fade = 1.0 if seen else float(np.exp(-dt / _COASTING))
+    def predict(self, dt: float, unseen: float = 0.0) -> None:
+        """Advance by ``dt`` >= 0 seconds, of somebody not seen for ``unseen`` seconds before.
+
+        Who walks goes on for a moment and then somewhere else: the velocity of long ago says
+        nothing of now. In how many steps the time passes makes no difference.
+        """
+        kept, travelled = _fading(unseen, dt)
         move = np.eye(6)
-        move[:3, 3:] = np.eye(3) * dt
-        move[3:, 3:] *= fade
-        noise = np.kron([[dt**4 / 4, dt**3 / 2], [dt**3 / 2, dt**2]], np.eye(3))
+        move[:3, 3:] = np.eye(3) * travelled
+        move[3:, 3:] *= kept
+        changing = min(dt, _CHANGE)
+        place = changing**2 / 2 + changing * (dt - changing)
+        # How far somebody came in a long time says little of the speed at its end.
+        both = place * changing * float(np.exp(-dt / _COASTING))
+        noise = np.kron([[place**2, both], [both, changing**2]], np.eye(3))
         self.state = move @ self.state
         self.covariance = move @ self.covariance @ move.T + noise * _ACCELERATION**2
 
@@ -73,6 +82,14 @@ class ConstantVelocity:
         # Joseph's form stays symmetric and positive whatever the rounding.
         self.covariance = left @ self.covariance @ left.T + gain @ covariance @ gain.T
         return surprise <= 1
+
+
+def _fading(unseen: float, dt: float) -> tuple[float, float]:
+    """What is left of a velocity after ``dt`` seconds more without a sight, and the seconds that
+    the way since then would have taken at the velocity of before."""
+    steady = max(min(_STEADY - unseen, dt), 0.0)
+    kept = float(np.exp((steady - dt) / _COASTING))
+    return kept, steady + _COASTING * (1 - kept)
 
 
 class JointMotion:

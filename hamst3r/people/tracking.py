@@ -48,13 +48,14 @@ class TrackingConfig:
 
     Attributes:
         timeout: A person unseen for this long is lost.
-        new_timeout: The same, for one who was seen only once.
+        new_timeout: The same, for one who was seen only once; at least one frame set is waited for.
         gate, max_gate: How far from the predicted place a person may be found; the former grows
             with the prediction's deviation up to the latter.
         piece_distance: An unmatched mask this near a known person whom its view does not show
             otherwise is a piece of that person.
         max_size_ratio: Largest ratio between the sizes of a person now and before.
-        weak: Metres that a sight is farther off for having none of the pixels that a person had.
+        weak: Metres that a sight is farther off for having none of the pixels that a person had;
+            or as many as the deviation of the place, where that is larger.
         sights: Somebody whom one view shows, and two others should but do not, is told of after so
             many sights.
         centre_std: Deviation of the centre of the points as a measure of the hips.
@@ -161,6 +162,7 @@ class PeopleTracker:
         self._gain: float | None = None
         self._next_id = 1
         self._stamp: int | None = None
+        self._step = 0.0  # seconds from the last frame set but one to the last
         self._surroundings = Surroundings(self.config.surroundings, self.config.floor)
         self._rng = np.random.default_rng(self._seed)
         self._generator = torch.Generator().manual_seed(self._seed)
@@ -190,6 +192,7 @@ class PeopleTracker:
                 "must be as many"
             )
         dt = 0.0 if self._stamp is None else min(max((stamp - self._stamp) / 1e9, 0.0), 10.0)
+        self._step = dt
         self._stamp = stamp if self._stamp is None else max(stamp, self._stamp)
         self._keep_up(alignment.gain)
         detections = detect(
@@ -199,7 +202,7 @@ class PeopleTracker:
             self._surroundings.add(static_points(views, alignment, self._rng))
         before = [track.motion.position.copy() for track in self._tracks]
         for track in self._tracks:
-            track.motion.predict(dt, seen=track.person is None or _visible(track.person))
+            track.motion.predict(dt, max((self._stamp - track.seen) / 1e9 - dt, 0.0))
         for track, old in zip(self._tracks, before, strict=True):
             shift = track.motion.position - old
             if track.body is not None:
@@ -257,15 +260,17 @@ class PeopleTracker:
         for row, track in enumerate(self._tracks):
             std = float(np.sqrt(np.trace(track.motion.covariance[:3, :3]) / 3))
             gate = min(self.config.gate + 2 * std, self.config.max_gate)
+            # The less is known of the place, the more it counts who is whole.
+            weak = max(self.config.weak, min(std, self.config.max_gate))
             for column, detection in enumerate(detections):
                 expected = track.motion.position + track.offset
                 distance = float(np.linalg.norm(detection.centre - expected))
                 ratio = max(detection.size / track.size, track.size / detection.size)
                 if distance < gate and ratio < self.config.max_size_ratio:
                     share = min(detection.num_points / max(track.pixels, 1.0), 1.0)
-                    cost[row, column] = distance + self.config.weak * (1 - share)
+                    cost[row, column] = distance + weak * (1 - share)
         # A forbidden match costs more than any number of allowed ones together.
-        forbidden = 1e3 * (1 + self.config.max_gate + self.config.weak)
+        forbidden = 1e3 * (1 + 2 * self.config.max_gate + self.config.weak)
         rows, columns = linear_sum_assignment(np.where(np.isfinite(cost), cost, forbidden))
         taken = {
             int(column): self._tracks[row]
@@ -511,7 +516,9 @@ class PeopleTracker:
                 continue
             hidden = (self._stamp - track.seen) / 1e9
             known = track.id and track.hits > 1
-            timeout = self.config.timeout if known else self.config.new_timeout
+            # Even where frame sets are rare, one miss alone does not end somebody.
+            once = min(max(self.config.new_timeout, 1.5 * self._step), self.config.timeout)
+            timeout = self.config.timeout if known else once
             lost = hidden > timeout
             person = _coast(track.person, track.motion)
             fade = max(0.0, 1 - hidden / self.config.timeout)
@@ -524,10 +531,6 @@ class PeopleTracker:
                 kept.append(track)
         self._tracks = kept
         return people
-
-
-def _visible(person: Person) -> bool:
-    return person.state in (TrackingState.NEW, TrackingState.OK)
 
 
 def _coast(person: Person, motion: ConstantVelocity) -> Person:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -179,6 +180,73 @@ def test_somebody_seen_only_once_is_soon_dismissed():
     assert feed(tracker, 0.4, {})[0][0].state == TrackingState.PREDICTED
     assert feed(tracker, 0.6, {})[0][0].state == TrackingState.LOST
     assert feed(tracker, 0.7, {})[0] == ()
+
+
+def test_one_miss_of_somebody_just_seen_is_survived_however_rare_frame_sets_are():
+    tracker, ann = quick(), {"ann": standing((0.0, 0.0, HIP))}
+    (first,), _ = feed(tracker, 0.0, ann)
+    assert feed(tracker, 0.8, {})[0][0].state == TrackingState.PREDICTED
+    (person,), _ = feed(tracker, 1.6, ann)
+    assert person.id == first.id and person.state == TrackingState.OK
+    tracker = quick()
+    feed(tracker, 0.0, ann)
+    feed(tracker, 0.8, {})
+    assert feed(tracker, 1.6, {})[0][0].state == TrackingState.LOST
+
+
+def swaying(time):
+    return 0.45 * math.sin(2 * math.pi * time / 1.7), 0.0
+
+
+def round_and_round(time):
+    return math.cos(1.3 * time), 0.2 + math.sin(1.3 * time)  # 1.3 m/s
+
+
+def to_and_fro(time):
+    return 1.2 - abs(time % 4.8 - 2.4), 0.0  # 1 m/s, and suddenly back
+
+
+@pytest.mark.parametrize("path", [swaying, round_and_round, to_and_fro])
+@pytest.mark.parametrize("step", [0.35, 0.5, 0.8, 1.0])
+def test_ids_last_where_frame_sets_are_rare_uneven_and_sometimes_empty(path, step):
+    rng = np.random.default_rng(7)
+    tracker, time, ids, missed = quick(), 0.0, set(), False
+    for count in range(40):
+        missed = count > 1 and not missed and step < 0.6 and rng.random() < 0.25
+        ann = {"ann": standing((*path(time), HIP))}
+        found, _ = feed(tracker, time, {} if missed else ann)
+        ids |= {person.id for person in found}
+        time += step * rng.uniform(0.7, 1.3)
+    assert ids == {1}
+
+
+def test_a_fragment_does_not_become_the_person_after_a_long_time():
+    """After a second the place is known to a metre: the whole one is it, not the nearest."""
+    tracker = quick()
+    for time in (0.0, 1.0, 2.0):
+        feed(tracker, time, {"ann": standing((0.0, 0.0, HIP))})
+    before = see({"ann": standing((0.0, 0.0, HIP))})[0][0].instances > 0
+    rows, columns = np.nonzero(before)
+    middle = int(columns.mean())
+    fragment = np.s_[int(rows.min()) : int(rows.max()), middle - 1 : middle + 2]
+    views, alignment = see({"ann": standing((0.6, 0.0, HIP))})
+    views[0].instances[fragment] = 2
+    alignment.depth[0][fragment], alignment.confidence[0][fragment] = 4.0, 5
+    views[0].scores[2] = 0.7
+    people, _, _ = tracker.update(3 * SECOND, views, alignment, ["cam0"], [np.eye(3)])
+    assert people[0].id == 1 and people[0].position[0] == pytest.approx(0.6, abs=0.15)
+
+
+def test_how_far_somebody_is_expected_does_not_depend_on_the_steps():
+    ways = []
+    for steps in (1, 4, 40):
+        motion = ConstantVelocity(np.zeros(3), np.eye(3) * 0.02**2)
+        motion.state[3] = 1.0
+        for step in range(steps):
+            motion.predict(1.2 / steps, unseen=step * 1.2 / steps)
+        ways.append((motion.position[0], motion.velocity[0]))
+    np.testing.assert_allclose(ways, [ways[0]] * 3, rtol=1e-9)
+    assert 0.5 < ways[0][0] < 0.9 and 0.1 < ways[0][1] < 0.5
 
 
 def test_reset_starts_over():
