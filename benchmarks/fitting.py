@@ -32,10 +32,10 @@ from people_data import Cloud, joint_error, observe, random_people
 
 from hamst3r.people.body import anny24
 from hamst3r.people.fitting import FitConfig, fit, single_thread
-from hamst3r.people.jacobian import BodyState
 from hamst3r.people.kinematics import Surface, rig
 from hamst3r.people.prior import LIMIT_STD, joint_limits, pose_prior
 from hamst3r.people.start import analytic_start
+from hamst3r.people.state import BodyState
 
 BODY = anny24()
 CONFIG = FitConfig()

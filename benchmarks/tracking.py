@@ -38,8 +38,8 @@ from people_crowd import STEP, Crowd, Flaws, rig
 from hamst3r.people.body import anny24
 from hamst3r.people.contact import ContactPoints, contact_scale
 from hamst3r.people.fitting import single_thread
-from hamst3r.people.jacobian import BodyState, pose_bones
 from hamst3r.people.smoothing import SmoothingConfig, Window
+from hamst3r.people.state import BodyState
 from hamst3r.people.surroundings import Surroundings
 from hamst3r.people.tracking import PeopleTracker, TrackingConfig
 from hamst3r.scene import Person, TrackingState
@@ -95,7 +95,7 @@ def identity(moments: list[Moment]) -> dict[str, float]:
 
 def contact_places(state: BodyState) -> F64:
     """(P, C, 3)."""
-    return (POINTS.features(state.betas) @ pose_bones(BODY, state)).double().numpy()
+    return POINTS.places(state.pose())
 
 
 def fitted(person: Person) -> BodyState | None:

@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hamst3r.people.body import BodyModel
+from hamst3r.people.body import NUM_JOINTS, BodyModel
+from hamst3r.people.kinematics import F32, Pose, pose_bones, rig
 from hamst3r.people.surroundings import Planes, Surroundings
 from hamst3r.scene import Contact
 
@@ -40,10 +41,10 @@ _THIGH = 0.22  # metres below the hip to which the seat reaches
 
 class ContactPoints:
     """Places of the body that touch things: each the mean of a few vertices, hence linear in the
-    joints' rigid motions as any vertex is (see ``jacobian.py``)."""
+    joints' rigid motions as any vertex is (see ``kinematics.py``)."""
 
     def __init__(self, body: BodyModel) -> None:
-        self._body = body
+        self._rig = rig(body)
         moments, shapes, weights = [], [], []
         for _, parts, direction, low, high in _POINTS:
             chosen = _choose(body, parts, torch.tensor(direction), low, high)
@@ -51,15 +52,21 @@ class ContactPoints:
             moments.append(torch.einsum("nj,nc->jc", share, body.v_template[chosen]) / len(chosen))
             shapes.append(torch.einsum("nj,nck->jck", share, body.shapedirs[chosen]) / len(chosen))
             weights.append(share.mean(0))
-        self._moments, self._shapes = torch.stack(moments), torch.stack(shapes)
-        self._weights = torch.stack(weights)
+        self._moments, self._shapes = torch.stack(moments).numpy(), torch.stack(shapes).numpy()
+        self._weights = torch.stack(weights).numpy()
 
-    def features(self, betas: Tensor) -> Tensor:
-        """(P, C, 96): places are ``features @ bones``."""
-        moved = self._moments + torch.einsum("cjak,pk->pcja", self._shapes, betas)
-        arms = moved - self._weights[..., None] * self._body.rest_joints(betas)[:, None]
-        weights = self._weights.expand(len(betas), -1, -1)
-        return torch.cat([arms, weights[..., None]], -1).mT.flatten(2)
+    def features(self, betas: F32) -> F32:
+        """(P, C, 96): places are ``features @ bones``, see :class:`~kinematics.Line`."""
+        features = np.empty((len(betas), NUM_CONTACTS, 4, NUM_JOINTS), np.float32)
+        moved = self._moments + np.einsum("cjak,pk->pcja", self._shapes, betas)
+        arms = moved - self._weights[..., None] * self._rig.rest_joints(betas)[:, None]
+        features[:, :, :3], features[:, :, 3] = arms.swapaxes(2, 3), self._weights
+        return features.reshape(len(betas), NUM_CONTACTS, 4 * NUM_JOINTS)
+
+    def places(self, pose: Pose) -> F64:
+        """(P, C, 3) metres in the world."""
+        placed: F32 = self.features(pose.betas) @ pose_bones(self._rig, pose)
+        return placed.astype(np.float64)
 
 
 def _choose(

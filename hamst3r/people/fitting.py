@@ -18,7 +18,6 @@ from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
 from hamst3r.people.body import NUM_JOINTS, BodyModel
-from hamst3r.people.jacobian import BodyState
 from hamst3r.people.judging import FitResult, JudgeConfig, judge
 from hamst3r.people.kinematics import (
     BETAS,
@@ -45,6 +44,7 @@ from hamst3r.people.normal import (
     unbend,
 )
 from hamst3r.people.start import analytic_start, reconsider_limbs
+from hamst3r.people.state import BodyState
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ from scipy.linalg import lapack
 from torch import Tensor
 
 from hamst3r.people.body import NUM_JOINTS, BodyModel
-from hamst3r.people.jacobian import BodyState
 from hamst3r.people.kinematics import (
     BETAS,
     F32,
@@ -24,6 +23,7 @@ from hamst3r.people.kinematics import (
     skeleton,
 )
 from hamst3r.people.normal import F64, NormalEquations
+from hamst3r.people.state import BodyState
 from hamst3r.scene import BodyFit
 
 

@@ -14,12 +14,11 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from hamst3r.people.body import BodyModel
 from hamst3r.people.contact import FEET, ContactPoints, ScaleConfig, contact_scale
-from hamst3r.people.jacobian import BodyState, pose_bones
+from hamst3r.people.state import BodyState
 from hamst3r.people.surroundings import Surroundings
 from hamst3r.scene import ScaleSource
 
@@ -86,7 +85,7 @@ class PeopleScale:
         self, body: BodyModel, points: ContactPoints, config: PeopleScaleConfig | None = None
     ) -> None:
         self.config = config or PeopleScaleConfig()
-        self._body, self._points = body, points
+        self._points = points
         self._usual = float(np.ptp(body.v_template[:, 1].numpy()))
         self._seen: deque[list[_Sample]] = deque(maxlen=self.config.frame_sets)
 
@@ -98,7 +97,6 @@ class PeopleScale:
                 for own in people
             ]
 
-    @torch.no_grad()
     def heed(self, people: Sequence[Sized], surroundings: Surroundings) -> ScaleOpinion | None:
         """Take in one frame set's bodies; None where there are none."""
         self._seen.append([self._sample(own) for own in people])
@@ -125,7 +123,6 @@ class PeopleScale:
         return ScaleOpinion(tie * factor, float(np.hypot(tie_std, std)), ScaleSource.CONTACT)
 
     def _sample(self, own: Sized) -> _Sample:
-        bones = pose_bones(self._body, own.state)
-        feet = (self._points.features(own.state.betas) @ bones)[0, FEET].double().numpy()
+        feet = self._points.places(own.state.pose())[0, FEET]
         up = own.state.rotations[0, 0, :, 1].double().numpy()  # the world's may not be known
         return _Sample(own.person, own.height, own.camera, feet[(feet @ up).argmin()])

@@ -19,13 +19,21 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 
 from hamst3r.people.body import NUM_JOINTS, BodyModel
 from hamst3r.people.contact import NUM_CONTACTS, ContactConfig, ContactPoints, touching
-from hamst3r.people.jacobian import BodyState, Linearization, apply_increment, linearize
+from hamst3r.people.kinematics import (
+    ROTATIONS,
+    TRANSLATION,
+    Line,
+    Pose,
+    apply_increment,
+    linearize,
+    rig,
+)
+from hamst3r.people.state import BodyState
 from hamst3r.people.surroundings import Planes, Surroundings
 
 F64 = NDArray[np.float64]
@@ -123,10 +131,9 @@ class Window:
         self, body: BodyModel, points: ContactPoints, config: SmoothingConfig | None = None
     ) -> None:
         self.config = config or SmoothingConfig()
-        self._body, self._points = body, points
+        self._rig, self._points = rig(body), points
         self._frames: deque[_Frame] = deque()
 
-    @torch.no_grad()
     def push(
         self,
         stamp: int,
@@ -141,13 +148,13 @@ class Window:
             stamp: ns. state: The fit, of one person. information: (75, 75) of its pose.
             joint_std: (24,) metres. surroundings: The scene.
         """
-        line = linearize(self._body, state)
-        features = self._points.features(state.betas)
-        places = torch.cat([features @ line.bones, line.joints[:, :1]], 1)[0].double().numpy()
-        turned = line.turned.flatten(2)
-        pelvis = line.turned[:, 3 * NUM_JOINTS]
-        moved = (features @ turned).unflatten(-1, (3, -1))
-        jacobian = torch.cat([moved, pelvis[:, None]], 1)[0][..., _COLUMNS].double().numpy()
+        pose = state.pose()
+        line = linearize(self._rig, pose)
+        features, root = self._points.features(pose.betas)[0], 3 * NUM_JOINTS
+        places = np.vstack([features @ line.bones[0], line.bones[0, root]]).astype(np.float64)
+        turned = line.turned[0][..., _COLUMNS]
+        moved = (features @ turned.reshape(len(turned), -1)).reshape(NUM_CONTACTS, 3, _SIZE)
+        jacobian = np.concatenate([moved, turned[root : root + 1]]).astype(np.float64)
         if self._frames:
             gap = (stamp - self._frames[-1].stamp) / 1e9
             if not 0 < gap <= self.config.max_gap:
@@ -167,24 +174,24 @@ class Window:
             self._pass_on(k)
         newest = self._frames[-1]
         increment = self._solve(newest)
-        found = _apply(state, line, increment)
+        found = _apply(pose, line, increment)
         wanted = (places + jacobian @ increment)[:NUM_CONTACTS]
         if newest.touches.any():
             found = self._follow(found, newest, wanted)
         while len(self._frames) > max(self.config.window, 3):
             self._frames.popleft()  # the next one's prior holds what it said
-        return Smoothed(found, newest.touches, wanted)
+        return Smoothed(BodyState.of(found), newest.touches, wanted)
 
-    def _follow(self, state: BodyState, frame: _Frame, wanted: F64) -> BodyState:
-        """The state whose parts in contact are where the linear solution wanted them."""
-        line = linearize(self._body, state)
-        places = self._points.features(state.betas) @ line.bones
-        off = (places[0].double().numpy() - wanted)[frame.touches]
+    def _follow(self, pose: Pose, frame: _Frame, wanted: F64) -> Pose:
+        """The pose whose parts in contact are where the linear solution wanted them."""
+        line = linearize(self._rig, pose)
+        places = self._points.features(pose.betas)[0] @ line.bones[0]
+        off = (places.astype(np.float64) - wanted)[frame.touches]
         rows = frame.jacobian[:-1][frame.touches].reshape(-1, _SIZE)
         weight = self.config.slide**-2
         hessian = weight * rows.T @ rows + frame.information
         step = -np.linalg.solve(hessian, weight * rows.T @ off.ravel())
-        return _apply(state, line, step)
+        return _apply(pose, line, step)
 
     def _decide(self) -> int:
         """Decide the newest step, and the last ones again; the first frame set that changed."""
@@ -304,12 +311,11 @@ class Window:
         _accumulate(rows, off, weight, hessian, gradient)
 
 
-def _apply(state: BodyState, line: Linearization, increment: F64) -> BodyState:
-    full = torch.zeros(1, 3 * NUM_JOINTS + 3)
-    full[0, _COLUMNS] = torch.from_numpy(increment).float()
-    turn = full[:, : 3 * NUM_JOINTS].unflatten(1, (NUM_JOINTS, 3))
-    shift = full[:, 3 * NUM_JOINTS :]
-    return apply_increment(state, line, turn, shift, torch.zeros_like(state.betas))
+def _apply(pose: Pose, line: Line, increment: F64) -> Pose:
+    full = np.zeros((1, 3 * NUM_JOINTS + 3), np.float32)
+    full[0, _COLUMNS] = increment
+    turn = full[:, ROTATIONS].reshape(1, NUM_JOINTS, 3)
+    return apply_increment(pose, line, turn, full[:, TRANSLATION], np.zeros_like(pose.betas))
 
 
 def _accumulate(rows: F64, off: F64, weight: F64, hessian: F64, gradient: F64) -> None:

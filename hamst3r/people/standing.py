@@ -24,11 +24,11 @@ from hamst3r.people.body import JOINT_NAMES, NUM_JOINTS, BodyModel
 from hamst3r.people.contour_fit import ContourConfig, ContourFitter, Posed
 from hamst3r.people.contours import Sight
 from hamst3r.people.fitting import single_thread
-from hamst3r.people.jacobian import BodyState
 from hamst3r.people.judging import body_fit, posterior
 from hamst3r.people.kinematics import F32, Pose, rig, rotation_vectors, rotations, skeleton
 from hamst3r.people.normal import EVERYDAY, STANDING, add_pose_prior
 from hamst3r.people.outlines import Outline
+from hamst3r.people.state import BodyState
 from hamst3r.scene import BodyFit
 
 F64 = NDArray[np.float64]

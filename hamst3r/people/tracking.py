@@ -18,7 +18,6 @@ from hamst3r.people.densepose import VertexLookup
 from hamst3r.people.detections import Detection, DetectionConfig, absorb, detect
 from hamst3r.people.fitting import FitConfig, fit
 from hamst3r.people.instances import ViewPeople
-from hamst3r.people.jacobian import BodyState
 from hamst3r.people.judging import FitResult
 from hamst3r.people.motion import ConstantVelocity, JointMotion
 from hamst3r.people.normal import ShapePrior
@@ -27,6 +26,7 @@ from hamst3r.people.pixels import depth_factors, label, static_points
 from hamst3r.people.scaling import PeopleScale, PeopleScaleConfig, ScaleOpinion, Sized
 from hamst3r.people.smoothing import SmoothingConfig, Window
 from hamst3r.people.standing import Stance, StandingConfig, StandingFitter, Walk
+from hamst3r.people.state import BodyState
 from hamst3r.people.surroundings import Surroundings, SurroundingsConfig
 from hamst3r.people.triangulation import Triangulator
 from hamst3r.scene import BodyFit, Contact, Person, ScaleSource, TrackingState

@@ -12,7 +12,7 @@ from scipy.spatial.transform import Rotation
 from hamst3r.alignment.incremental import Alignment
 from hamst3r.people.body import BodyModel
 from hamst3r.people.instances import ViewPeople
-from hamst3r.people.jacobian import BodyState
+from hamst3r.people.state import BodyState
 from hamst3r.scene import ScaleSource
 from hamst3r.synthetic.poses import UPRIGHT, gait
 

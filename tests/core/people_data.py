@@ -13,9 +13,9 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from hamst3r.people.body import BodyModel
-from hamst3r.people.jacobian import BodyState
 from hamst3r.people.outlines import Outline
 from hamst3r.people.prior import pose_prior
+from hamst3r.people.state import BodyState
 
 UPRIGHT = roma.rotvec_to_rotmat(torch.tensor([np.pi / 2, 0.0, 0.0]))  # y up -> z up
 

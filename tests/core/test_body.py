@@ -17,7 +17,6 @@ from hamst3r.people.body import (
     anny24,
 )
 from hamst3r.people.body_files import load_body_model
-from hamst3r.people.jacobian import BodyState
 from hamst3r.people.kinematics import (
     BETAS,
     ROTATIONS,
@@ -31,6 +30,7 @@ from hamst3r.people.kinematics import (
 )
 from hamst3r.people.normal import ShapePrior, geman_mcclure, normal_equations
 from hamst3r.people.prior import LIMIT_STD, joint_limits, pose_prior
+from hamst3r.people.state import BodyState
 
 BODY = anny24()
 NUMBER = st.floats(-2, 2, width=32)

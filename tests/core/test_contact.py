@@ -17,8 +17,8 @@ from hamst3r.people.contact import (
     flags,
     touching,
 )
-from hamst3r.people.jacobian import BodyState, pose_bones
 from hamst3r.people.smoothing import SmoothingConfig, Window
+from hamst3r.people.state import BodyState
 from hamst3r.people.surroundings import Surroundings
 from hamst3r.scene import Contact
 
@@ -31,7 +31,7 @@ STD = np.full(24, 0.01)
 
 
 def places(state: BodyState) -> np.ndarray:
-    return (POINTS.features(state.betas) @ pose_bones(BODY, state)).double().numpy()
+    return POINTS.places(state.pose())
 
 
 def on_floor(transl=(0.0, 0.0)) -> BodyState:

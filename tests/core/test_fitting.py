@@ -13,8 +13,8 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 from hamst3r.people.body import anny24
 from hamst3r.people.fitting import fit, single_thread
-from hamst3r.people.jacobian import BodyState
 from hamst3r.people.normal import ShapePrior
+from hamst3r.people.state import BodyState
 
 BODY = anny24()
 

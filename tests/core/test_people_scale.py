@@ -14,9 +14,9 @@ from hamst3r.geometry import invert, pixel_rays, transform
 from hamst3r.people.body import anny24
 from hamst3r.people.contact import ContactPoints
 from hamst3r.people.fitting import FitConfig, fit
-from hamst3r.people.jacobian import BodyState
 from hamst3r.people.judging import JudgeConfig
 from hamst3r.people.scaling import PeopleScale, Sized
+from hamst3r.people.state import BodyState
 from hamst3r.people.surroundings import Surroundings
 from hamst3r.people.tracking import TrackingConfig
 from hamst3r.reconstructor import Reconstructor, ReconstructorConfig

@@ -23,8 +23,8 @@ from hamst3r.people.body import JOINT_NAMES, anny24
 from hamst3r.people.densepose import VertexLookup
 from hamst3r.people.fitting import fit
 from hamst3r.people.instances import ViewPeople
-from hamst3r.people.jacobian import BodyState
 from hamst3r.people.standing import StandingConfig, StandingFitter, Walk, facing_about
+from hamst3r.people.state import BodyState
 from hamst3r.people.tracking import PeopleTracker, TrackingConfig
 from hamst3r.scene import Contact, ScaleSource
 

@@ -1,5 +1,5 @@
-"""Parameters of people as tensors, as they are handed around, and their derivatives as tensors;
-``kinematics.py`` computes these and says what they are."""
+"""Parameters of people as tensors, as they are handed around; ``kinematics.py`` has them as arrays,
+and what follows from them."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hamst3r.people import kinematics
-from hamst3r.people.body import BodyModel
-from hamst3r.people.kinematics import F32, Line, Pose, rig
+from hamst3r.people.kinematics import F32, Pose
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,40 +56,3 @@ class BodyState:
 
 def _array(values: Tensor) -> F32:
     return np.ascontiguousarray(values.detach().cpu().numpy(), dtype=np.float32)
-
-
-@dataclass(frozen=True, eq=False)
-class Linearization:
-    """:class:`~hamst3r.people.kinematics.Line` as tensors.
-
-    Attributes:
-        bones: (P, 96, 3) metres. turned: (P, 96, 3, D). line: The arrays.
-    """
-
-    bones: Tensor
-    turned: Tensor
-    line: Line
-
-    @property
-    def joints(self) -> Tensor:
-        """(P, 24, 3)."""
-        return self.bones[:, 3 * kinematics.NUM_JOINTS :]
-
-
-def pose_bones(body: BodyModel, state: BodyState) -> Tensor:
-    """(P, 96, 3) as in :class:`Linearization`."""
-    return torch.from_numpy(kinematics.pose_bones(rig(body), state.pose()))
-
-
-def linearize(body: BodyModel, state: BodyState) -> Linearization:
-    """Bones and derivatives at ``state``."""
-    line = kinematics.linearize(rig(body), state.pose())
-    return Linearization(torch.from_numpy(line.bones), torch.from_numpy(line.turned), line)
-
-
-def apply_increment(
-    state: BodyState, linearization: Linearization, turn: Tensor, transl: Tensor, betas: Tensor
-) -> BodyState:
-    """The state after a step: increments (P, 24, 3) rad in world axes, (P, 3) m and (P, B)."""
-    step = (_array(turn), _array(transl), _array(betas))
-    return BodyState.of(kinematics.apply_increment(state.pose(), linearization.line, *step))
