@@ -59,6 +59,11 @@ class ContourConfig:
     max_shift: float = 0.3
     max_shape: float = 1.0
 
+    @property
+    def precision(self) -> float:
+        """Inverse variance of a whole contour, m^-2."""
+        return self.contour_points / self.contour_std**2
+
 
 @dataclass(frozen=True, eq=False)
 class Posed:
@@ -68,8 +73,8 @@ class Posed:
         pose: Of one person. line: Of the bones there.
         features: (96, n) of the places that are compared. axes: (3, 3, n) how their surroundings
             are turned.
-        sights: Per outline. matches: Of those whose contours could be matched.
-        width: Of the robust weights. loss: Squared deviations, robust, with those of the priors.
+        sights: Per outline.
+        width: Of the robust weights. config: Of the fit.
     """
 
     pose: Pose
@@ -77,14 +82,18 @@ class Posed:
     features: F32
     axes: F32
     sights: list[Sight]
-    matches: list[Matches]
     width: float
-    loss: float
+    config: ContourConfig
 
     @cached_property
     def overlaps(self) -> F64:
         """Per outline, intersection over union of body and mask."""
         return np.array([sight.overlap() for sight in self.sights])
+
+    @cached_property
+    def matches(self) -> list[Matches]:
+        """Of the outlines whose contours can be matched."""
+        return [found for sight in self.sights if (found := sight.match(self.config.reach))]
 
     @cached_property
     def distances(self) -> F64:
@@ -95,6 +104,15 @@ class Posed:
     def shares(self) -> F64:
         """(m,) of all matches."""
         return np.concatenate([np.empty(0), *(found.shares for found in self.matches)])
+
+    @cached_property
+    def loss(self) -> float:
+        """Squared deviations of contours, by Geman and McClure's robust function, and of what is
+        known of bodies; what finds no partner counts as far off."""
+        close = float(self.shares @ (1 / (1 + self.distances**2 / self.width**2)))
+        contours = self.config.precision * self.width**2 * (len(self.sights) - close)
+        tilt, betas = _tilt(self.pose) / self.config.tilt_std, self.pose.betas[0]
+        return contours + float(tilt @ tilt + betas @ betas + STANDING.loss(self.pose)[0])
 
 
 class ContourFitter:
@@ -110,7 +128,6 @@ class ContourFitter:
         cells = np.floor(self._rig.template / self.config.spacing).astype(np.int64)
         self.vertices = np.sort(np.unique(cells, axis=0, return_index=True)[1])
         self._surface = Surface.of(self._rig, self.vertices[None])
-        self._precision = self.config.contour_points / self.config.contour_std**2
 
     def solve(self, pose: Pose, outlines: Sequence[Outline], widths: Sequence[float]) -> Posed:
         """One step for each width of the robust weights."""
@@ -121,7 +138,7 @@ class ContourFitter:
         return self.at(pose, outlines, widths[-1])
 
     def at(self, pose: Pose, outlines: Sequence[Outline], width: float) -> Posed:
-        """A pose as it is, with the loss of robust weights of that width."""
+        """A pose as it is, to be weighed with robust weights of that width."""
         line = linearize(self._rig, pose)
         features = self._surface.features(pose)
         places = (line.bones.swapaxes(1, 2) @ features)[0].T.astype(np.float64)
@@ -129,20 +146,13 @@ class ContourFitter:
         normals = np.einsum("can,na->nc", axes, self._rig.normals[self.vertices])
         normals = normals / lengths(normals)[:, None]
         sights = [Sight.of(outline, places, normals, self.config.spacing) for outline in outlines]
-        matches = [found for sight in sights if (found := sight.match(self.config.reach))]
-        posed = Posed(pose, line, features[0], axes, sights, matches, width, 0.0)
-        # The robust loss of Geman and McClure; what finds no partner counts as far off.
-        close = float(posed.shares @ (1 / (1 + posed.distances**2 / width**2)))
-        loss = self._precision * width**2 * (len(sights) - close)
-        tilt = _tilt(pose) / self.config.tilt_std
-        loss += float(tilt @ tilt + pose.betas[0] @ pose.betas[0] + STANDING.loss(pose)[0])
-        return replace(posed, loss=loss)
+        return Posed(pose, line, features[0], axes, sights, width, self.config)
 
     def information(self, posed: Posed) -> tuple[F64, F64]:
         """(1, D, D) of contours, shape and the upright, and (1, D) half of the slope of their loss:
         all but what is known of postures."""
         robust = 1 / (1 + posed.distances**2 / posed.width**2) ** 2
-        weights = self._precision * posed.shares * robust
+        weights = self.config.precision * posed.shares * robust
         slopes = self._slopes(posed)
         hessian = ((slopes * weights[:, None].astype(np.float32)).T @ slopes)[None].astype(float)
         gradient = ((weights * posed.distances) @ slopes)[None]

@@ -77,7 +77,7 @@ class StandingConfig:
         contour_trust: How much of what contours say about the way of facing is to be believed
             (calibrated on simulated ones: 0.15; real masks err less independently).
         walking, walking_std: Speed forward of people, and its deviation, m/s.
-        afresh: A person is looked for from nothing again after this time.
+        afresh: A person is looked for from nothing again after this time: outlines may mislead.
         correlated: Evidence about the way of facing nearer in time is the same evidence.
         remembered: Evidence fades in that time: errors of masks of somebody who stands are alike.
         surest: Largest log odds of one way of facing against the other.
@@ -166,17 +166,19 @@ class StandingFitter:
         before: Stance | None = None,
         elapsed: float = 0.0,
         walk: Walk | None = None,
+        afresh: bool = True,
     ) -> Stance | None:
         """The body of one person, or None where outlines do not show one.
 
         Args:
             before: The last result, where the person is expected now. elapsed: Seconds since.
-            walk: How the person moves.
+            walk: How the person moves. afresh: Whether to look from nothing again, which takes
+                several times as long, when it is time to.
         """
         if len(outlines) < self.config.min_views:
             return None
         with single_thread():
-            return self._fit(outlines, before, elapsed, walk)
+            return self._fit(outlines, before, elapsed, walk, afresh)
 
     def _fit(
         self,
@@ -184,13 +186,15 @@ class StandingFitter:
         before: Stance | None,
         elapsed: float,
         walk: Walk | None,
+        afresh: bool,
     ) -> Stance | None:
         found, searched = None, 0.0
         if before is not None:
             known, widths = frozenset(before.overlaps), self.config.warm_widths
             found = self._refine(outlines, before.pose, before.opposite, widths, known)
             searched = before.searched + elapsed
-        if found is None or searched > self.config.afresh or self._lost(found, before):
+        due = afresh and searched > self.config.afresh
+        if found is None or due or self._lost(found, before):
             searched, found = 0.0, self._better(found, self._search(outlines), outlines)
         if found is None:
             return None

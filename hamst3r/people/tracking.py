@@ -397,6 +397,9 @@ class PeopleTracker:
     ) -> None:
         """Who has no body, and had none lately, may have one that fits the outlines."""
         assert self._stamp is not None
+        # One at a time is looked for afresh: it takes long.
+        waited = {t.id: t.stance.searched for t, _ in matches if t.stance is not None}
+        due = max(waited, key=lambda who: waited[who], default=None)
         for track, detection in matches:
             bodiless = (self._stamp - track.fitted) / 1e9 > self.config.timeout
             if track.person is not None or (track.fits and not bodiless):
@@ -406,7 +409,7 @@ class PeopleTracker:
             moving = track.motion
             walk = Walk(moving.velocity, moving.speed_std) if track.hits > 1 else None
             elapsed = (self._stamp - track.stood) / 1e9
-            stance = self._standing.fit(own, track.stance, elapsed, walk)
+            stance = self._standing.fit(own, track.stance, elapsed, walk, track.id == due)
             track.stance, track.stood = stance, self._stamp
             if stance is not None:
                 hips = stance.joints[1:3].mean(0).astype(np.float64)
