@@ -17,7 +17,7 @@ def write_people(scenes: Sequence[Scene], file: Path) -> int:
 
     Arrays: ``stamp`` (ns), ``id``, ``betas`` (N, 10), ``global_orient`` (N, 3), ``body_pose``
     (N, 69), ``transl`` (N, 3), ``joints`` (N, 24, 3), ``joint_std`` (N, 24), ``rmse``,
-    ``inliers``, ``model``, ``model_sha256``; and of everybody, with or without a body,
+    ``inliers``, ``facing``, ``model``, ``model_sha256``; and of everybody, with or without a body,
     ``seen_stamp``, ``seen_id``, ``seen_position`` (M, 3), ``seen_confidence``.
 
     Raises:
@@ -32,6 +32,7 @@ def write_people(scenes: Sequence[Scene], file: Path) -> int:
         "joint_std": np.array([p.joint_std for _, p, _ in fitted], np.float32).reshape(-1, 24),
         "rmse": np.array([fit.rmse for _, _, fit in fitted], np.float32),
         "inliers": np.array([fit.inliers for _, _, fit in fitted], np.int64),
+        "facing": np.array([fit.facing for _, _, fit in fitted], np.float32),
         "model": np.array([fit.model for _, _, fit in fitted], dtype=str),
         "model_sha256": np.array([fit.model_sha256 for _, _, fit in fitted], dtype=str),
         "seen_stamp": np.array([stamp for stamp, _ in everybody], np.int64),

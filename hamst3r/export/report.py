@@ -267,6 +267,8 @@ def _people(shown: Sequence[Shown]) -> str:
             body = "no body fitted"
             if p.fit is not None:
                 body = f"{p.fit.model}, rmse {100 * p.fit.rmse:.1f} cm"
+                if p.fit.facing < 1:
+                    body += f", of outlines: faces so with {p.fit.facing:.0%}"
             rows.append(
                 [
                     one.title,

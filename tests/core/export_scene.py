@@ -32,7 +32,7 @@ def body_fit() -> tuple[BodyFit, np.ndarray]:
         torch.from_numpy(arrays["transl"])[None],
         torch.from_numpy(arrays["betas"])[None],
     )
-    fit = BodyFit(body.name, body.sha256, **arrays, rmse=0.02, inliers=321)
+    fit = BodyFit(body.name, body.sha256, **arrays, rmse=0.02, inliers=321, facing=0.75)
     return fit, joints[0].numpy()
 
 

@@ -225,6 +225,7 @@ def test_depth_and_ids_are_exact_in_png(scene, folder):
 
 def test_smpl_parameters_pose_the_body_again(scene, folder):
     with np.load(folder / "people.npz") as people:
+        assert people["facing"][-1] == np.float32(0.75)
         assert people["id"].tolist() == [p.id for p in scene.people if p.fit is not None]
         assert people["seen_id"].tolist() == [p.id for p in scene.people]
         assert people["model_sha256"][-1] == anny24().sha256
