@@ -18,6 +18,9 @@ F64 = NDArray[np.float64]
 class Stillness:
     """Means of poses for as long as nothing moves by more than its standard deviation allows.
 
+    A frame set's deviations are estimated of few pairs, and small by chance now and then: where
+    their mean squares are larger, those decide.
+
     Attributes:
         gate: Standard deviations beyond which something has moved. floor: Metres and radians that
             are always taken for noise. freeze_after: Frame sets after which poses are constant,
@@ -28,6 +31,7 @@ class Stillness:
     floor: tuple[float, float] = (0.003, 0.001)
     freeze_after: int = 30
     _mean: dict[str, F64] = field(default_factory=dict)
+    _variance: dict[str, F64] = field(default_factory=dict)
     _shown: dict[str, F64] = field(default_factory=dict)
     _count: int = 0
 
@@ -37,10 +41,13 @@ class Stillness:
         floor = np.repeat(self.floor, 3)
         steps = {name: _step(self._mean[name], poses[name]) for name in common}
         still = bool(common) and all(
-            _excess(steps[name], std[name], floor) < self.gate for name in common
+            _excess(steps[name], np.maximum(std[name], self._variance[name] ** 0.5), floor)
+            < self.gate
+            for name in common
         )
         if not still:
             self._mean = {name: pose.copy() for name, pose in poses.items()}
+            self._variance = {name: std[name] ** 2 for name in poses}
             self._shown = dict(self._mean)
             self._count = 1
             return dict(poses)
@@ -49,8 +56,9 @@ class Stillness:
         for name, pose in poses.items():
             if name in steps:
                 self._mean[name] = _moved(self._mean[name], share * steps[name])
+                self._variance[name] += share * (std[name] ** 2 - self._variance[name])
             else:
-                self._mean[name] = pose
+                self._mean[name], self._variance[name] = pose, std[name] ** 2
         frozen = self._count > self.freeze_after
         for name in poses:
             shown = self._shown.get(name)

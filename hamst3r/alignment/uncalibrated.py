@@ -34,8 +34,6 @@ MIN_RELATIVE_AGREEMENT = 0.1
 # the confidence that another pair has there.
 SUREST, MIN_SURENESS = 0.9, 0.02
 MIN_BASELINE = 1e-3
-# Polish that no averaging of pairs follows needs so many times the rounds.
-ROUNDS_ALONE = 3
 # Of an edge's disagreement with the others, squared per degree of freedom: more is an outlier.
 MAX_SQUARE = 100.0
 # Agreement, relative to the last frame set's, from which on the earlier poses are a start.
@@ -228,7 +226,8 @@ def _start(problem: Problem, edges: Edges, group: Sequence[int]) -> Start:
         free[root] = False
     continued = _continued(problem, edges, group, free)
     if continued is not None:
-        # Averaging needs no better start than this; what it does not follow needs some polish.
+        # Averaging needs no better start than this; where two or three pairs tie a frame set to the
+        # past, it may not follow.
         rounds = (problem.polish_rounds + 1) // 2 if anchors else (problem.polish_rounds - 1) // 2
         return Start(*continued, root, metric, bool(anchors), max(rounds, 0))
     G = np.tile(np.eye(4), (len(free), 1, 1))
@@ -262,9 +261,8 @@ def _place_group(
         movable,
         problem.focal_hold,
         not start.metric,
-        start.polish_rounds * (ROUNDS_ALONE if start.anchored else 1),
-        # Two or three pairs tie a frame set to the past; means of so few jump more than pixels do.
-        pairs_as_wholes=problem.polish_rounds > 0 and not start.anchored,
+        start.polish_rounds,
+        pairs_as_wholes=problem.polish_rounds > 0,
     )
     cameras, pairs = solution.T_world_cam, solution.T_world_pair
     looks = solution.T_world_look or {(k, slot): T for k, T in pairs.items() for slot in (0, 1)}
