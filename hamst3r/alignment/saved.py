@@ -99,7 +99,9 @@ def load_pairs(path: str | Path) -> SavedPairs:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
     except (ValueError, zipfile.BadZipFile, AttributeError) as error:
-        raise ValueError(f"{path}: not an archive of pair predictions (.npz): {error}") from error
+        raise ValueError(
+            f"{path}: not an archive of pair predictions; expected what `hamst3r align save` writes"
+        ) from error
 
     def get(name: str) -> NDArray:
         if name not in arrays:
