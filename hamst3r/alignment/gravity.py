@@ -3,6 +3,9 @@
 Each view is asked alone, from its own pointmaps, so that neither poses nor the scale are needed.
 Images are taken to be upright: turned about the optical axis by no more than :data:`MAX_ROLL`. A
 wall is then never taken for a floor, unless the camera looks straight down or far up.
+
+What is found is as good as the network's depth, and deviations take that to be right to a few
+percent: pointmaps that are bent as a whole do not show it.
 """
 
 from __future__ import annotations
@@ -62,7 +65,7 @@ def seen_gravity(observations: Observations, view: int) -> Gravity | None:
     if not own:
         return None
     heaviest = max(own, key=lambda look: float(look.w.sum()))
-    by_floor = floor_gravity(heaviest.X, heaviest.w.astype(float))
+    by_floor = _agreed([floor_gravity(look.X, look.w.astype(float)) for look in own])
     by_people = people_gravity(heaviest, observations.grids[view].people)
     if by_floor is None or by_people is None:
         return by_floor or by_people
@@ -120,6 +123,19 @@ def floor_gravity(points: F64, weights: F64) -> Gravity | None:
         return None
     std = float(np.hypot(FLOOR_STD, (values[0] / INDEPENDENT) ** 0.5 / reach))
     return Gravity(-up, std) if std < MAX_STD else None
+
+
+def _agreed(found: Sequence[Gravity | None]) -> Gravity | None:
+    """What at least half of several looks at the same say, and how far these differ."""
+    told = [gravity for gravity in found if gravity is not None]
+    if 2 * len(told) < len(found) or not told:
+        return None
+    each = np.stack([gravity.down for gravity in told])
+    down = each.mean(0) / np.linalg.norm(each.mean(0))
+    scatter = np.arccos(np.clip(each @ down, -1, 1))
+    usual = np.mean([gravity.std**2 for gravity in told])
+    std = float(np.sqrt(usual + (scatter**2).mean()))
+    return Gravity(down, std) if std < MAX_STD else None
 
 
 def people_gravity(look: Look, people: NDArray[np.int32]) -> Gravity | None:
