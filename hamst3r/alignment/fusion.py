@@ -89,13 +89,14 @@ def clean(
         views: Placed views; the others are neither judged nor witnesses.
     """
     result = [confidence.copy() for confidence in confidences]
-    P = {v: _projection(K[v], T_world_cam[v]) for v in views}
+    P = _projections(K, T_world_cam)
+    P_back = np.linalg.inv(P)
     for a in views:
-        pixels, back = _scaled_pixels(depths[a]), np.linalg.inv(P[a])
+        pixels = _scaled_pixels(depths[a])
         floating = np.zeros(depths[a].size, bool)
         for b in views:
             if b != a:
-                at = _floating(pixels, P[b] @ back, depths[b], confidences[b], confidences[a])
+                at = _floating(pixels, P[b] @ P_back[a], depths[b], confidences[b], confidences[a])
                 floating[at] = True
         floating &= pixels[2] > 0
         result[a][floating.reshape(depths[a].shape)] = 1
@@ -128,16 +129,18 @@ def clean_by_past(
     result = [confidence.copy() for confidence in confidences]
     if not kept:
         return result
-    projections = [_projection(past.K, past.T_world_cam) for past in kept]
+    P = _projections([past.K for past in kept], np.stack([past.T_world_cam for past in kept]))
+    P_back = np.linalg.inv(_projections(K, T_world_cam))
     for a in views:
         usual = cv2.medianBlur(depths[a], 3)
         lonely = (depths[a] > 0) & (np.abs(depths[a] - usual) > LONELY * usual)
         if not lonely.any():
             continue
-        pixels, back = _scaled_pixels(depths[a]), np.linalg.inv(_projection(K[a], T_world_cam[a]))
+        pixels = _scaled_pixels(depths[a])
         floating = np.zeros(depths[a].size, bool)
-        for past, P in zip(kept, projections, strict=True):
-            at = _floating(pixels, P @ back, past.depth, past.confidence, confidences[a])
+        for past, P_past in zip(kept, P, strict=True):
+            P_b_a = P_past @ P_back[a]
+            at = _floating(pixels, P_b_a, past.depth, past.confidence, confidences[a])
             floating[at] = True
         result[a][floating.reshape(depths[a].shape) & lonely] = 1
     return result
@@ -153,10 +156,10 @@ def _scaled_pixels(depth: F32) -> F32:
     return pixels.reshape(3, -1)
 
 
-def _projection(K: F64, T_world_cam: F64) -> F64:
-    """(4, 4) from homogeneous points of the world to pixels times their depth, and 1."""
+def _projections(K: Sequence[F64], T_world_cam: F64) -> F64:
+    """(N, 4, 4) from homogeneous points of the world to pixels times their depth, and 1."""
     P = invert(T_world_cam)
-    P[:3] = K @ P[:3]
+    P[:, :3] = np.stack(K) @ P[:, :3]
     return P
 
 

@@ -344,10 +344,10 @@ class Aligner:
             if not is_placed
         ]
         depth, confidence = [], []
+        T_cam_world = invert(T_world_cam)
         for view, grid in enumerate(observations.grids[:count]):
-            T_cam_world = invert(T_world_cam[view])
             opinions = [
-                DepthOpinion(look.points, look.weight, T_cam_world @ T_world_look)
+                DepthOpinion(look.points, look.weight, T_cam_world[view] @ T_world_look)
                 for look in observations.looks_at[view]
                 if placed[view]
                 and (T_world_look := placement.T_world_look.get((look.edge, look.slot))) is not None

@@ -78,6 +78,8 @@ class Edges:
 
     def select(self, which: NDArray) -> Edges:
         """Some of the edges, by mask or index."""
+        if which.dtype == bool and which.all():
+            return self
         return Edges(*(getattr(self, f.name)[which] for f in fields(self)))
 
     def every(self, step: int) -> Edges:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,6 @@ from hamst3r.alignment.placement import PairScore, Placement, fit_poses, scaling
 from hamst3r.alignment.polish import Solution, polish
 from hamst3r.alignment.pose_graph import (
     Edges,
-    agreement,
     components,
     information,
     make_edges,
@@ -124,9 +123,9 @@ def place_uncalibrated(problem: Problem) -> Placement:
         if len(split) > 1:  # What only wrong pairs held together.
             waiting = [(g, kept.select(np.isin(kept.i, g))) for g in split] + waiting
             continue
+        start = replace(start, agreement=start.agreement[agreeing])
         parts.append(_place_group(problem, canonical, kept, group, start))
-        shares = start.agreement[agreeing].tolist()
-        ends = zip(kept.i.tolist(), kept.j.tolist(), shares, strict=True)
+        ends = zip(kept.i.tolist(), kept.j.tolist(), start.agreement.tolist(), strict=True)
         scores += [PairScore(i, j, score, True) for i, j, score in ends]
     return Placement(
         T_world_cam={v: T for part in parts for v, T in part.T_world_cam.items()},
@@ -273,12 +272,11 @@ def _place_group(
         pairs = {k: about @ T for k, T in pairs.items()}
         looks = {slot: about @ T for slot, T in looks.items()}
         measured = measured and measured.scaled(float(split_similarity(about)[1]))
-    shares = agreement(edges, start.G)
     return Placement(
         T_world_cam={v: known.get(v, cameras[v]) for v in group},
         T_world_look=dict(looks),
         agreement={
-            v: 1.0 if v in known else float(shares[(edges.i == v) | (edges.j == v)].mean())
+            v: 1.0 if v in known else float(start.agreement[(edges.i == v) | (edges.j == v)].mean())
             for v in group
         },
         log_scales=tuple(log_scales(np.stack(list(pairs.values()))).tolist()),
