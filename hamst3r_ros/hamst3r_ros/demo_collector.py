@@ -19,7 +19,7 @@ from scipy.spatial.transform import Rotation
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
 from tf2_msgs.msg import TFMessage
 
-from hamst3r_ros.demo_picture import Body, CameraShot, Snapshot
+from hamst3r_ros.demo_snapshot import Body, CameraShot, Snapshot
 from hamst3r_ros.headers import from_transform, to_nanoseconds
 
 QOS = QoSProfile(depth=10)

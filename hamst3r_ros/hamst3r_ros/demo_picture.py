@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import cv2
@@ -14,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
+from hamst3r_ros.demo_snapshot import Body, CameraShot, Snapshot
 from hamst3r_ros.splat import Splats, Viewpoint, look_at, project, render, segments
 
 WIDTH, VIEW_HEIGHT = 1920, 760
@@ -37,59 +37,6 @@ PERSON_COLORS = ((230, 120, 0), (86, 180, 233), (0, 190, 130), (240, 228, 66), (
                  (150, 120, 240))  # fmt: skip
 Label = tuple[int, int, str, tuple[int, int, int]]  # x, y, text, colour
 CAMERA_COLORS = ((255, 99, 110), (255, 200, 87), (110, 220, 170), (120, 170, 255))
-
-
-@dataclass(frozen=True, eq=False)
-class CameraShot:
-    """A camera and what it saw.
-
-    Attributes:
-        name: Of the camera.
-        image: (H, W, 3) uint8 RGB as delivered, None if none arrived.
-        instances: (h, w) person ids on the output grid, None if none arrived.
-        K_grid, K_image: (3, 3) intrinsics of the grid and of the delivered image.
-        T_world_cam: (4, 4), None for a camera without a pose.
-    """
-
-    name: str
-    image: NDArray[np.uint8] | None
-    instances: NDArray[np.integer] | None
-    K_grid: NDArray[np.float64] | None
-    K_image: NDArray[np.float64] | None
-    T_world_cam: NDArray[np.float64] | None
-
-
-@dataclass(frozen=True, eq=False)
-class Body:
-    """A person: id, (24, 3) joints in the world (or none) and SMPL parameters (or None)."""
-
-    id: int
-    joints: NDArray[np.float32]
-    betas: NDArray[np.float32] | None
-    global_orient: NDArray[np.float32] | None
-    body_pose: NDArray[np.float32] | None
-    transl: NDArray[np.float32] | None
-
-
-@dataclass(frozen=True, eq=False)
-class Snapshot:
-    """Everything the picture shows; all of it was received over the wire.
-
-    Attributes:
-        xyz, rgb, instance, camera: The cloud, (N, 3), (N, 3), (N,), (N,); ``camera`` indexes
-            ``cameras`` as the node listed them.
-        cameras, bodies: See the classes.
-        title, subtitle: Text above the picture.
-    """
-
-    xyz: NDArray[np.float32]
-    rgb: NDArray[np.uint8]
-    instance: NDArray[np.integer]
-    camera: NDArray[np.integer]
-    cameras: tuple[CameraShot, ...]
-    bodies: tuple[Body, ...]
-    title: str
-    subtitle: str
 
 
 def person_color(person: int) -> tuple[int, int, int]:

@@ -9,14 +9,8 @@ import socket
 import numpy as np
 import pytest
 from hamst3r_ros.demo_collector import read_image, read_points
-from hamst3r_ros.demo_picture import (
-    BACKGROUND,
-    Body,
-    CameraShot,
-    Snapshot,
-    draw,
-    person_color,
-)
+from hamst3r_ros.demo_picture import BACKGROUND, draw, person_color
+from hamst3r_ros.demo_snapshot import Body, CameraShot, Snapshot
 from hamst3r_ros.splat import Splats, look_at, project, render, segments
 from hamst3r_ros.status_table import StatusTable
 from rclpy.serialization import deserialize_message
