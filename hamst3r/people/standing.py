@@ -17,15 +17,14 @@ from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
 from hamst3r.geometry import closest_approach
 from hamst3r.people.body import JOINT_NAMES, NUM_JOINTS, BodyModel
 from hamst3r.people.contour_fit import ContourConfig, ContourFitter, Posed
-from hamst3r.people.contours import Sight
+from hamst3r.people.facing import SaidPlaces, Walk, ahead, facing_about
 from hamst3r.people.fitting import single_thread
 from hamst3r.people.judging import body_fit, posterior
-from hamst3r.people.kinematics import F32, Pose, rig, rotation_vectors, rotations, skeleton
+from hamst3r.people.kinematics import F32, Pose, rig, rotations, skeleton
 from hamst3r.people.normal import EVERYDAY, STANDING, add_pose_prior
 from hamst3r.people.outlines import Outline
 from hamst3r.people.state import BodyState
@@ -35,11 +34,6 @@ F64 = NDArray[np.float64]
 _LOG = logging.getLogger(__name__)
 
 _UPRIGHT = np.array([[1, 0, 0], [0, 0, -1], [0, 1, 0]], np.float32)  # y up -> z up, facing -y
-_OTHER_SIDE = [  # the joint there, of each
-    JOINT_NAMES.index(name.replace("left", "?").replace("right", "left").replace("?", "right"))
-    for name in JOINT_NAMES
-]
-_TURNED = np.array([-1, 1, -1], np.float32)  # half a turn about y
 # Deviations that contours may not show, where they are taken for those of another limb or end where
 # the body does not, in metres per unit of what overlap lacks to 1; calibrated on simulated outlines
 # so that 68 % of all errors lie within one deviation (benchmarks/outlines.py).
@@ -56,8 +50,6 @@ _DOUBTS = {
 _TRUNK_DOUBT = 0.085
 _DOUBT = np.array([_DOUBTS.get(name.split("_")[-1], _TRUNK_DOUBT) for name in JOINT_NAMES])
 _HEADINGS = 4  # tried on half of the circle: from the other side the outline is nearly the same
-_SOME_PIXELS, _FEW_PIXELS = 300, 20  # per view, whose places on the body are compared
-_SURE_SIDE = 0.95
 
 
 @dataclass(frozen=True)
@@ -142,23 +134,14 @@ class Stance:
         return replace(self, pose=_moved(self.pose, shift), opposite=_moved(self.opposite, shift))
 
 
-@dataclass(frozen=True)
-class Walk:
-    """velocity: (3,) metres per second in world. std: One deviation per axis."""
-
-    velocity: F64
-    std: float
-
-
 class StandingFitter:
-    """Fits standing bodies to outlines; built once per body model."""
+    """Fits standing bodies to outlines in a world whose z is up; built once per body model."""
 
     def __init__(self, body: BodyModel, config: StandingConfig | None = None) -> None:
         self.config = config or StandingConfig()
         self._rig = rig(body)
         self._contours = ContourFitter(body, self.config.contours)
-        self._canonical = body.canonical.numpy()[self._contours.vertices]
-        self._size = np.ptp(self._rig.template, axis=0)
+        self._places_said = SaidPlaces(body, self._contours.vertices)
 
     def fit(
         self,
@@ -199,7 +182,7 @@ class StandingFitter:
         if found is None:
             return None
         one, other = found
-        if before is not None and _ahead(one.pose) @ _ahead(before.pose) < 0:
+        if before is not None and ahead(one.pose) @ ahead(before.pose) < 0:
             one, other = other, one
         odds = self._evidence(one, other, walk)
         if before is not None:
@@ -301,68 +284,15 @@ class StandingFitter:
         """Log odds of one against the other: contours, places on the body, and the way of going."""
         odds = self.config.contour_trust * (other.loss - one.loss) / 2
         for a, b in zip(one.sights, other.sights, strict=True):
-            odds += self._sides(a, b)
+            odds += self._places_said.odds(a, b)
         if walk is not None:
-            # People go forward: a Gaussian of the speed against the same one backward.
-            way = _ahead(one.pose).astype(np.float64)
-            speed = float(walk.velocity[:2] @ way) / max(float(np.linalg.norm(way)), 1e-6)
-            odds += 2 * self.config.walking * speed / (self.config.walking_std**2 + walk.std**2)
-        return float(odds)
-
-    def _sides(self, one: Sight, other: Sight) -> float:
-        """Log odds by what pixels of one view are said to show, right to left and front to back.
-
-        Who cannot tell two opposite places apart, and is trained to be off by little, says their
-        mean, weighted with the chances of both: how far coordinates go from the middle towards
-        those of ``one`` is what the network believes.
-        """
-        rows, columns = self._labelled(one)
-        if len(rows) < _FEW_PIXELS:
-            return 0.0
-        own, others = (self._shown(s, rows, columns)[:, [0, 2]] for s in (one, other))
-        size = self._size[[0, 2]]
-        said = one.outline.coordinates[rows, columns][:, [0, 2]]
-        middle, half = size * (own + others) / 2, size * (own - others) / 2
-        square = float((half * half).sum())
-        share = float((half * (size * said - middle)).sum()) / max(square, 1e-9)
-        share = float(np.clip(share, -_SURE_SIDE, _SURE_SIDE))
-        return float(np.log((1 + share) / (1 - share)))
-
-    def _order(self, posed: Posed) -> float:
-        """Correlation of the heights on the body that pixels are said to show with the body's."""
-        said, shown = [], []
-        for sight in posed.sights:
-            rows, columns = self._labelled(sight)
-            said.append(sight.outline.coordinates[rows, columns, 1])
-            shown.append(self._shown(sight, rows, columns)[:, 1])
-        heights = np.stack([np.concatenate(said), np.concatenate(shown)])
-        if heights.shape[1] < _FEW_PIXELS or not (heights.std(1) > 0).all():
-            return 0.0
-        return float(np.corrcoef(heights)[0, 1])
-
-    def _labelled(self, sight: Sight) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        """Rows and columns of pixels of mask and body whose place on the body is known."""
-        outline = sight.outline
-        known = outline.mask & sight.covered & np.isfinite(outline.coordinates[..., 0])
-        rows, columns = np.nonzero(known)
-        some = slice(None, None, -(-len(rows) // _SOME_PIXELS) or 1)
-        return rows[some], columns[some]
-
-    def _shown(
-        self, sight: Sight, rows: NDArray[np.intp], columns: NDArray[np.intp]
-    ) -> NDArray[np.float32]:
-        """(n, 3) canonical coordinates of what pixels show of the body."""
-        facing = np.flatnonzero(sight.facing)
-        if not len(facing):
-            return np.full((len(rows), 3), 0.5, np.float32)
-        nearest = cKDTree(sight.pixels[facing]).query(np.column_stack([columns, rows]))[1]
-        shown: NDArray[np.float32] = self._canonical[facing[nearest]]
-        return shown
+            odds += walk.odds(one.pose, self.config.walking, self.config.walking_std)
+        return odds
 
     def _believed(self, best: Posed, other: Posed, odds: float, searched: float) -> Stance | None:
         """The result, unless it shows no person who stands."""
         height = float(np.ptp(self._rig.template[:, 1] + best.pose.betas[0] @ self._rig.heights))
-        order = self._order(best)
+        order = self._places_said.order(best.sights)
         if not self.config.min_height <= height <= self.config.max_height:
             _LOG.debug("no body in outlines: a height of %.2f m", height)
             return None
@@ -396,19 +326,6 @@ class StandingFitter:
         add_pose_prior(hessian, gradient, posed.pose, posed.line, EVERYDAY)
         deviations: F64 = posterior(self._rig, posed.line, hessian)[0][0]
         return deviations**2
-
-
-def _ahead(pose: Pose) -> F32:
-    """(2,) the horizontal part of where a person faces."""
-    return pose.rotations[0, 0, :2, 2]
-
-
-def facing_about(pose: Pose) -> Pose:
-    """Who fills nearly the same outlines facing the other way, left limbs where right ones were."""
-    turns = rotation_vectors(pose.rotations)[:, _OTHER_SIDE] * _TURNED
-    turned = rotations(turns)
-    turned[:, 0] = pose.rotations[:, 0] * _TURNED  # half a turn about its own axis
-    return Pose(turned, pose.transl, pose.betas)
 
 
 def _moved(pose: Pose, shift: F64) -> Pose:

@@ -16,6 +16,7 @@ from hamst3r.people.body import BodyModel, anny24
 from hamst3r.people.contact import ContactPoints, flags
 from hamst3r.people.densepose import VertexLookup
 from hamst3r.people.detections import Detection, DetectionConfig, absorb, detect
+from hamst3r.people.facing import Walk
 from hamst3r.people.fitting import FitConfig, fit
 from hamst3r.people.instances import ViewPeople
 from hamst3r.people.judging import FitResult
@@ -25,7 +26,7 @@ from hamst3r.people.outlines import outlines
 from hamst3r.people.pixels import depth_factors, label, static_points
 from hamst3r.people.scaling import PeopleScale, PeopleScaleConfig, ScaleOpinion, Sized
 from hamst3r.people.smoothing import SmoothingConfig, Window
-from hamst3r.people.standing import Stance, StandingConfig, StandingFitter, Walk
+from hamst3r.people.standing import Stance, StandingConfig, StandingFitter
 from hamst3r.people.state import BodyState
 from hamst3r.people.surroundings import Surroundings, SurroundingsConfig
 from hamst3r.people.triangulation import Triangulator

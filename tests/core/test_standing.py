@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from people_data import (
+    GRID,
     WeakEyes,
     camera_at,
     cameras_around,
@@ -21,9 +23,12 @@ from people_data import (
 from hamst3r.alignment.incremental import Alignment
 from hamst3r.people.body import JOINT_NAMES, anny24
 from hamst3r.people.densepose import VertexLookup
+from hamst3r.people.detections import Detection
+from hamst3r.people.facing import Walk, facing_about
 from hamst3r.people.fitting import fit
 from hamst3r.people.instances import ViewPeople
-from hamst3r.people.standing import StandingConfig, StandingFitter, Walk, facing_about
+from hamst3r.people.outlines import outlines
+from hamst3r.people.standing import StandingConfig, StandingFitter
 from hamst3r.people.state import BodyState
 from hamst3r.people.tracking import PeopleTracker, TrackingConfig
 from hamst3r.scene import Contact, ScaleSource
@@ -31,6 +36,7 @@ from hamst3r.scene import Contact, ScaleSource
 BODY = anny24()
 FITTER = StandingFitter(BODY)
 WEAK = WeakEyes()
+BLOCK = np.ones((3, 3), np.uint8)
 AROUND = [
     camera_at(place, (0.0, 0.0, 0.9))
     for place in ((0.0, -3.4, 1.4), (3.2, 0.8, 1.7), (-0.6, 3.4, 1.2), (-3.3, -0.4, 1.6))
@@ -193,6 +199,59 @@ def test_a_mask_at_the_border_does_not_shorten_the_body():
     assert abs(stance.joints[LEGS, 2].min() - true[LEGS, 2].min()) < 0.2
 
 
+def test_who_stands_before_another_hides_without_cutting_off():
+    """Where another's mask begins, the body behind does not end."""
+    behind, before = standing((0.0, 0.5, 0.95), turn=0.3), standing((0.1, -0.4, 0.95), turn=2.0)
+    views = []
+    for T in AROUND:
+        instances, _, canonical = photograph(BODY, {1: behind, 2: before}, T, intrinsics())
+        near, far = (
+            cv2.morphologyEx((instances == k).astype(np.uint8), cv2.MORPH_CLOSE, BLOCK)
+            for k in (2, 1)
+        )
+        filled = np.where(near > 0, 2, far).astype(np.int32)
+        scores = {int(k): 0.9 for k in np.unique(filled) if k}
+        views.append(ViewPeople(filled, scores, canonical, (filled > 0).astype(np.float32)))
+    hidden = (views[0].instances == 1).sum() / (views[0].instances == 2).sum()
+    assert hidden < 0.6  # for the first camera most of the one is behind the other
+    for who, state in ((1, behind), (2, before)):
+        own = outlines(views, aligned(), person(who), 40)
+        assert any(outline.unknown.any() for outline in own)
+        for outline in own:
+            rows, columns = np.rint(outline.contour[0][:, ::-1]).astype(int).T
+            assert outline.unknown[rows, columns].mean() < 0.1
+        stance = FITTER.fit(own)
+        assert stance is not None
+        off = np.linalg.norm(stance.joints - posed(state)[1], axis=1)
+        assert off[TRUNK].mean() < 0.1
+
+
+def person(local: int) -> Detection:
+    """Somebody whose masks have that id."""
+    nothing = np.zeros((0, 3))
+    none = np.zeros(0, np.int64)
+    seen_by = frozenset(range(len(AROUND)))
+    return Detection(
+        (local,), seen_by, 0.9, 100, np.zeros(3), 0.5, nothing, none, np.zeros(0), {}, np.zeros(3)
+    )
+
+
+def aligned(depths=None, scale=ScaleSource.CALIBRATION) -> Alignment:
+    """The cameras :data:`AROUND`, exactly known."""
+    depths = depths or [np.full(GRID, 3.0, np.float32) for _ in AROUND]
+    return Alignment(
+        placed=np.ones(len(AROUND), dtype=bool),
+        T_world_cam=np.stack(AROUND),
+        K=[intrinsics()] * len(AROUND),
+        camera_confidence=np.ones(len(AROUND)),
+        depth=depths,
+        confidence=[(d > 0) * np.float32(5) for d in depths],
+        scale_source=scale,
+        scale_std=0.0,
+        notes=(),
+    )
+
+
 def watch(tracker: PeopleTracker, time: float, state, scale=ScaleSource.CALIBRATION):
     """One frame set of a weak network, whose depth is rough."""
     outlines = seen(state, seed=int(1000 * time))
@@ -204,17 +263,7 @@ def watch(tracker: PeopleTracker, time: float, state, scale=ScaleSource.CALIBRAT
         sure = outline.mask.astype(np.float32)
         views.append(ViewPeople(instances, {1: 0.8}, places.astype(np.float32), sure))
         depths.append(np.full(outline.mask.shape, 1.15 * away, np.float32))
-    alignment = Alignment(
-        placed=np.ones(len(AROUND), dtype=bool),
-        T_world_cam=np.stack(AROUND),
-        K=[intrinsics()] * len(AROUND),
-        camera_confidence=np.ones(len(AROUND)),
-        depth=depths,
-        confidence=[np.full(d.shape, 2.0, np.float32) for d in depths],
-        scale_source=scale,
-        scale_std=0.0,
-        notes=(),
-    )
+    alignment = aligned(depths, scale)
     names = [f"cam{k}" for k in range(len(AROUND))]
     return tracker.update(round(time * 1e9), views, alignment, names, [np.eye(3)] * 4)
 
@@ -251,17 +300,7 @@ def test_who_had_a_body_of_places_gets_none_of_outlines_at_once():
         instances, depth, canonical = photograph(BODY, {1: state}, T, intrinsics())
         views.append(ViewPeople(instances, {1: 0.9}, canonical, (instances > 0).astype(np.float32)))
         depths.append(depth.astype(np.float32))
-    alignment = Alignment(
-        placed=np.ones(4, dtype=bool),
-        T_world_cam=np.stack(AROUND),
-        K=[intrinsics()] * 4,
-        camera_confidence=np.ones(4),
-        depth=depths,
-        confidence=[(d > 0) * np.float32(5) for d in depths],
-        scale_source=ScaleSource.CALIBRATION,
-        scale_std=0.0,
-        notes=(),
-    )
+    alignment = aligned(depths)
     names = [f"cam{k}" for k in range(4)]
     (person,) = tracker.update(0, views, alignment, names, [np.eye(3)] * 4).people
     assert person.fit is not None and person.fit.facing == 1
