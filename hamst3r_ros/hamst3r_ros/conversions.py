@@ -190,14 +190,16 @@ def present(people: Sequence[Person]) -> list[Person]:
 
 def pose_numbers(person: Person) -> list[float]:
     """PoseWithCovariance: place (3), quaternion (4), covariance (6 x 6)."""
-    angle = _angle_variance(person)
+    angle = turned = _angle_variance(person)
+    if person.fit is not None and person.fit.facing < 1:  # or it faces the other way
+        turned = min(angle + (1 - person.fit.facing) * math.pi**2, UNKNOWN_ANGLE)
     x, y, z = person.covariance.tolist()
     nothing = [0.0, 0.0, 0.0]
     return [
         *person.position.tolist(),
         *_orientation(person.fit),
         *(*x, *nothing, *y, *nothing, *z, *nothing),
-        *(*nothing, angle, 0.0, 0.0, *nothing, 0.0, angle, 0.0, *nothing, 0.0, 0.0, angle),
+        *(*nothing, angle, 0.0, 0.0, *nothing, 0.0, angle, 0.0, *nothing, 0.0, 0.0, turned),
     ]
 
 

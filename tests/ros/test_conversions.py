@@ -269,6 +269,15 @@ def from_transform_of(pose) -> np.ndarray:
     return from_transform(Transform(rotation=pose.orientation, translation=place))
 
 
+@pytest.mark.parametrize(("facing", "least", "most"), [(1.0, 0, 0.1), (0.9, 0.9, 1.1), (0.5, 3, 4)])
+def test_who_may_face_the_other_way_has_a_wide_yaw(facing, least, most):
+    person = fitted()
+    person = replace(person, fit=replace(person.fit, facing=facing))
+    covariance = human(person).pose.covariance.reshape(6, 6)
+    assert least < covariance[5, 5] < most
+    assert 0 < covariance[3, 3] < 0.1  # the body is upright all the same
+
+
 def test_a_person_without_a_body_leaves_fields_empty():
     message = human(glimpsed())
     assert message.body_model == "" and math.isnan(message.fit_rmse)
