@@ -132,6 +132,7 @@ class Pipeline:
         with self._way:
             self.publishers.publish_people(scene, values, self._anchored(scene, values))
         promptness.relax()
+        self._statistics.record("people_latency", (self._now() - scene.stamp) / NANOSECONDS)
         self.publishers.publish_rest(scene, values)
         self._statistics.record("stage/publish", time.monotonic() - published)
         self._statistics.record("latency", (self._now() - scene.stamp) / NANOSECONDS)

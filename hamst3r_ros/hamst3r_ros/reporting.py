@@ -196,7 +196,7 @@ def _inference(state: str, statistics: Statistics) -> dict[str, object]:
     latency, age = statistics.recent("latency"), statistics.age("out")
     if latency:
         shown["output_latency_ms"] = f"{1e3 * latency[-1]:.0f}"
-        shown |= statistics.percentiles("latency")
+        shown |= statistics.percentiles("latency") | statistics.percentiles("people_latency")
     if age is not None:
         shown["time_since_last_publish_ms"] = f"{1e3 * age:.0f}"
     return shown

@@ -75,6 +75,8 @@ class Report:
         rows.append(("dropped", ", ".join(lost) or "none"))
         if "latency_p50_ms" in inference:
             text = "{latency_p50_ms} ms median, {latency_p95_ms} p95, {latency_p99_ms} p99"
+            if "people_latency_p50_ms" in inference:
+                text += "; of people {people_latency_p50_ms} ms median"
             rows.append(("latency", _words(inference, text)))
         known = ("output_latency_ms", "time_since_last_publish_ms")
         stages = [

@@ -107,7 +107,10 @@ def test_rates_latency_memory_weights_and_calibration(bench, tiny_weights):
     humans = it.listen(HumanArray, "/hamst3r/humans")
     it.activate()
     it.until(lambda: len(humans) > 3 and it.value("inference", "latency_p99_ms"), it.shoot)
-    assert float(it.value("inference", "latency_p50_ms")) > 0
+    latency, people = (
+        float(it.value("inference", f"{what}_p50_ms")) for what in ("latency", "people_latency")
+    )
+    assert 0 < people <= latency  # they go first
     assert float(it.value("cameras", "a.hz")) > 0
     assert it.value("cameras", "a.intrinsics") == "camera_info"
     assert it.value("cameras", "b.pose") == "tf"
