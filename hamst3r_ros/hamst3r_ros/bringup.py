@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from pathlib import Path
 from ament_index_python.packages import PackageNotFoundError, get_package_prefix
 
 from hamst3r_ros.plan import ARGUMENTS, Process, plan
-from hamst3r_ros.processes import Command, ProcessGroup, own_environment
+from hamst3r_ros.processes import Command, ProcessGroup, heed_interrupts, own_environment
 
 
 class BringupError(ValueError):
@@ -95,10 +94,6 @@ def show_arguments() -> str:
     return "\n".join(lines)
 
 
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
-
-
 def main(args: Sequence[str] | None = None) -> int:
     """Console entry point; see the module's description."""
     words = list(sys.argv[1:] if args is None else args)
@@ -118,8 +113,7 @@ def main(args: Sequence[str] | None = None) -> int:
     except ValueError as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupt)
+    heed_interrupts()
     group = ProcessGroup(commands, line, own_environment())
     try:
         group.start()

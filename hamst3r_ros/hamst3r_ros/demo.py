@@ -12,7 +12,6 @@ import dataclasses
 import os
 import random
 import re
-import signal
 import socket
 import sys
 import threading
@@ -32,7 +31,7 @@ from hamst3r_ros.bringup import BringupError, command, parse
 from hamst3r_ros.demo_collector import DemoCollector, Status
 from hamst3r_ros.demo_picture import draw
 from hamst3r_ros.plan import Process, plan
-from hamst3r_ros.processes import ProcessGroup, own_environment
+from hamst3r_ros.processes import ProcessGroup, heed_interrupts, own_environment
 from hamst3r_ros.status_table import BOLD, RED, YELLOW, StatusTable
 
 PERIOD = 0.2  # seconds between two looks at everything
@@ -268,15 +267,10 @@ def _bar(share: float, width: int = 24) -> str:
     return "█" * done + "░" * (width - done)
 
 
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
-
-
 def main(args: Sequence[str] | None = None) -> int:
     """Console entry point; see the module's description."""
     options = arguments(sys.argv[1:] if args is None else args)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupt)
+    heed_interrupts()
     table = StatusTable(sys.stdout)
     try:
         # Read by rcl in this process and in those it starts.

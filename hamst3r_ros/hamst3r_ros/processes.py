@@ -17,6 +17,7 @@ INTERRUPT_GRACE, TERMINATE_GRACE = 15.0, 5.0  # seconds before the next, harder 
 POLL = 0.1  # seconds
 RESPAWN_DELAY = 1.0  # seconds, so that a process that dies at once does not keep the machine busy
 PR_SET_PDEATHSIG = 1  # prctl(2)
+INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
 
 
 @dataclass(frozen=True)
@@ -60,10 +61,12 @@ class ProcessGroup:
             raise ValueError("processes of one group need different names")
         self._line = line
         self._env = env
-        self._lines: queue.SimpleQueue[tuple[str, str]] = queue.SimpleQueue()
+        # Not a SimpleQueue: signals can make it forget its timeout (Python 3.11).
+        self._lines: queue.Queue[tuple[str, str]] = queue.Queue()
         self._readers: list[threading.Thread] = []
         self._running: dict[str, subprocess.Popen[str]] = {}
         self._respawn_at: dict[str, float] = {}
+        self._impatient = False
         self.ended_by = ""  #: name of the process that ended the group, if one did
 
     @property
@@ -142,7 +145,24 @@ class ProcessGroup:
                 return
 
     def stop(self) -> None:
-        """Interrupt all, wait for them, and use force on those that do not end."""
+        """Interrupt all, wait for them, and use force on those that do not end.
+
+        Who interrupts this process meanwhile is not patient: the next means is used at once.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            self._stop()
+            return
+        before = {number: signal.signal(number, self._hasten) for number in INTERRUPTS}
+        try:
+            self._stop()
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _hasten(self, *_: object) -> None:
+        self._impatient = True
+
+    def _stop(self) -> None:
         self._respawn_at.clear()
         for number, grace in (
             (signal.SIGINT, INTERRUPT_GRACE),
@@ -152,8 +172,9 @@ class ProcessGroup:
             for process in self._running.values():
                 if process.poll() is None:
                     process.send_signal(number)
+            self._impatient = False
             deadline = time.monotonic() + grace
-            while time.monotonic() < deadline and self._running:
+            while time.monotonic() < deadline and self._running and not self._impatient:
                 self._forward(POLL)
                 self._running = {n: p for n, p in self._running.items() if p.poll() is None}
             if not self._running:
@@ -161,6 +182,19 @@ class ProcessGroup:
         for reader in self._readers:
             reader.join(timeout=1.0)
         self._forward(POLL)
+
+
+def heed_interrupts() -> None:
+    """Let the first SIGINT or SIGTERM raise KeyboardInterrupt, and others be ignored from then on:
+    they would end this process before it has ended those that it started."""
+
+    def interrupted(*_: object) -> None:
+        for number in INTERRUPTS:
+            signal.signal(number, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    for number in INTERRUPTS:
+        signal.signal(number, interrupted)
 
 
 def _prepare_child() -> None:

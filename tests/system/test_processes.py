@@ -100,6 +100,43 @@ def test_who_ignores_interrupts_is_ended_by_force(
     assert one.running == ()
 
 
+@pytest.mark.parametrize("pause", [0.0, 0.5])
+def test_who_interrupts_again_is_not_made_to_wait(pause: float) -> None:
+    """Some send a signal twice at once (timeout), some have no patience; nothing stays behind."""
+    deaf = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n" + SLEEPER
+    code = (
+        "import sys\n"
+        "from hamst3r_ros import processes\n"
+        "processes.INTERRUPT_GRACE = 600.0\n"
+        "def line(_, text): print(text, group._running['child'].pid, flush=True)\n"
+        f"command = processes.Command('child', (sys.executable, '-c', {deaf!r}))\n"
+        "group = processes.ProcessGroup([command], line)\n"
+        "processes.heed_interrupts()\n"
+        "try:\n"
+        "    group.start()\n"
+        "    while group.poll() is None: pass\n"
+        "except KeyboardInterrupt:\n"
+        "    print('stopping', flush=True)\n"
+        "finally:\n"
+        "    group.stop()\n"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    try:
+        assert parent.stdout is not None
+        said, child = parent.stdout.readline().split()
+        assert said == "ready"
+        parent.send_signal(signal.SIGTERM)
+        time.sleep(pause)
+        while parent.poll() is None:
+            parent.send_signal(signal.SIGTERM)
+            time.sleep(0.2)
+        assert parent.returncode == 0
+        assert gone([int(child)])
+    finally:
+        parent.kill()
+        parent.wait()
+
+
 def test_processes_end_with_a_parent_that_is_killed() -> None:
     code = (
         "import sys, time\n"
