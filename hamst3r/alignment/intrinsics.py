@@ -82,8 +82,12 @@ class FocalAverage:
         return self._count
 
     def correct(self, relative_focal: float) -> None:
-        """What was added last, better measured: draws the mean as one value does."""
-        self._log += (np.log(relative_focal) - self._log) / self._count
+        """What was added last, better measured: draws the mean as one value does.
+
+        Before the first value there is nothing to correct.
+        """
+        if self._count:
+            self._log += (np.log(relative_focal) - self._log) / self._count
 
     @property
     def value(self) -> float | None:

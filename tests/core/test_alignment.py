@@ -451,6 +451,7 @@ def test_weiszfeld_without_evidence_is_none():
 
 def test_focal_average_is_a_mean_then_a_window():
     average = FocalAverage(window=4)
+    average.correct(3.0)  # of nothing
     assert average.value is None
     for value in (1.0, 2.0, 4.0):
         average.add(value)
