@@ -44,15 +44,27 @@ def unsettle() -> None:
 def hurry() -> None:
     """Let the system run this thread before others, where it allows that.
 
-    Linux knows niceness per thread. Less than the process' own takes CAP_SYS_NICE or a limit
-    (``nice`` in limits.conf); without, nothing changes.
+    In real time, so that no other thread takes its turn in the middle, or at least less nice than
+    the process: CAP_SYS_NICE or limits (``rtprio``, ``nice`` in limits.conf) allow it. Without,
+    nothing changes. Threads that it starts meanwhile are as any others.
     """
-    _be_nice(_NICENESS - HASTE)
+    if not _scheduled(os.SCHED_RR | os.SCHED_RESET_ON_FORK, 1):
+        _be_nice(_NICENESS - HASTE)
 
 
 def relax() -> None:
-    """This thread is as any other again, and so are those that it starts."""
-    _be_nice(_NICENESS)
+    """This thread is as any other again."""
+    if not _scheduled(os.SCHED_OTHER, 0):
+        _be_nice(_NICENESS)
+
+
+def _scheduled(policy: int, priority: int) -> bool:
+    """Whether this thread is scheduled so now."""
+    try:
+        os.sched_setscheduler(threading.get_native_id(), policy, os.sched_param(priority))
+    except PermissionError:
+        return False
+    return True
 
 
 def _be_nice(niceness: int) -> None:

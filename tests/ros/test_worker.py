@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 
+import pytest
 from hamst3r_ros.worker import Worker
 
 from hamst3r_ros import promptness
@@ -102,20 +104,43 @@ def test_the_rate_is_limited_and_the_newest_item_taken_when_it_is_due():
     assert not last.is_set()
 
 
-def niceness() -> int:
-    return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+def scheduling() -> tuple[int, int]:
+    """Policy and niceness of this thread."""
+    thread = threading.get_native_id()
+    policy = os.sched_getscheduler(thread) & ~os.SCHED_RESET_ON_FORK
+    return policy, os.getpriority(os.PRIO_PROCESS, thread)
 
 
-def test_who_is_waited_for_is_less_nice_where_that_is_allowed():
-    usual, seen, done = niceness(), [], threading.Event()
+def haste() -> tuple[int, int]:
+    """Policy and niceness of a thread of this process that tries to hurry."""
+    usual, seen = scheduling(), []
+    for ask in (
+        lambda thread: os.sched_setscheduler(thread, os.SCHED_RR, os.sched_param(1)),
+        lambda thread: os.setpriority(os.PRIO_PROCESS, thread, usual[1] - promptness.HASTE),
+        lambda thread: None,
+    ):
+
+        def attempt(ask=ask) -> None:
+            with contextlib.suppress(PermissionError):
+                ask(threading.get_native_id())
+                seen.append(scheduling())
+
+        asking = threading.Thread(target=attempt)
+        asking.start()
+        asking.join()
+    return seen[0]
+
+
+def test_who_is_waited_for_goes_first_where_that_is_allowed():
+    usual, seen, done = scheduling(), [], threading.Event()
 
     def process(_: int) -> None:
-        seen.append(niceness())
-        promptness.relax()
-        seen.append(niceness())
-        other = threading.Thread(target=lambda: seen.append(niceness()))
+        seen.append(scheduling())
+        other = threading.Thread(target=lambda: seen.append(scheduling()[0]))
         other.start()
         other.join()
+        promptness.relax()
+        seen.append(scheduling())
         done.set()
 
     worker = Worker(process, lambda *_: None, lambda: 0.0)
@@ -125,32 +150,28 @@ def test_who_is_waited_for_is_less_nice_where_that_is_allowed():
         worker.mailbox.put(0)
         assert done.wait(30)
     worker.stop()
-    hasty = usual - promptness.HASTE if allowed(usual) else usual
-    assert seen == [hasty, usual, usual] * 2
-    assert niceness() == usual
+    assert seen == [haste(), usual[0], usual] * 2
+    assert scheduling() == usual
 
 
-def allowed(usual: int) -> bool:
-    """Whether this process may be less nice than it is."""
-
-    def ask() -> None:
-        try:
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), usual - promptness.HASTE)
-            may.append(True)
-        except PermissionError:
-            pass
-
-    may: list[bool] = []
-    asking = threading.Thread(target=ask)
-    asking.start()
-    asking.join()
-    return bool(may)
-
-
-def test_without_the_right_to_hurry_all_goes_on(monkeypatch):
+@pytest.mark.parametrize("also", [False, True])
+def test_without_the_right_to_hurry_all_goes_on(monkeypatch, also):
     def refuse(*_: object) -> None:
-        raise PermissionError(13, "Permission denied")
+        raise PermissionError(1, "Operation not permitted")
 
-    monkeypatch.setattr(os, "setpriority", refuse)
-    promptness.hurry()
-    promptness.relax()
+    usual = scheduling()
+    monkeypatch.setattr(os, "sched_setscheduler", refuse)
+    if also:
+        monkeypatch.setattr(os, "setpriority", refuse)
+    seen = []
+
+    def hurried() -> None:
+        promptness.hurry()
+        seen.append(scheduling()[0])
+        promptness.relax()
+        seen.append(scheduling())
+
+    thread = threading.Thread(target=hurried)
+    thread.start()
+    thread.join()
+    assert seen == [usual[0], usual]
