@@ -130,12 +130,17 @@ def _agreed(found: Sequence[Gravity | None]) -> Gravity | None:
     told = [gravity for gravity in found if gravity is not None]
     if 2 * len(told) < len(found) or not told:
         return None
-    each = np.stack([gravity.down for gravity in told])
-    down = each.mean(0) / np.linalg.norm(each.mean(0))
-    scatter = np.arccos(np.clip(each @ down, -1, 1))
+    down, scatter = _mean([gravity.down for gravity in told])
     usual = np.mean([gravity.std**2 for gravity in told])
     std = float(np.sqrt(usual + (scatter**2).mean()))
     return Gravity(down, std) if std < MAX_STD else None
+
+
+def _mean(directions: Sequence[F64]) -> tuple[F64, F64]:
+    """(3,) the mean of unit directions, and the angles (n,) by which each is off it."""
+    each = np.stack(directions)
+    mean = each.mean(0) / np.linalg.norm(each.mean(0))
+    return mean, np.arccos(np.clip(each @ mean, -1, 1))
 
 
 def people_gravity(look: Look, people: NDArray[np.int32]) -> Gravity | None:
@@ -147,9 +152,7 @@ def people_gravity(look: Look, people: NDArray[np.int32]) -> Gravity | None:
     ]
     if not axes:
         return None
-    down = np.mean(axes, axis=0)
-    down /= np.linalg.norm(down)
-    scatter = np.arccos(np.clip(np.stack(axes) @ down, -1, 1))
+    down, scatter = _mean(axes)
     one = (PERSON_STD**2 + (scatter**2).sum()) ** 0.5 / len(axes) ** 0.5
     std = float(np.hypot(PEOPLE_STD, max(one, PERSON_STD) / len(axes) ** 0.5))
     return Gravity(down, std) if std < MAX_STD else None

@@ -14,18 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hamst3r.geometry import lengths
-from hamst3r.people.body import NUM_JOINTS, BodyModel
+from hamst3r.people.body import BodyModel
 from hamst3r.people.contours import Matches, Sight
 from hamst3r.people.kinematics import (
     BETAS,
     F32,
-    ROTATIONS,
-    TRANSLATION,
     Line,
     Pose,
     Surface,
-    apply_increment,
-    clipped,
+    bounded_step,
     linearize,
     nearest_rotations,
     rig,
@@ -180,18 +177,10 @@ class ContourFitter:
 
     def _step(self, posed: Posed) -> Pose:
         """After one damped and clipped step."""
-        config, pose = self.config, posed.pose
         hessian, gradient = self.information(posed)
-        add_pose_prior(hessian, gradient, pose, posed.line, STANDING)
+        add_pose_prior(hessian, gradient, posed.pose, posed.line, STANDING)
         step, _ = damped_step(hessian, gradient)
-        betas = pose.betas + step[:, BETAS].clip(-config.max_shape, config.max_shape)
-        return apply_increment(
-            pose,
-            posed.line,
-            clipped(step[:, ROTATIONS].reshape(1, NUM_JOINTS, 3), config.max_turn),
-            clipped(step[:, TRANSLATION], config.max_shift),
-            betas.clip(-config.shape_limit, config.shape_limit) - pose.betas,
-        )
+        return bounded_step(posed.pose, posed.line, step, self.config)
 
 
 def _tilt(pose: Pose) -> F64:

@@ -20,16 +20,12 @@ from torch import Tensor
 from hamst3r.people.body import NUM_JOINTS, BodyModel
 from hamst3r.people.judging import FitResult, JudgeConfig, judge
 from hamst3r.people.kinematics import (
-    BETAS,
     F32,
     I64,
-    ROTATIONS,
-    TRANSLATION,
     Pose,
     Rig,
     Surface,
-    apply_increment,
-    clipped,
+    bounded_step,
     nearest_rotations,
     rig,
 )
@@ -252,14 +248,7 @@ def _step(
     information = _information(data, noise, config)
     equations = normal_equations(pose, surface, data.points, information, believe, data.prior)
     step, gain = damped_step(equations.hessian, equations.gradient)
-    betas = pose.betas + step[:, BETAS].clip(-config.max_shape, config.max_shape)
-    moved = apply_increment(
-        pose,
-        equations.line,
-        clipped(step[:, ROTATIONS].reshape(len(pose), NUM_JOINTS, 3), config.max_turn),
-        clipped(step[:, TRANSLATION], config.max_shift),
-        betas.clip(-config.shape_limit, config.shape_limit) - pose.betas,
-    )
+    moved = bounded_step(pose, equations.line, step, config)
     believed = data.weights * equations.believed
     variance = (believed * equations.square).sum(1) / (3 * np.maximum(believed.sum(1), 1e-9))
     noise = np.sqrt(variance).clip(config.min_noise, config.max_noise)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -305,6 +306,32 @@ def apply_increment(pose: Pose, line: Line, turn: F32, transl: F32, betas: F32) 
     return Pose(rotations(local) @ pose.rotations, pose.transl + transl, pose.betas + betas)
 
 
+class StepLimits(Protocol):
+    """Longest step of a joint (rad), of the translation (m) and of a beta; betas stay within +-
+    ``shape_limit``."""
+
+    @property
+    def max_turn(self) -> float: ...
+    @property
+    def max_shift(self) -> float: ...
+    @property
+    def max_shape(self) -> float: ...
+    @property
+    def shape_limit(self) -> float: ...
+
+
+def bounded_step(pose: Pose, line: Line, step: F32, limits: StepLimits) -> Pose:
+    """The pose after a step (P, D), as far as the limits allow."""
+    betas = pose.betas + step[:, BETAS].clip(-limits.max_shape, limits.max_shape)
+    return apply_increment(
+        pose,
+        line,
+        _clipped(step[:, ROTATIONS].reshape(len(pose), NUM_JOINTS, 3), limits.max_turn),
+        _clipped(step[:, TRANSLATION], limits.max_shift),
+        betas.clip(-limits.shape_limit, limits.shape_limit) - pose.betas,
+    )
+
+
 def hats(vectors: F32) -> F32:
     """(..., 3, 3) matrices of the cross products with vectors (..., 3)."""
     return (vectors @ _HAT).reshape(*vectors.shape, 3)
@@ -341,7 +368,7 @@ def nearest_rotations(moments: F32) -> F32:
     return u @ vh
 
 
-def clipped(vectors: F32, longest: float) -> F32:
+def _clipped(vectors: F32, longest: float) -> F32:
     """Vectors (..., k), those longer than that shortened."""
     length = np.sqrt((vectors * vectors).sum(-1, keepdims=True))
     return vectors * (np.float32(longest) / np.maximum(length, np.float32(longest)))

@@ -118,10 +118,7 @@ class Scenery:
 
     def nearest(self, origins: F32, directions: F32) -> tuple[F32, NDArray[np.int32]]:
         """Depths (N,), inf where nothing is, and surface ids (N,), 0 = sky, of rays."""
-        hit = self.hits(origins, directions)
-        found = hit["geomID"] >= 0
-        key = np.where(found, self.world.mesh.surface[hit["primID"]], 0).astype(np.int32)
-        return np.where(found, hit["tfar"], np.inf).astype(np.float32), key
+        return self._met(self.hits(origins, directions))
 
     def layer(self, camera: SyntheticCamera, rays: Rays) -> Layer:
         """Trace, light and shade what rays meet."""
@@ -129,8 +126,7 @@ class Scenery:
         found = hit["geomID"] >= 0
         count, lights = camera.width * camera.height, self.world.lights
         depth, key = np.zeros(count, np.float32), np.zeros(count, np.int32)
-        depth[rays.pixel] = np.where(found, hit["tfar"], np.inf)
-        key[rays.pixel[found]] = self.world.mesh.surface[hit["primID"][found]]
+        depth[rays.pixel], key[rays.pixel] = self._met(hit)
         keys = key.reshape(camera.height, camera.width)
         points, row = self._points(camera, rays, hit)
         light = np.ones((count, len(lights) + 1), np.float32)
@@ -184,6 +180,12 @@ class Scenery:
         linear[part.pixel] = self._shade(part, smoothed[part.pixel])
         linear[points.pixel] = self._shade(points, smoothed[points.pixel])
         return linear
+
+    def _met(self, hit: dict[str, NDArray]) -> tuple[F32, NDArray[np.int32]]:
+        """Depths and surface ids of hits, as :meth:`nearest` has them."""
+        found = hit["geomID"] >= 0
+        key = np.where(found, self.world.mesh.surface[hit["primID"]], 0).astype(np.int32)
+        return np.where(found, hit["tfar"], np.inf).astype(np.float32), key
 
     def _visibility(self, tracers: list[Tracer], points: SurfacePoints, width: int) -> F32:
         sample = sample_index(points.pixel, width)

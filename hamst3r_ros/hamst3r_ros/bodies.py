@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hamst3r.people.body import NUM_JOINTS, PARENTS, BodyModel
+from hamst3r.people.body import ANCESTORS, NUM_JOINTS, PARENTS, BodyModel
 from hamst3r.people.kinematics import rotations
 from hamst3r.scene import BodyFit, Person
 
@@ -27,18 +27,7 @@ _DIRECTIONS = np.array([d for d in itertools.product((-1.0, 0, 1), repeat=3) if 
 _NOT_TURNED: F32 = np.eye(3, dtype=np.float32)
 
 
-def _ancestors() -> list[NDArray[np.intp]]:
-    """(25,) indices of the joint 1, 2, 4 and 8 above each; 24 stands for none."""
-    above = np.array([NUM_JOINTS if parent < 0 else parent for parent in (*PARENTS, -1)])
-    found = []
-    for _ in range(4):  # the deepest joint is below eight others
-        found.append(above)
-        above = above[above]
-    return found
-
-
-_ABOVE = _ancestors()
-
+_ABOVE = [above.numpy() for above in ANCESTORS]  # the joint 1, 2, 4 and 8 above each
 
 # SMPL's axes (x left, y up, z front) as columns of REP-155's (x front, y left, z up).
 SMPL_FROM_ROS = np.array([[0.0, 1, 0], [0, 0, 1], [1, 0, 0]])
