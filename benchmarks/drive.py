@@ -35,11 +35,12 @@ from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "core"))
 
-from simulated_drive import Drive, DriveEngine, View, without_bodies
+from simulated_drive import Drive, DriveEngine, View
 
 from hamst3r.alignment.stream import StreamConfig
 from hamst3r.geometry import invert, transform, unproject
 from hamst3r.pairs import Pairing
+from hamst3r.people.tracking import TrackingConfig
 from hamst3r.reconstructor import Reconstructor, ReconstructorConfig
 from hamst3r.scene import Scene
 from hamst3r.static_map import StaticMap, cube_keys
@@ -148,7 +149,7 @@ def drive(arguments: argparse.Namespace) -> dict[str, float]:
     engine = DriveEngine(world)
     reconstructor = Reconstructor(
         engine,
-        ReconstructorConfig(pairing=Pairing.RIG, tracking=without_bodies()),
+        ReconstructorConfig(pairing=Pairing.RIG, tracking=TrackingConfig(bodies=False)),
         clock=time.process_time,
     )
     static, ghosts = StaticMap(), Ghosts(world)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
@@ -48,6 +49,7 @@ class TrackingConfig:
     """How people are followed. Metres and seconds.
 
     Attributes:
+        bodies: Whether bodies are fitted at all; without, people are places and masks.
         timeout: A person unseen for this long is lost.
         new_timeout: The same, for one who was seen only once; at least one frame set is waited for.
         gate, max_gate: How far from the predicted place a person may be found; the former grows
@@ -66,6 +68,7 @@ class TrackingConfig:
         detection, fit, standing, smoothing, surroundings, scale: Of the stages within.
     """
 
+    bodies: bool = True
     timeout: float = 2.0
     new_timeout: float = 0.5
     gate: float = 0.6
@@ -218,7 +221,7 @@ class PeopleTracker:
                 track.id = self._new_id()
         self._sized.clear()
         self._fit(matches)
-        if alignment.scale_source is ScaleSource.CALIBRATION:
+        if self.config.bodies and alignment.scale_source is ScaleSource.CALIBRATION:
             self._stand(matches, views, alignment)
         self.scale = None
         if alignment.scale_source is not ScaleSource.CALIBRATION:
@@ -319,12 +322,13 @@ class PeopleTracker:
 
     def _fit(self, matches: list[tuple[_Track, Detection]]) -> None:
         """Fit everybody's body: one batch for the known, one for those without a last fit."""
+        needed = self.config.fit.judge.min_points if self.config.bodies else math.inf
         for track, detection in matches:
             track.person = None
             track.contacts = Contact.NONE
-            if detection.known < self.config.fit.judge.min_points:
+            if detection.known < needed:
                 track.body = None
-        able = [m for m in matches if m[1].known >= self.config.fit.judge.min_points]
+        able = [m for m in matches if m[1].known >= needed]
         warm = [m for m in able if m[0].body is not None]
         self._fit_batch(warm)
         # Also those whose last body did not lead to a believable one.

@@ -16,7 +16,6 @@ from hamst3r.network.checkpoint import shipped_weights
 from hamst3r.pairs import Pairing
 from hamst3r.people.body import BodyModel, anny24
 from hamst3r.people.body_files import load_body_model
-from hamst3r.people.fitting import FitConfig
 from hamst3r.people.instances import InstancesConfig
 from hamst3r.people.tracking import TrackingConfig
 from hamst3r.reconstructor import Reconstructor, ReconstructorConfig
@@ -24,15 +23,11 @@ from hamst3r_ros.parameter import ParameterError, Values
 
 Engine = PairEngine | CombinedEngine
 
-NEVER = 1 << 31  # more points than any person has
 WARMUP_SIZE = (480, 640)
 
 
 def reconstructor_config(values: Values) -> ReconstructorConfig:
     """What the node's parameters say about the reconstruction."""
-    fit = FitConfig()
-    if not values["humans.fit_body_model"]:
-        fit = replace(fit, judge=replace(fit.judge, min_points=NEVER))
     timeout = values["humans.track_timeout"]
     tracking = TrackingConfig()
     return ReconstructorConfig(
@@ -46,7 +41,10 @@ def reconstructor_config(values: Values) -> ReconstructorConfig:
             min_score=values["humans.min_score"], min_pixels=values["humans.min_pixels"]
         ),
         tracking=replace(
-            tracking, timeout=timeout, new_timeout=min(tracking.new_timeout, timeout), fit=fit
+            tracking,
+            bodies=values["humans.fit_body_model"],
+            timeout=timeout,
+            new_timeout=min(tracking.new_timeout, timeout),
         ),
     )
 

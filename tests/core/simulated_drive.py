@@ -15,8 +15,6 @@ from synthetic_pairs import STRIDE, Noise, Room, _render, predict
 
 from hamst3r.frames import Frame, FrameSet
 from hamst3r.geometry import lengths, make_T, pixel_rays, rigid_fit, transform, umeyama
-from hamst3r.people.fitting import FitConfig
-from hamst3r.people.tracking import TrackingConfig
 
 LENGTH, WIDTH, HEIGHT = 18.0, 12.0, 3.0
 PERIOD_NS = 100_000_000
@@ -223,12 +221,6 @@ def unsure(p, cameras, blind):
     if cameras[p.i] in blind:
         p = replace(p, pts_i=noise(p.pts_i), conf_i=doubt)
     return replace(p, pts_j=noise(p.pts_j), conf_j=doubt)
-
-
-def without_bodies() -> TrackingConfig:
-    """People are found and followed, but no body is fitted to them."""
-    fit = FitConfig()
-    return TrackingConfig(fit=replace(fit, judge=replace(fit.judge, min_points=1 << 30)))
 
 
 def trajectory_error(found: np.ndarray, true: np.ndarray, scale: bool) -> float:

@@ -8,13 +8,14 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from simulated_drive import Drive, DriveEngine, trajectory_error, without_bodies
+from simulated_drive import Drive, DriveEngine, trajectory_error
 from synthetic_pairs import EXACT
 
 from hamst3r.alignment.incremental import AlignerConfig
 from hamst3r.alignment.stream import StreamConfig
 from hamst3r.geometry import invert, make_T, rotation_angle
 from hamst3r.pairs import Pairing
+from hamst3r.people.tracking import TrackingConfig
 from hamst3r.reconstructor import Reconstructor, ReconstructorConfig
 from hamst3r.scene import ScaleSource
 
@@ -29,7 +30,7 @@ class Run:
         self.engine = DriveEngine(self.drive)
         config = ReconstructorConfig(
             pairing=Pairing.RIG,
-            tracking=without_bodies(),
+            tracking=TrackingConfig(bodies=False),
             alignment=AlignerConfig(stream=stream or StreamConfig()),
         )
         self.reconstructor = Reconstructor(self.engine, config)

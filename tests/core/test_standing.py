@@ -268,6 +268,16 @@ def watch(tracker: PeopleTracker, time: float, state, scale=ScaleSource.CALIBRAT
     return tracker.update(round(time * 1e9), views, alignment, names, [np.eye(3)] * 4)
 
 
+def photographed(state):
+    """What the tracker takes of one frame set of a network without fault."""
+    views, depths = [], []
+    for T in AROUND:
+        instances, depth, canonical = photograph(BODY, {1: state}, T, intrinsics())
+        views.append(ViewPeople(instances, {1: 0.9}, canonical, (instances > 0).astype(np.float32)))
+        depths.append(depth.astype(np.float32))
+    return views, aligned(depths), [f"cam{k}" for k in range(4)], [np.eye(3)] * 4
+
+
 def test_a_tracked_person_has_a_body_that_says_how_little_is_known():
     tracker = PeopleTracker(BODY)
     for k in range(5):
@@ -291,18 +301,22 @@ def test_without_known_cameras_outlines_are_not_believed():
     assert person.fit is None
 
 
+def test_who_wants_no_bodies_gets_none_of_any_kind():
+    tracker = PeopleTracker(BODY, TrackingConfig(bodies=False))
+    state = standing((0.0, 0.0, 0.95))
+    for k in range(3):
+        (person,) = watch(tracker, k / 5, state).people
+        assert person.fit is None and len(person.joints) == 0
+        assert np.linalg.norm(person.position[:2]) < 0.3
+    (person,) = tracker.update(10**9, *photographed(state)).people
+    assert person.fit is None
+
+
 def test_who_had_a_body_of_places_gets_none_of_outlines_at_once():
     """A person must not change from one to the other with every doubtful frame set."""
     tracker = PeopleTracker(BODY, TrackingConfig(timeout=1.0))
     state = standing((0.0, 0.0, 0.95))
-    views, depths = [], []
-    for T in AROUND:
-        instances, depth, canonical = photograph(BODY, {1: state}, T, intrinsics())
-        views.append(ViewPeople(instances, {1: 0.9}, canonical, (instances > 0).astype(np.float32)))
-        depths.append(depth.astype(np.float32))
-    alignment = aligned(depths)
-    names = [f"cam{k}" for k in range(4)]
-    (person,) = tracker.update(0, views, alignment, names, [np.eye(3)] * 4).people
+    (person,) = tracker.update(0, *photographed(state)).people
     assert person.fit is not None and person.fit.facing == 1
     fits = [watch(tracker, 0.3 + 0.3 * k, state).people[0].fit for k in range(6)]
     assert fits[0] is None and fits[1] is None

@@ -134,5 +134,5 @@ def test_what_the_reconstruction_is_told():
     assert config.instances.min_score == 0.7
     assert config.alignment.find_gravity
     assert (config.tracking.timeout, config.tracking.new_timeout) == (0.2, 0.2)
-    assert config.tracking.fit.judge.min_points > 1e9
+    assert not config.tracking.bodies
     assert reconstructor_config(parameters.defaults()).image_size is None
