@@ -145,15 +145,21 @@ class Publishers:
             anchored: The world's pose in its parent frame, if it has one, for /tf.
         """
         world = values["world.frame"]
+        frames = humans = None
         if self._tf is not None and scene.cameras:
             self._links = conversions.links(scene, world, values["tf.prefix"])
             if anchored is not None:
                 self._links.append(anchored)
-            self._tf.publish(conversions.transforms(self._links, scene.stamp))
+            frames = conversions.transforms(self._links, scene.stamp)
         self._boxes = None
         if _listened(self._humans):
             self._boxes = self._body.boxes(scene.people)
-            self._humans.publish(conversions.human_array(scene, world, self._boxes))
+            humans = conversions.human_array(scene, world, self._boxes)
+        # Who is woken by the one would compete with the making of the other.
+        if self._tf is not None and frames is not None:
+            self._tf.publish(frames)
+        if humans is not None:
+            self._humans.publish(humans)
 
     def publish_rest(self, scene: Scene, values: Values) -> None:
         """Send everything else of the scene that :meth:`publish_people` had last."""

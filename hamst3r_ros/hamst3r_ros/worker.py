@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from hamst3r_ros import promptness
 
 T = TypeVar("T")
 NAME = "hamst3r_worker"  # of its thread
-GIVE_WAY = 5e-5  # seconds
+GIVE_WAY = 3e-3  # seconds; people are out in half of it where nothing has to be inferred
 
 
 class Mailbox(Generic[T]):
@@ -24,6 +25,7 @@ class Mailbox(Generic[T]):
     def __init__(self) -> None:
         self.superseded = 0
         self._item: T | None = None
+        self._wanted = math.inf  # from when on somebody who waits takes an item
         self._condition = threading.Condition()
         self._closed = False
 
@@ -32,10 +34,12 @@ class Mailbox(Generic[T]):
         with self._condition:
             self.superseded += self._item is not None
             self._item = item
+            awaited, self._wanted = self._wanted <= time.monotonic(), math.inf
             self._condition.notify_all()
-        # Only who sleeps lets another thread have the interpreter at once: else the item would lie
-        # there until its giver has nothing else to do.
-        time.sleep(GIVE_WAY)
+        # Only who sleeps lets another thread have the interpreter at once, and does not want it
+        # back whenever numpy lets go of it for a moment.
+        if awaited:
+            time.sleep(GIVE_WAY)
 
     def clear(self) -> None:
         """Drop what was not yet taken."""
@@ -63,6 +67,7 @@ class Mailbox(Generic[T]):
                 if self._item is not None and wait <= 0:
                     item, self._item = self._item, None
                     return item
+                self._wanted = not_before
                 self._condition.wait(wait if self._item is not None else None)
             return None
 

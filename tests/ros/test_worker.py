@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import time
+from types import SimpleNamespace
 
 import pytest
-from hamst3r_ros.worker import Worker
+from hamst3r_ros.worker import Mailbox, Worker
 
 from hamst3r_ros import promptness
 
@@ -102,6 +104,31 @@ def test_the_rate_is_limited_and_the_newest_item_taken_when_it_is_due():
     worker.stop()  # also while it waits for the period to end
     assert taken == [0]
     assert not last.is_set()
+
+
+@pytest.mark.parametrize(("due", "gives"), [(0.0, 1), (float("inf"), 0)])
+def test_way_is_given_to_who_would_take_an_item_at_once(monkeypatch, due, gives):
+    slept, waiting, taken = [], threading.Event(), []
+
+    class Noticed(threading.Condition):
+        def wait(self, timeout: float | None = None) -> bool:
+            waiting.set()
+            return super().wait(timeout and min(timeout, threading.TIMEOUT_MAX))
+
+    clock = SimpleNamespace(monotonic=time.monotonic, sleep=slept.append)
+    monkeypatch.setattr("hamst3r_ros.worker.time", clock)
+    monkeypatch.setattr("hamst3r_ros.worker.threading.Condition", Noticed)
+    mailbox = Mailbox()
+    mailbox.put(0)
+    assert mailbox.take(0.0) == 0 and not slept  # nobody waited
+    thread = threading.Thread(target=lambda: taken.append(mailbox.take(due)))
+    thread.start()
+    assert waiting.wait(30)
+    mailbox.put(1)
+    assert len(slept) == gives
+    mailbox.close()
+    thread.join(30)
+    assert taken in ([1], [None])
 
 
 def scheduling() -> tuple[int, int]:
