@@ -40,7 +40,7 @@ from simulated_drive import Drive, DriveEngine, View
 from hamst3r.alignment.stream import StreamConfig
 from hamst3r.geometry import invert, transform, unproject
 from hamst3r.pairs import Pairing
-from hamst3r.people.tracking import TrackingConfig
+from hamst3r.people.track import TrackingConfig
 from hamst3r.reconstructor import Reconstructor, ReconstructorConfig
 from hamst3r.scene import Scene
 from hamst3r.static_map import StaticMap, cube_keys

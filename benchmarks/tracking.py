@@ -41,7 +41,8 @@ from hamst3r.people.fitting import single_thread
 from hamst3r.people.smoothing import SmoothingConfig, Window
 from hamst3r.people.state import BodyState
 from hamst3r.people.surroundings import Surroundings
-from hamst3r.people.tracking import PeopleTracker, TrackingConfig
+from hamst3r.people.track import TrackingConfig
+from hamst3r.people.tracking import PeopleTracker
 from hamst3r.scene import Person, TrackingState
 
 BODY = anny24()

@@ -19,7 +19,8 @@ from hamst3r.image import NetworkImage, prepare
 from hamst3r.pairs import Edge, Pairing, choose_pairs
 from hamst3r.people.body import BodyModel
 from hamst3r.people.instances import InstancesConfig, ViewPeople, merge_instances
-from hamst3r.people.tracking import PeopleTracker, Tracked, TrackingConfig
+from hamst3r.people.track import TrackingConfig
+from hamst3r.people.tracking import PeopleTracker, Tracked
 from hamst3r.scene import (
     LABEL_HUMAN,
     LABEL_SCENE,

@@ -66,8 +66,8 @@ class StandingConfig:
         min_height, max_height: Of the standing body.
         coarse_widths, fine_widths, warm_widths: Of the robust weights, in steps from nothing, those
             after them, and those after a previous result.
-        contour_trust: How much of what contours say about the way of facing is to be believed
-            (calibrated on simulated ones: 0.15; real masks err less independently).
+        contour_trust: How much of what contours say about the way of facing is to be believed:
+            simulated ones deserve 0.15, real masks, whose errors are alike, less.
         walking, walking_std: Speed forward of people, and its deviation, m/s.
         afresh: A person is looked for from nothing again after this time: outlines may mislead.
         correlated: Evidence about the way of facing nearer in time is the same evidence.

@@ -15,7 +15,7 @@ from hamst3r.alignment.incremental import AlignerConfig
 from hamst3r.alignment.stream import StreamConfig
 from hamst3r.geometry import invert, make_T, rotation_angle
 from hamst3r.pairs import Pairing
-from hamst3r.people.tracking import TrackingConfig
+from hamst3r.people.track import TrackingConfig
 from hamst3r.reconstructor import Reconstructor, ReconstructorConfig
 from hamst3r.scene import ScaleSource
 

@@ -18,7 +18,7 @@ from hamst3r.people.judging import JudgeConfig
 from hamst3r.people.scaling import PeopleScale, Sized
 from hamst3r.people.state import BodyState
 from hamst3r.people.surroundings import Surroundings
-from hamst3r.people.tracking import TrackingConfig
+from hamst3r.people.track import TrackingConfig
 from hamst3r.reconstructor import Reconstructor, ReconstructorConfig
 from hamst3r.scene import ScaleSource
 

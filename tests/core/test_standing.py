@@ -30,7 +30,8 @@ from hamst3r.people.instances import ViewPeople
 from hamst3r.people.outlines import outlines
 from hamst3r.people.standing import StandingConfig, StandingFitter
 from hamst3r.people.state import BodyState
-from hamst3r.people.tracking import PeopleTracker, TrackingConfig
+from hamst3r.people.track import TrackingConfig
+from hamst3r.people.tracking import PeopleTracker
 from hamst3r.scene import Contact, ScaleSource
 
 BODY = anny24()

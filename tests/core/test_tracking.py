@@ -19,7 +19,8 @@ from hamst3r.people.detections import DetectionConfig, detect
 from hamst3r.people.instances import ViewPeople
 from hamst3r.people.lifting import lift
 from hamst3r.people.motion import ConstantVelocity, JointMotion
-from hamst3r.people.tracking import PeopleTracker, TrackingConfig
+from hamst3r.people.track import TrackingConfig
+from hamst3r.people.tracking import PeopleTracker
 from hamst3r.people.triangulation import Triangulator
 from hamst3r.scene import Contact, ScaleSource, TrackingState
 
