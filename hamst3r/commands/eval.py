@@ -152,9 +152,9 @@ def run(options: argparse.Namespace) -> int:
         # Written by the trainer; None for weights that do not say.
         pairs = notes.get("pairs_seen", "")
         document["pairs_seen"] = int(pairs) if pairs.isdigit() else None
-    print(report.table(figure_list, samples))
-    if options.json:
+    if options.json:  # before the table: whose reader may have gone
         report.write(options.json, document)
+    print(report.table(figure_list, samples))
     return 0
 
 
@@ -284,9 +284,9 @@ def _dataset(
     settings |= {"cases": measured.cases, "unreadable": unreadable, "interrupted": interrupted}
     images = comparison.images_used(dataset, changed)
     names = [str(settings[key]) for key in ("weights", "human_weights") if key in settings]
-    print(comparison.text(dataset, measured, " + ".join(names), images))
     if options.json:
         report.write(options.json, comparison.document(dataset, measured, settings, images))
+    print(comparison.text(dataset, measured, " + ".join(names), images))
     return 130 if interrupted else 0
 
 

@@ -72,14 +72,13 @@ class Embodiment:
     ) -> None:
         """Give the tracks ``person`` where a body is believed, and None to others."""
         self.sized.clear()
-        for track, _ in matches:
+        needed = self.config.fit.judge.min_points if self.config.bodies else math.inf
+        for track, detection in matches:
             track.person = None
             track.contacts = Contact.NONE
-        needed = self.config.fit.judge.min_points if self.config.bodies else math.inf
-        able = [match for match in matches if match[1].known >= needed]
-        for track, detection in matches:
             if detection.known < needed:
                 track.body = None
+        able = [match for match in matches if match[1].known >= needed]
         warm = [match for match in able if match[0].body is not None]
         self._fit(warm, stamp)
         # Also those whose last body did not lead to a believable one.
