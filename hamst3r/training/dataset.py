@@ -8,6 +8,7 @@ the cut: each pixel of the output grid is followed back to the pixel of the sour
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,6 +23,8 @@ from hamst3r.training.window import Size, Window
 CROSSWISE = 0.2  # share of the draws that may cut portraits out of landscapes, or the reverse
 MATCHES = 192  # most correspondences of a pair
 DEPTH_TOLERANCE = 0.03  # of two views' depths at one surface point
+CLEAR = 0.015  # share of a view's pixels of whom it shows well enough to look at
+PASSED_OVER = 0.9  # share of the scenes without such a person, where one is looked for
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,15 @@ class PairBatch:
     images_i: Tensor
     images_j: Tensor
     target: PairTarget
+
+
+class Choice(NamedTuple):
+    """A pair of views of a scene, and the row of the person that both look at, if any."""
+
+    scene: StoredScene
+    i: int
+    j: int
+    person: int | None = None
 
 
 class PairSampler:
@@ -60,7 +72,7 @@ class PairSampler:
 
         Args:
             overlap: Share of the scenes whose pairs are those that see most of the same.
-            people: Share of the images with people that are zoomed on one of them.
+            people: Share of the scenes whose pairs look at one person, where there is one.
 
         Raises:
             FileNotFoundError: There are no scenes.
@@ -69,13 +81,13 @@ class PairSampler:
         if not self.bank.paths:
             self.bank.refresh()
         size = self.sizes[int(rng.integers(len(self.sizes)))]
-        chosen: list[tuple[StoredScene, int, int]] = []
+        chosen: list[Choice] = []
         while len(chosen) < pairs:
             lacking = -(-(pairs - len(chosen)) // pairs_per_scene)
             for scene in self._draw(lacking, size[0] > size[1]):
-                edges = _edges(scene, rng, overlap)[: min(pairs_per_scene, pairs - len(chosen))]
-                chosen += [(scene, *edge) for edge in edges]
-        i, j = self._cut(chosen, size, people)
+                choices = self._choices(scene, overlap, people)
+                chosen += choices[: min(pairs_per_scene, pairs - len(chosen))]
+        i, j = self._cut(chosen, size)
         target = PairTarget(_truth(i, i), _truth(j, i), _correspondences(i, j, rng))
         return PairBatch(self._photograph(i), self._photograph(j), target)
 
@@ -101,16 +113,33 @@ class PairSampler:
             if scene is not None and (any_will_do or scene.landscape == landscape)
         ]
 
-    def _cut(
-        self, chosen: list[tuple[StoredScene, int, int]], size: Size, people: float
-    ) -> tuple[Cut, Cut]:
+    def _choices(self, scene: StoredScene, overlap: float, people: float) -> list[Choice]:
+        """Pairs of a scene, best first; none if somebody is to be looked at, and nobody is there.
+
+        Of most scenes few pixels are people's, and hardly any tell of a body.
+        """
+        rng = self._rng
+        if people and rng.random() < people:
+            clear, others = scene.shown >= CLEAR, ~np.eye(len(scene.K), dtype=bool)
+            both = np.argwhere(clear[:, :, None] & clear[:, None] & others)
+            if len(both):
+                return [Choice(scene, a, b, row) for row, a, b in rng.permutation(both).tolist()]
+            if rng.random() < PASSED_OVER:
+                return []
+        return [Choice(scene, *edge) for edge in _edges(scene, rng, overlap)]
+
+    def _cut(self, chosen: list[Choice], size: Size) -> tuple[Cut, Cut]:
         """Both sides of the pairs; a pair's views are mirrored together."""
         mirror = self._rng.random(len(chosen)) < (0.5 if self.augment else 0.0)
         rng = self._rng if self.augment else None
         sides = []
-        for k in range(2):
-            views = [(scene, edge[k]) for scene, *edge in chosen]
-            sides.append(Cut(views, Window.draw(views, mirror, size, rng, people), self.stride))
+        for side in ("i", "j"):
+            views = [(choice.scene, getattr(choice, side)) for choice in chosen]
+            boxes = [
+                None if choice.person is None else choice.scene.boxes[choice.person, view]
+                for choice, (_, view) in zip(chosen, views, strict=True)
+            ]
+            sides.append(Cut(views, Window.draw(views, mirror, size, rng, boxes), self.stride))
         return sides[0], sides[1]
 
     def _photograph(self, cut: Cut) -> Tensor:

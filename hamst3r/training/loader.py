@@ -29,7 +29,7 @@ class Stage:
     Attributes:
         until: Share of the run at which it ends. sizes: Network input sizes, one per batch.
         overlap: Share of the scenes whose pairs are those that see most of the same.
-        people: Share of the images with people that are zoomed on one of them.
+        people: Share of the scenes whose pairs look at one person.
     """
 
     until: float

@@ -33,7 +33,8 @@ class StoredScene:
         labels: (V, 5, H, W) uint8: instance, DensePose (x, y, z) * 255, whether DensePose holds.
         K: (V, 3, 3) pixels. T_world_cam: (V, 4, 4).
         overlap: (V, V) share of the row's view that the column's view sees.
-        people: Per view (P, 2, 2): first and last pixel (column, row) of each person's box.
+        boxes: (P, V, 2, 2) first and last pixel (column, row) of each person in each view.
+        shown: (P, V) share of the view's pixels that are the person's; where 0, there is no box.
     """
 
     rgb: Tensor
@@ -42,7 +43,8 @@ class StoredScene:
     K: F64
     T_world_cam: F64
     overlap: F64
-    people: tuple[F64, ...]
+    boxes: F64
+    shown: F64
 
     @property
     def landscape(self) -> bool:
@@ -116,9 +118,8 @@ class SceneStore:
             part = {name: file[name] for name in file.files}
         rgb, depth, labels = (torch.from_numpy(part[name]) for name in ("rgb", "depth", "labels"))
         K, pose = part["K"], part["T_world_cam"]
-        people = tuple(boxes(view[0]) for view in part["labels"])
         overlap = overlap_of(part["depth"], K, pose)
-        return StoredScene(rgb, depth, labels, K, pose, overlap, people)
+        return StoredScene(rgb, depth, labels, K, pose, overlap, *places_of(part["labels"][:, 0]))
 
 
 def render_scenes(store: SceneStore, seeds: range, generator: SceneGenerator) -> Iterator[int]:
@@ -188,11 +189,17 @@ class SceneBank:
             self._bytes -= self._kept.pop(oldest).nbytes
 
 
-def boxes(instances: NDArray[np.uint8]) -> F64:
-    """(P, 2, 2) first and last pixel (column, row) of each instance of a map (H, W), 0 = none."""
-    found = [np.nonzero(instances == k) for k in np.unique(instances) if k]
-    ends = [[[c.min(), r.min()], [c.max(), r.max()]] for r, c in found]
-    return np.array(ends, float).reshape(-1, 2, 2)
+def places_of(instances: NDArray[np.uint8]) -> tuple[F64, F64]:
+    """``boxes`` and ``shown`` of :class:`StoredScene`; maps (V, H, W) of people, 0 = none."""
+    people = [k for k in np.unique(instances).tolist() if k]
+    places = np.zeros((len(people), len(instances), 2, 2))
+    shown = np.zeros((len(people), len(instances)))
+    for row, view in np.ndindex(*shown.shape):
+        rows, columns = np.nonzero(instances[view] == people[row])
+        shown[row, view] = len(rows) / instances[view].size
+        if len(rows):
+            places[row, view] = (columns.min(), rows.min()), (columns.max(), rows.max())
+    return places, shown
 
 
 def overlap_of(depth: NDArray, K: F64, T_world_cam: F64) -> F64:

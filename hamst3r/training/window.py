@@ -51,12 +51,13 @@ class Window:
         mirror: NDArray[np.bool_],
         size: Size,
         rng: np.random.Generator | None,
-        people: float = 0.0,
+        boxes: Sequence[F64 | None] = (),
     ) -> Window:
         """Random windows on views, or the largest ones in the middle without ``rng``.
 
         Args:
-            people: Share of the views with people whose windows look at one of them.
+            boxes: (2, 2) first and last pixel of what each view's window is to look at; None, or
+                no boxes at all: at whatever there is.
         """
         count = len(views)
         sources = np.array([scene.depth.shape[:0:-1] for scene, _ in views], float)
@@ -69,12 +70,9 @@ class Window:
         bend = most / ((sources / 2 / focal) ** 2).sum(1)
         inner = sources / (1 + np.maximum(most, 0))[:, None]  # Beyond, there is no source.
         fill = (np.array(size) / inner).max(1)
-        if rng is not None and people > 0:
-            for k in np.flatnonzero(rng.random(count) < people).tolist():
-                scene, v = views[k]
-                if len(scene.people[v]):
-                    box = rng.choice(scene.people[v])
-                    zoom[k], place[k] = _look_at(box, size / fill[k], sources[k], inner[k], rng)
+        for k, box in enumerate(boxes):
+            if rng is not None and box is not None:
+                zoom[k], place[k] = _look_at(box, size / fill[k], sources[k], inner[k], rng)
         scale = fill * zoom
         corner = (sources - inner) / 2 + (inner - np.array(size) / scale[:, None]) * place
         device = views[0][0].rgb.device

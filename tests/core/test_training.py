@@ -20,9 +20,9 @@ from hamst3r.network.hamst3r import HAMSt3R
 from hamst3r.synthetic.generator import GeneratorConfig, SceneGenerator
 from hamst3r.training.dataset import Cut, PairSampler
 from hamst3r.training.loader import Batches, Stage, batches
-from hamst3r.training.losses import ViewTarget
+from hamst3r.training.losses import PairTarget, ViewTarget
 from hamst3r.training.state import pack_signed, pack_squares, unpack_signed, unpack_squares
-from hamst3r.training.store import SceneBank, SceneStore, overlap_of, render_scenes
+from hamst3r.training.store import SceneBank, SceneStore, overlap_of, places_of, render_scenes
 from hamst3r.training.train import Table, TrainConfig, Trainer, TrainingError, train
 from hamst3r.training.window import Window
 
@@ -115,31 +115,61 @@ def test_windows_look_at_people(store):
     """Small ones fill more of the image, and windows stay on it."""
     scenes = bank(store)
     scenes.refresh()
-    views = [
-        (scene, v)
-        for scene in scenes.get(scenes.paths)
-        if scene and scene.landscape
-        for v in range(4)
-    ]
-    scene = views[0][0]
-    nobody = replace(
-        scene, labels=torch.zeros_like(scene.labels), people=(np.empty((0, 2, 2)),) * 4
-    )
-    views.append((nobody, 0))
-    seen = torch.tensor([bool((scene.labels[v, 0] > 0).any()) for scene, v in views])
-    assert seen.any() and not seen.all()
+    views, boxes = [], []
+    for scene in scenes.get(scenes.paths):
+        assert scene is not None
+        if scene.landscape:
+            for row, v in np.argwhere(scene.shown > 0):
+                views.append((scene, int(v)))
+                boxes.append(scene.boxes[row, v])
+    assert len(boxes) > 3
+    mirror = np.arange(len(views)) % 2 == 0
     share = []
-    for people in (0.0, 1.0):
-        window = Window.draw(
-            views, np.arange(len(views)) % 2 == 0, (112, 80), np.random.default_rng(1), people
-        )
+    for places in ([None] * len(views), boxes):
+        window = Window.draw(views, mirror, (112, 80), np.random.default_rng(1), places)
         shown = (Cut(views, window, 2).labels[:, 0] > 0).flatten(1)
         share.append(shown.float().mean(1))
         source = window.source(window.pixels((80, 112)))
         assert (source > -1).all() and (source < torch.tensor([224, 168])).all()
-    assert torch.equal(shown.any(1), seen)
-    small = seen & (share[0] < 0.05)
+    assert shown.any(1).all()
+    small = share[0] < 0.05
     assert share[1][small].mean() > 1.25 * share[0][small].mean()
+
+
+def test_people_are_known_by_where_they_are_seen():
+    maps = np.zeros((2, 10, 20), np.uint8)
+    maps[0, 2:5, 3:9] = 4
+    maps[1, 9, 19] = 7
+    boxes, shown = places_of(maps)
+    np.testing.assert_allclose(shown, [[18 / 200, 0], [0, 1 / 200]])
+    np.testing.assert_array_equal(boxes[0, 0], [[3, 2], [8, 4]])
+    np.testing.assert_array_equal(boxes[1, 1], [[19, 9], [19, 9]])
+    boxes, shown = places_of(np.zeros((2, 10, 20), np.uint8))
+    assert boxes.shape == (0, 2, 2, 2) and shown.shape == (0, 2)
+
+
+def test_pairs_look_at_somebody_both_show(store):
+    """Where people are asked for, and also where a store has none."""
+    target = sampler(store).batch(24, people=1.0).target
+    for truth in (target.i, target.j):
+        assert (truth.instances > 0).flatten(1).any(1).float().mean() > 0.9
+    at_people = _people(target)
+    assert at_people > 1.5 * _people(sampler(store).batch(24).target)
+
+    draws = sampler(store)
+    read = draws.bank.get
+
+    def deserted(paths):
+        nobody = np.zeros((0, 4))
+        return [replace(s, boxes=np.zeros((0, 4, 2, 2)), shown=nobody) for s in read(paths)]
+
+    draws.bank.get = deserted
+    assert len(draws.batch(4, people=1.0).images_i) == 4
+
+
+def _people(target: PairTarget) -> float:
+    """Share of the pixels that are people's."""
+    return torch.cat([target.i.instances, target.j.instances]).gt(0).float().mean().item()
 
 
 def test_uncut_images_are_the_rendered_ones(store):
