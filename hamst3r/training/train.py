@@ -34,6 +34,7 @@ from hamst3r.training.state import pack, unpack
 from hamst3r.training.store import SceneBank, SceneStore
 
 LOG = logging.getLogger("hamst3r.training")
+SMALL = ((96, 96), (112, 112), (112, 96), (96, 112))
 COARSE = ((160, 128), (160, 112), (112, 160), (128, 160))
 FINE = ((224, 160), (224, 176), (160, 224), (224, 128))
 WARM = 0.02  # share of a run after which a slow machine has warmed up, too
@@ -52,8 +53,8 @@ class TrainConfig:
         steps, seconds: Length of the run; what is reached first ends it. 0 = no such limit.
         batch: Pairs per step and process.
         learning_rate: Peak of the cosine, reached after ``warmup`` steps or 2 % of the run.
-        stages: The curriculum: three quarters of the resolution first, pairs that overlap first,
-            people who fill the image first: few pixels of a scene are people's.
+        stages: The curriculum: small windows on people first, pairs that overlap first, then ever
+            more of the whole image, at its size.
         average: Decay of the exponential moving average of the weights, which is what is published.
         save_every: Seconds between checkpoints.
         memory: Bytes of scenes to keep where the network is; the rest is read when it is needed.
@@ -74,9 +75,10 @@ class TrainConfig:
     patience: int = 50
     seed: int = 0
     stages: tuple[Stage, ...] = (
-        Stage(0.25, COARSE, 0.8, 0.8),
-        Stage(0.55, COARSE, 0.4, 0.6),
-        Stage(1.0, FINE, 0.2, 0.3),
+        Stage(0.2, SMALL, 0.8, 0.85),
+        Stage(0.5, SMALL, 0.4, 0.85),
+        Stage(0.65, COARSE, 0.4, 0.6),
+        Stage(1.0, FINE, 0.2, 0.35),
     )
 
     def __post_init__(self) -> None:
@@ -105,7 +107,7 @@ class Trainer:
             {"params": plain, "weight_decay": 0.0},
         ]
         self.optimiser = torch.optim.AdamW(
-            groups, lr=config.learning_rate, betas=(0.9, 0.98), fused=device.type == "cuda"
+            groups, lr=config.learning_rate, betas=(0.9, 0.98), fused=True
         )
         self.step = self.pairs = self.skipped = self._broken = 0
         self.world = 1
