@@ -62,7 +62,7 @@ class Sight:
 
     def match(self, reach: float) -> Matches | None:
         """The rim of the body with the contour, each place with the nearest of the other, at most
-        ``reach`` metres apart; None where either is too short."""
+        ``reach`` metres apart; None where either is too short, or they are nowhere so near."""
         points, normals = self.outline.contour
         rim, outwards = self._rim()
         if len(rim) < _FEW or len(points) < _FEW:
@@ -74,6 +74,8 @@ class Sight:
         back, own = tree.query(self.outline.tree.data, distance_upper_bound=bound)
         out, home = np.isfinite(there), np.isfinite(back)
         body = np.concatenate([rim[out], rim[own[home]]])
+        if not len(body):
+            return None
         contour = np.concatenate([nearest[out], np.flatnonzero(home)])
         shares = np.repeat([0.5 / len(rim), 0.5 / len(points)], [out.sum(), home.sum()])
         normal, place = normals[contour], self.places[body]

@@ -22,6 +22,7 @@ from people_data import (
 
 from hamst3r.alignment.incremental import Alignment
 from hamst3r.people.body import JOINT_NAMES, anny24
+from hamst3r.people.contour_fit import ContourConfig
 from hamst3r.people.densepose import VertexLookup
 from hamst3r.people.detections import Detection
 from hamst3r.people.facing import Walk, facing_about
@@ -328,3 +329,17 @@ def test_settings_are_heeded():
     state = standing((0.0, 0.0, 0.95))
     strict = StandingFitter(BODY, replace(StandingConfig(), min_overlap=0.97))
     assert strict.fit(seen(state)) is None
+
+
+def test_masks_that_no_body_comes_near_draw_none():
+    """As of a weak network, whose masks in different views are of different things."""
+    state = standing((0.0, 0.0, 0.95))
+    alone = replace(StandingConfig(), contours=replace(ContourConfig(), reach=1e-9))
+    guessed, drawn = (StandingFitter(BODY, c).fit(seen(state)) for c in (alone, StandingConfig()))
+    assert drawn is not None
+    true = posed(state)[1]
+    errors = [
+        np.inf if found is None else np.linalg.norm(found.joints - true, axis=1).mean()
+        for found in (drawn, guessed)
+    ]
+    assert errors[0] < errors[1]
