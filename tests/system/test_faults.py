@@ -15,6 +15,7 @@ from running import Program, Start, children
 
 NAMES = ("cam0", "cam1", "cam2")
 ENCODINGS = ("rgb8", "bgr8", "mono16", "bayer_rggb8", "yuv422", "nv12", "32FC1", "", "\u00e9" * 50)
+LENGTHS = (0, 1, 1000, 57600, 3_000_000)
 
 
 def settings(folder: Path, **values: object) -> str:
@@ -61,17 +62,20 @@ def broken_image(rng: random.Random) -> object:
     kind = idl_type("sensor_msgs/msg/Image")
     stamp = idl_type("builtin_interfaces/msg/Time")(sec=int(time.time()), nanosec=0)
     size = [0, 1, 17, 160, 5000, 2**31, 2**32 - 1]
-    height, width = rng.choice(size), rng.choice(size)
-    # Sooner or later all fields of an image would fit each other: what could be one has no pixels.
-    bytes_of_data = [0] if height * width <= 3_000_000 else [0, 1, 1000, 57600, 3_000_000]
+    frame_id = rng.choice(["", "x", "/"])
+    height, width, encoding = rng.choice(size), rng.choice(size), rng.choice(ENCODINGS)
+    big, step, length = rng.randrange(256), rng.choice(size), rng.choice(LENGTHS)
+    # Sooner or later all fields would fit each other: what could be an image has no pixels.
+    if 0 < width <= step and 0 < height * step <= length:
+        length = 0
     return kind(
-        header=idl_type("std_msgs/msg/Header")(stamp=stamp, frame_id=rng.choice(["", "x", "/"])),
+        header=idl_type("std_msgs/msg/Header")(stamp=stamp, frame_id=frame_id),
         height=height,
         width=width,
-        encoding=rng.choice(ENCODINGS),
-        is_bigendian=rng.randrange(256),
-        step=rng.choice(size),
-        data=bytes(rng.choice(bytes_of_data)),
+        encoding=encoding,
+        is_bigendian=big,
+        step=step,
+        data=bytes(length),
     )
 
 
