@@ -1,8 +1,9 @@
 """From rendered scenes to batches of image pairs with their truth, made on the device that trains.
 
-Every pair is cut out of its scene anew: a random crop and zoom, mirrored or not, a little lens
-distortion, and what a camera does to a picture (``synthetic/sensor.py``). Labels are exact whatever
-the cut: each pixel of the output grid is followed back to the pixel of the source that it shows.
+Every pair is cut out of its scene anew: a random crop and zoom, rolled or not, mirrored or not, a
+little lens distortion, and what a camera does to a picture (``synthetic/sensor.py``). Labels are
+exact whatever the cut: each pixel of the output grid is followed back to the pixel of the source
+that it shows.
 """
 
 from __future__ import annotations
@@ -156,7 +157,7 @@ class Cut:
         views: Scene and index. window: How images and labels are cut out of them.
         pose: (B, 4, 4) T_world_cam of the sources. grid: Rows and columns of the output grid.
         depth: (B, gh, gw) metres, 0 = none. labels: (B, 5, gh, gw) uint8, as stored.
-        points: (B, gh, gw, 3) metres in the source's own camera: not mirrored.
+        points: (B, gh, gw, 3) metres in the source's own camera: neither rolled nor mirrored.
     """
 
     def __init__(self, views: list[tuple[StoredScene, int]], window: Window, stride: int) -> None:
@@ -245,13 +246,12 @@ def _between(a: Cut, b: Cut) -> Tensor:
 
 
 def _truth(view: Cut, first: Cut) -> ViewTarget:
-    """Labels of one side, its points in the axes of the first side's (mirrored) cameras."""
+    """Labels of one side, its points in the axes of the first side's (rolled, mirrored) cameras."""
     points = view.points
     if view is not first:
         T = _between(first, view)
         points = (points.flatten(1, 2) @ T[:, :3, :3].mT + T[:, None, :3, 3]).view(points.shape)
-    flip = torch.where(view.window.mirror, -1.0, 1.0)[:, None, None, None]
-    points = torch.cat([points[..., :1] * flip, points[..., 1:]], -1)
+    points = first.window.own_axes(points)
     densepose = view.labels[:, 1:4].float() / 255
     # The mirrored person's left is the right: the template is symmetric in x.
     x = torch.where(view.window.mirror[:, None, None], 1 - densepose[:, 0], densepose[:, 0])

@@ -102,6 +102,8 @@ def test_windows_and_their_inverse_agree(store):
     mirror = np.arange(len(views)) % 2 == 0
     window = Window.draw(views, mirror, (112, 80), np.random.default_rng(0))
     assert (window.bend != 0).any() and (window.bend == 0).any()
+    rolled = window.turn[:, 0, 1] != 0
+    assert rolled.any() and not rolled.all()
     corners = torch.tensor([[0.0, 0.0], [111.0, 79.0], [40.0, 30.0]]).expand(len(views), -1, -1)
     source = window.source(corners)
     points = window.rays(source[:, None])[:, 0] * 3.0
@@ -109,6 +111,25 @@ def test_windows_and_their_inverse_agree(store):
     for (scene, _), pixels in zip(views, source, strict=True):
         height, width = scene.depth.shape[1:]
         assert (pixels > -1).all() and (pixels < torch.tensor([width, height])).all()
+
+
+def test_rolled_windows_are_those_of_a_rolled_camera(store):
+    """Its rays go right with the columns and down with the rows, and with nothing else."""
+    scenes = bank(store)
+    scenes.refresh()
+    views = [(scene, v) for scene in scenes.get(scenes.paths) if scene for v in range(4)]
+    mirror = np.arange(len(views)) % 2 == 0
+    window = Window.draw(views, mirror, (112, 80), np.random.default_rng(0))
+    rolled = window.turn[:, 0, 1] != 0
+    assert (rolled & window.mirror).any() and (rolled & ~window.mirror).any()
+    straight = replace(window, bend=torch.zeros_like(window.bend))
+    rays = straight.own_axes(straight.rays(straight.source(straight.pixels((80, 112)))))
+    step = 1 / (window.scale * window.focal[:, 0])
+    for axis, along, across in ((0, 2, 1), (1, 1, 2)):
+        steps = rays[..., axis].diff(dim=along)
+        torch.testing.assert_close(steps, step[:, None, None].expand_as(steps), rtol=0, atol=1e-5)
+        assert rays[..., axis].diff(dim=across).abs().max() < 1e-5
+    assert (rays[..., 2] == 1).all()
 
 
 def test_windows_look_at_people(store):
