@@ -170,6 +170,20 @@ def test_weak_queries_specks_and_duplicates_are_nobody():
     assert merge_instances([predict(0, 1, [(speck, None, 0.9)])], [GRID] * 2, lenient)[0].scores
 
 
+def test_duplicates_do_not_tear_a_person_to_pieces():
+    """Of two queries that see the same person each is surer of another half."""
+    whole, upper, lower = (5, 30, 30, 42), (5, 17, 30, 42), (17, 30, 30, 42)
+    queries: list[tuple[Box | None, Box | None, float]] = [(whole, None, 0.9), (whole, None, 0.85)]
+    prediction = predict(0, 1, queries)
+    for query, half in enumerate((upper, lower)):
+        rows, columns = slice(*half[:2]), slice(*half[2:])
+        prediction.mask_logits_i[query, rows, columns] = 8.0
+        prediction.mask_logits_i[1 - query, rows, columns] = 1.0
+    view = merge_instances([prediction], [GRID] * 2)[0]
+    assert (view.instances[5:30, 30:42] == 1).all()
+    assert set(view.scores) == {1}
+
+
 def test_pairs_vote_with_their_confidence():
     """Two pairs sure of nothing outvote one; one pair that saw half of it does not."""
     box = SCENE[0]["ann"]
