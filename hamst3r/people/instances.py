@@ -26,8 +26,8 @@ class InstancesConfig:
 
     Attributes:
         min_probability: Smallest person probability of a query.
-        min_score: Smallest score of a person: probability times mean mask probability, mean over
-            the pairs.
+        min_score: Smallest score of a person: probability times the Dice that the mask expects to
+            have, mean over the pairs.
         min_pixels: Smallest mask in a view, in pixels of the output grid.
         min_kept: A query that loses more than the rest of its mask to better ones is a duplicate.
         body_margin: Log odds of being a body below which the body head objects to a mask.
@@ -41,7 +41,7 @@ class InstancesConfig:
     min_score: float = 0.6
     min_pixels: int = 24
     min_kept: float = 0.5
-    body_margin: float = 1.0
+    body_margin: float = 1.5
     min_iou: float = 0.35
     min_overlap: float = 0.7
     min_part: float = 0.25
@@ -180,17 +180,22 @@ def _pair_instances(
 def _masks(logits: Tensor, body: Tensor, config: InstancesConfig) -> NDArray[np.float32]:
     """(Q, gh, gw) probability of each query's pixels.
 
-    The query says who it is; the body head, which knows better where bodies end, may only object
-    (its negative log odds are added). On held-out scenes this raised both precision and recall of
-    the shipped weights by half.
+    The query says who it is; the body head, which knows better where bodies end, may only object:
+    by as much as its log odds fall short of a margin. Without it, queries claim too much.
     """
     return _array((logits + (body - config.body_margin).clamp(max=0)).sigmoid())
 
 
 def _score(person: float, masks: Sequence[NDArray[np.float32]]) -> float:
-    """Mask2Former's: person probability times mean mask probability within the mask."""
-    inside = np.concatenate([mask[mask > 0.5] for mask in masks])
-    return float(person * inside.mean()) if len(inside) else 0.0
+    """Person probability times the Dice that the mask can expect, 2 sum p_in / (sum p + pixels in).
+
+    Unlike Mask2Former's mean probability within the mask it also counts what is nearly in it: on
+    generated scenes it knows good masks from bad ones better.
+    """
+    inside = sum(float(mask[mask > 0.5].sum()) for mask in masks)
+    area = _area([mask > 0.5 for mask in masks])
+    total = sum(float(mask.sum()) for mask in masks)
+    return 2 * float(person) * inside / (total + area) if area else 0.0
 
 
 def _area(masks: Sequence[NDArray[np.bool_]]) -> int:

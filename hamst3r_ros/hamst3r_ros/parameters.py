@@ -256,7 +256,8 @@ TABLE: tuple[Parameter, ...] = (
     Parameter(
         "humans.min_score",
         0.6,
-        "Smallest score of a person: the network's probability times the mean of the mask's.",
+        "Smallest score of a person: the network's probability times the Dice that its mask can "
+        "expect.",
         0.0,
         1.0,
         dynamic=True,

@@ -115,10 +115,10 @@ def test_specks_of_a_mask_are_not_the_person_but_both_halves_of_a_hidden_one_are
 
 
 def test_one_mask_over_both_does_not_join_two_people():
-    """One pair saw a single blob where the other saw two touching people."""
+    """One pair saw, less surely, a single blob where the other saw two touching people."""
     blob = (5, 30, 5, 26)
     views = merge_instances(
-        [pair(0, 1, ["ann", "bob"]), predict(0, 2, [(blob, None, 0.9)])], [GRID] * 3
+        [pair(0, 1, ["ann", "bob"]), predict(0, 2, [(blob, None, 0.85)])], [GRID] * 3
     )
     assert id_at(views[0], SCENE[0]["ann"]) != id_at(views[0], SCENE[0]["bob"])
 
@@ -127,8 +127,18 @@ def test_one_person_in_all_pairs_is_one():
     edges = [(0, 1), (1, 0), (1, 2), (2, 1), (0, 2), (2, 0)]
     views = merge_instances([pair(*edge, ["bob"]) for edge in edges], [GRID] * 3)
     assert [set(view.scores) for view in views] == [{1}, {1}, {1}]
-    expected = 0.9 / (1 + np.exp(-4.0))  # person probability x mean mask probability
+    sure = 1 / (1 + np.exp(-4.0))
+    expected = 0.9 * 2 * sure / (sure + 1)  # person probability x the mask's expected Dice
     assert views[0].scores[1] == pytest.approx(expected, abs=1e-3)
+
+
+def test_a_mask_that_cannot_decide_where_it_ends_scores_less():
+    clear, vague = pair(0, 1, ["bob"]), pair(0, 1, ["bob"])
+    logits = vague.mask_logits_i
+    logits[logits < 0] = -0.5  # everywhere nearly the person
+    vague.body_logits_i[:] = 5.0
+    scores = [merge_instances([one], [GRID] * 2)[1].scores for one in (clear, vague)]
+    assert scores[0][1] > 0.8 and not scores[1]
 
 
 def test_who_is_not_sure_enough_over_all_pairs_is_nobody():
