@@ -61,7 +61,7 @@ KNOWN: dict[str, KnownWeights] = {
             "Apache-2.0 (ours, trained on our own synthetic data)",
             ("pointmaps", "descriptors", "humans"),
             21,
-            sha256="c9d396a9e49dbe296e64dbdc2e2ff64a7cebfb145222c83ce11de150d09e59a4",
+            sha256="4dafe74f1322245211007f45cc9ea7f3a13fdc7f9904a24393c473c1cfa1d54b",
         ),
         _naver("dune_vitbase_paper", "dune", "dune_vitbase14_448_paper.pth", 420, "encoder"),
         _naver("dune_vitbase", "dune", "dune_vitbase14_448.pth", 420, "encoder"),
