@@ -21,7 +21,7 @@ Size = tuple[int, int]  # width, height
 ZOOM = 1.35  # at most, beyond what fills the image
 PERSON_ZOOM = 3.5  # at most, on a person
 PERSON_FILLS = (0.35, 0.95)  # of the window's side, where it looks at one
-ROLLED, MOST_ROLLED = 0.35, np.radians(40)  # share of the views on their side, and how far at most
+ROLLED, MOST_ROLLED = 0.35, np.radians(40)  # share of the views with roll, and most of it
 BENT, MOST_BENT = 0.4, 0.06  # share of the views with distortion, and most of it in a corner
 
 
