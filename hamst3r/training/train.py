@@ -75,10 +75,10 @@ class TrainConfig:
     patience: int = 50
     seed: int = 0
     stages: tuple[Stage, ...] = (
-        Stage(0.2, SMALL, 0.8, 0.85),
-        Stage(0.5, SMALL, 0.4, 0.85),
-        Stage(0.65, COARSE, 0.4, 0.6),
-        Stage(1.0, FINE, 0.2, 0.35),
+        Stage(0.15, SMALL, 0.8, 0.7),
+        Stage(0.35, SMALL, 0.4, 0.7),
+        Stage(0.5, COARSE, 0.4, 0.5),
+        Stage(1.0, FINE, 0.25, 0.3),
     )
 
     def __post_init__(self) -> None:
