@@ -192,10 +192,9 @@ def _score(person: float, masks: Sequence[NDArray[np.float32]]) -> float:
     Unlike Mask2Former's mean probability within the mask it also counts what is nearly in it: on
     generated scenes it knows good masks from bad ones better.
     """
-    inside = sum(float(mask[mask > 0.5].sum()) for mask in masks)
-    area = _area([mask > 0.5 for mask in masks])
-    total = sum(float(mask.sum()) for mask in masks)
-    return 2 * float(person) * inside / (total + area) if area else 0.0
+    every = np.concatenate([mask.ravel() for mask in masks])
+    inside = every[every > 0.5]
+    return float(2 * person * inside.sum() / (every.sum() + inside.size)) if inside.size else 0.0
 
 
 def _area(masks: Sequence[NDArray[np.bool_]]) -> int:

@@ -35,7 +35,7 @@ class Window:
     Attributes:
         size: Of the images.
         mirror: (B,) bool. scale: (B,) image over source pixels.
-        turn: (B, 2, 2) rotation from (unmirrored) image to source axes, by the camera's roll.
+        turn: (B, 2, 2) from image to source axes: the camera's roll, after the mirror if any.
         middle: (B, 2) of the windows, source pixels.
         bend: (B,) k. focal, centre: (B, 2) of the sources, pixels.
     """
@@ -77,6 +77,7 @@ class Window:
         inner = sources / (1 + np.maximum(most, 0))[:, None]  # Beyond, there is no source.
         turn = np.array([[np.cos(roll), -np.sin(roll)], [np.sin(roll), np.cos(roll)]])
         turn = np.moveaxis(turn, 2, 0)
+        turn[:, :, 0] *= np.where(mirror, -1, 1)[:, None]
         bounds = abs(turn) @ np.array(size, float)  # of a rolled window, in image pixels
         fill = (bounds / inner).max(1)
         for k, box in enumerate(boxes):
@@ -103,7 +104,7 @@ class Window:
         """Source pixels (B, ..., 2) of pixels (B, ..., 2)."""
         shape = (len(pixels), *[1] * (pixels.dim() - 2))
         focal, centre = self.focal.view(*shape, 2), self.centre.view(*shape, 2)
-        away = (self._mirrored(pixels) - self._image_middle) / self.scale.view(*shape, 1)
+        away = (pixels - self._image_middle) / self.scale.view(*shape, 1)
         away = (self.turn.view(*shape, 2, 2) @ away[..., None])[..., 0]
         x_d = (away + self.middle.view(*shape, 2) - 0.5 - centre) / focal
         bend = self.bend.view(*shape, 1) * x_d.square().sum(-1, keepdim=True)
@@ -122,22 +123,16 @@ class Window:
             x_d = x / (1 + self.bend[:, None, None] * x_d.square().sum(-1, keepdim=True))
         away = x_d * self.focal[:, None] + self.centre[:, None] + 0.5 - self.middle[:, None]
         away = away @ self.turn * self.scale[:, None, None]
-        return self._mirrored(away + self._image_middle)
+        return away + self._image_middle
 
     def own_axes(self, points: Tensor) -> Tensor:
         """Points (B, gh, gw, 3) in the sources' cameras, in the axes of the images' cameras."""
         xy = points[..., :2] @ self.turn[:, None]
-        flip = torch.where(self.mirror, -1.0, 1.0)[:, None, None]
-        return torch.stack([xy[..., 0] * flip, xy[..., 1], points[..., 2]], -1)
+        return torch.cat([xy, points[..., 2:]], -1)
 
     @property
     def _image_middle(self) -> Tensor:
         return (torch.tensor(self.size, device=self.scale.device) - 1) / 2
-
-    def _mirrored(self, pixels: Tensor) -> Tensor:
-        mirror = self.mirror.view(len(pixels), *[1] * (pixels.dim() - 2))
-        x = torch.where(mirror, self.size[0] - 1 - pixels[..., 0], pixels[..., 0])
-        return torch.stack([x, pixels[..., 1]], -1)
 
 
 def _look_at(

@@ -22,7 +22,14 @@ from hamst3r.training.dataset import Cut, PairSampler
 from hamst3r.training.loader import Batches, Stage, batches
 from hamst3r.training.losses import PairTarget, ViewTarget
 from hamst3r.training.state import pack_signed, pack_squares, unpack_signed, unpack_squares
-from hamst3r.training.store import SceneBank, SceneStore, overlap_of, places_of, render_scenes
+from hamst3r.training.store import (
+    SceneBank,
+    SceneStore,
+    StoredScene,
+    overlap_of,
+    places_of,
+    render_scenes,
+)
 from hamst3r.training.train import Table, TrainConfig, Trainer, TrainingError, train
 from hamst3r.training.window import Window
 
@@ -94,13 +101,18 @@ def test_matches_are_distinct_pixels_on_both_sides(store):
         assert len(rows[:, 0].unique()) == len(rows[:, 1].unique()) == len(rows)
 
 
-def test_windows_and_their_inverse_agree(store):
-    """A pixel followed to its source and back, through crop, mirror and distortion."""
+def every_window(store: SceneStore) -> tuple[list[tuple[StoredScene, int]], Window]:
+    """Every view of a store, and random windows on them, every other one mirrored."""
     scenes = bank(store)
     scenes.refresh()
     views = [(scene, v) for scene in scenes.get(scenes.paths) if scene for v in range(4)]
     mirror = np.arange(len(views)) % 2 == 0
-    window = Window.draw(views, mirror, (112, 80), np.random.default_rng(0))
+    return views, Window.draw(views, mirror, (112, 80), np.random.default_rng(0))
+
+
+def test_windows_and_their_inverse_agree(store):
+    """A pixel followed to its source and back, through crop, roll, mirror and distortion."""
+    views, window = every_window(store)
     assert (window.bend != 0).any() and (window.bend == 0).any()
     rolled = window.turn[:, 0, 1] != 0
     assert rolled.any() and not rolled.all()
@@ -115,11 +127,7 @@ def test_windows_and_their_inverse_agree(store):
 
 def test_rolled_windows_are_those_of_a_rolled_camera(store):
     """Its rays go right with the columns and down with the rows, and with nothing else."""
-    scenes = bank(store)
-    scenes.refresh()
-    views = [(scene, v) for scene in scenes.get(scenes.paths) if scene for v in range(4)]
-    mirror = np.arange(len(views)) % 2 == 0
-    window = Window.draw(views, mirror, (112, 80), np.random.default_rng(0))
+    _, window = every_window(store)
     rolled = window.turn[:, 0, 1] != 0
     assert (rolled & window.mirror).any() and (rolled & ~window.mirror).any()
     straight = replace(window, bend=torch.zeros_like(window.bend))
