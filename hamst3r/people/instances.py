@@ -267,7 +267,8 @@ def _elect(
 ) -> NDArray[np.int32]:
     """A view's ids, of those believed, by majority of its pairs weighted with their confidence."""
     seen = {groups[vote.pair, int(q)] for vote in votes for q in np.unique(vote.query) if q >= 0}
-    involved = sorted(seen & believed)
+    # argmax takes the first of equals: who scores less, as a better mask may hold both.
+    involved = sorted(seen & believed, reverse=True)
     tally = np.zeros((len(involved) + 1, *grid), dtype=np.float32)
     for vote in votes:
         tally[0] += np.where(vote.query < 0, vote.strength, 0)

@@ -115,10 +115,10 @@ def test_specks_of_a_mask_are_not_the_person_but_both_halves_of_a_hidden_one_are
 
 
 def test_one_mask_over_both_does_not_join_two_people():
-    """One pair saw, less surely, a single blob where the other saw two touching people."""
+    """One pair saw a single blob where the other saw two touching people."""
     blob = (5, 30, 5, 26)
     views = merge_instances(
-        [pair(0, 1, ["ann", "bob"]), predict(0, 2, [(blob, None, 0.85)])], [GRID] * 3
+        [pair(0, 1, ["ann", "bob"]), predict(0, 2, [(blob, None, 0.9)])], [GRID] * 3
     )
     assert id_at(views[0], SCENE[0]["ann"]) != id_at(views[0], SCENE[0]["bob"])
 
