@@ -78,7 +78,8 @@ def closest_approach(rays_a: F64, rays_b: F64, base: F64) -> tuple[F64, F64, F64
     """Where rays of two origins come closest.
 
     Args:
-        rays_a, rays_b: (n, 3) in common axes, of any length. base: (3,) origin b minus origin a.
+        rays_a, rays_b: (n, 3) in common axes, of any length. base: (3,) or (n, 3) origin b minus
+            origin a.
 
     Returns:
         (n,) each: factors along the rays of a and of b (depths, where rays have unit depth), the
@@ -89,8 +90,8 @@ def closest_approach(rays_a: F64, rays_b: F64, base: F64) -> tuple[F64, F64, F64
         for x, y in ((rays_a, rays_a), (rays_b, rays_b), (rays_a, rays_b))
     )
     determinant = np.maximum(aa * bb - ab**2, 1e-12)
-    along_a = (bb * (rays_a @ base) - ab * (rays_b @ base)) / determinant
-    along_b = (ab * (rays_a @ base) - aa * (rays_b @ base)) / determinant
+    a, b = ((rays * base).sum(-1) for rays in (rays_a, rays_b))
+    along_a, along_b = (bb * a - ab * b) / determinant, (ab * a - aa * b) / determinant
     gap = lengths(along_a[:, None] * rays_a - along_b[:, None] * rays_b - base)
     return along_a, along_b, gap, ab / np.sqrt(aa * bb)
 

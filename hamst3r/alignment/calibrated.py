@@ -10,14 +10,21 @@ and, weakly, that the network was trained to be metric.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
-from hamst3r.alignment.evidence import Evidence, evidence_of_matches, evidence_of_people
+from hamst3r.alignment.evidence import (
+    Evidence,
+    evidence_of_landmarks,
+    evidence_of_matches,
+    evidence_of_people,
+)
+from hamst3r.alignment.landmarks import Landmarks
 from hamst3r.alignment.observations import Look, Observations
 from hamst3r.alignment.placement import Placement, Slot, scaling
 from hamst3r.alignment.resection import Resection, resect, weighted_median
@@ -37,22 +44,40 @@ MAX_RESECTION_ERROR = 0.05
 DEPTH_PER_RESECTION_ERROR = 5.0
 
 
+@dataclass(frozen=True, eq=False)
+class Calibrated:
+    """Every look, placed with the known poses.
+
+    Attributes:
+        placement: Of all views.
+        scale_std: Relative standard deviation of the metric scale; None if the calibration says
+            less about it than the network does.
+        marks: Per view what keypoints fix in space, if they were asked for.
+    """
+
+    placement: Placement
+    scale_std: float | None
+    marks: Sequence[Landmarks]
+
+
 def place_calibrated(
     observations: Observations,
-    T_world_cam: Sequence[F64],
+    T_world_cam: Mapping[int, F64],
     K: Sequence[F64],
     rays: Sequence[F64],
     network_std: float,
-) -> tuple[Placement, float | None]:
+    look: Callable[[], Sequence[Landmarks]] | None = None,
+    metric: bool = True,
+) -> Calibrated:
     """Place every look with the known poses.
 
     Args:
-        observations: All pairs. T_world_cam: Per view, exact. K: Per view (3, 3), of the grid.
+        observations: All pairs. T_world_cam: view -> exact pose, of all of them.
+        K: Per view (3, 3), of the grid.
         rays: Per view (S, 3), z = 1. network_std: Relative, of the network's own metric scale.
-
-    Returns:
-        The placement (all views), and the relative standard deviation of the metric scale; None
-        if the calibration says less about it than the network does.
+        look: Finds what keypoints fix in space. Asked where the pairs do not show the known
+            baselines: a network that does knows depths better than they do.
+        metric: Baselines are known in metres. Else the pairs keep the network's scale.
     """
     resected = {
         index: found
@@ -68,11 +93,18 @@ def place_calibrated(
     ]
     depths = _depths(observations, resected)
     ties = _ties(observations, depths, resected)
-    evidence = list(_baseline_evidence(observations, T_world_cam, resected, depths))
+    evidence: list[Evidence] = []
+    if metric:
+        evidence += _baseline_evidence(observations, T_world_cam, resected, depths)
     log_scales, std = _solve_scales(evidence, ties, len(observations.pairs), network_std)
+    marks: Sequence[Landmarks] = ()
+    if look is not None and (std is None or std > ENOUGH_STD):
+        marks = look()
+        evidence += evidence_of_landmarks(observations, marks)
+        log_scales, std = _solve_scales(evidence, ties, len(observations.pairs), network_std)
     # Matching takes longer than all the rest: only where nothing else tells the scale.
     for more, enough in ((evidence_of_people, ENOUGH_STD), (evidence_of_matches, network_std)):
-        if std is None or std > enough:
+        if metric and (std is None or std > enough):
             evidence += more(observations, T_world_cam, K)
             log_scales, std = _solve_scales(evidence, ties, len(observations.pairs), network_std)
     sane = (log_scales > np.log(MIN_SCALE)) & (log_scales < np.log(MAX_SCALE))
@@ -85,7 +117,7 @@ def place_calibrated(
         log_scales = np.where(sane, log_scales, 0.0)
         if not sane.any():
             std = None
-    elif std is None and len(T_world_cam) > 1:
+    elif metric and std is None and len(T_world_cam) > 1:
         notes.append("the pairs do not show the known baselines; the scale is the network's")
     looks: dict[Slot, F64] = {}
     for index, pair in enumerate(observations.pairs):
@@ -96,21 +128,19 @@ def place_calibrated(
         elif index in resected:
             looks[index, 1] = T_world_cam[pair.j] @ scale @ resected[index].T_cam_points
     everyone = range(len(observations.grids))
-    return (
-        Placement(
-            T_world_cam=dict(enumerate(T_world_cam)),
-            T_world_look=looks,
-            agreement=dict.fromkeys(everyone, 1.0),
-            log_scales=tuple(log_scales),
-            groups=(tuple(everyone),),
-            notes=tuple(notes),
-        ),
-        std,
+    placement = Placement(
+        T_world_cam=dict(T_world_cam),
+        T_world_look=looks,
+        agreement=dict.fromkeys(everyone, 1.0),
+        log_scales=tuple(log_scales),
+        groups=(tuple(everyone),),
+        notes=tuple(notes),
     )
+    return Calibrated(placement, std, marks)
 
 
 def _second_view(
-    look: Look, T_world_cam: Sequence[F64], i: int, rays: Sequence[F64]
+    look: Look, T_world_cam: Mapping[int, F64], i: int, rays: Sequence[F64]
 ) -> Resection | None:
     if not look.usable:
         return None
@@ -138,7 +168,7 @@ def _depths(
 
 def _baseline_evidence(
     observations: Observations,
-    T_world_cam: Sequence[F64],
+    T_world_cam: Mapping[int, F64],
     resected: dict[int, Resection],
     depths: dict[Slot, tuple[F64, F64]],
 ):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hamst3r.alignment.landmarks import Landmarks
 from hamst3r.alignment.observations import Observations, Pair
 from hamst3r.geometry import closest_approach, invert, pixel_rays
 from hamst3r.matching import reciprocal_matches
@@ -20,6 +21,7 @@ F64 = NDArray[np.float64]
 MAX_RAY_GAP, MIN_PARALLAX = 1.5, np.deg2rad(2.0)
 MIN_MATCHES, MIN_SHARE, MAX_SCATTER = 16, 0.3, 0.35
 MATCHED_SAMPLES = 600
+MIN_LANDMARKS = 8
 # People: the rays through the middles of their masks meet within this share of their depth.
 # Masks of different sides of a body have middles some 10 % of its distance apart, and more where
 # part of it is hidden; what one person says in several pairs is one opinion.
@@ -40,12 +42,12 @@ class Evidence:
 
 
 def evidence_of_people(
-    observations: Observations, T_world_cam: Sequence[F64], K: Sequence[F64]
+    observations: Observations, T_world_cam: Mapping[int, F64], K: Sequence[F64]
 ) -> list[Evidence]:
     """From people whom both views of a pair see, one item per person and pair.
 
     Args:
-        T_world_cam: Per view, exact. K: Per view (3, 3), of the grid.
+        T_world_cam: view -> exact pose. K: Per view (3, 3), of the grid.
     """
     found: list[tuple[int, int, float]] = []  # person, pair, log ratio
     for index, pair in enumerate(observations.pairs):
@@ -74,7 +76,7 @@ def evidence_of_people(
 
 
 def evidence_of_matches(
-    observations: Observations, T_world_cam: Sequence[F64], K: Sequence[F64]
+    observations: Observations, T_world_cam: Mapping[int, F64], K: Sequence[F64]
 ) -> list[Evidence]:
     """From pixels matched by their descriptors; arguments as for people."""
     found = []
@@ -106,8 +108,29 @@ def evidence_of_matches(
     return found
 
 
+def evidence_of_landmarks(observations: Observations, marks: Sequence[Landmarks]) -> list[Evidence]:
+    """From points that keypoints fix in space, one item per pair that shows enough of them.
+
+    Args:
+        marks: Per view.
+    """
+    found = []
+    for index, pair in enumerate(observations.pairs):
+        own, first = marks[pair.i], pair.first
+        columns, rows = own.cells(first.weight.shape)
+        there = first.weight[rows, columns] > 0
+        if there.sum() < MIN_LANDMARKS:
+            continue
+        ratio = np.log(own.depth[there] / first.points[rows, columns, 2][there])
+        middle = float(np.median(ratio))
+        scatter = float(np.median(np.abs(ratio - middle)))
+        std = 0.03 + 1.5 * scatter / np.sqrt(there.sum() / 4)
+        found.append(Evidence(((index, 1.0),), middle, std))
+    return found
+
+
 def _meet(
-    pair: Pair, T_world_cam: Sequence[F64], ray_i: F64, ray_j: F64
+    pair: Pair, T_world_cam: Mapping[int, F64], ray_i: F64, ray_j: F64
 ) -> tuple[F64, F64, F64, F64]:
     """Where rays of both views come closest.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,18 +14,19 @@ from hamst3r.alignment.fusion import DepthOpinion, KeptDepth, clean, clean_by_pa
 from hamst3r.alignment.gravity import with_gravity
 from hamst3r.alignment.intrinsics import FocalHold, Lens
 from hamst3r.alignment.keyframes import KeyView
+from hamst3r.alignment.landmarks import Landmarks, correct, landmarks
 from hamst3r.alignment.lenses import Lenses
 from hamst3r.alignment.observations import Observations, observe
 from hamst3r.alignment.placement import PairScore, Placement
-from hamst3r.alignment.priors import Knowledge, exact_poses, fuse_priors, uncertain_poses
+from hamst3r.alignment.priors import exact_poses, uncertain_poses
 from hamst3r.alignment.scale import MetricScale, grown
+from hamst3r.alignment.standing import Standing
 from hamst3r.alignment.stream import Recalled, Stream, StreamConfig
 from hamst3r.alignment.tracked import kept_depths
-from hamst3r.alignment.uncalibrated import Problem, Remembered, place_uncalibrated
-from hamst3r.alignment.world import World
 from hamst3r.frames import FrameSet
 from hamst3r.geometry import invert, make_T
 from hamst3r.image import NetworkImage
+from hamst3r.keypoints import KeypointUse, detect_all
 from hamst3r.scene import ScaleSource
 
 F32 = NDArray[np.float32]
@@ -48,6 +50,9 @@ class AlignerConfig:
         find_gravity: Frames that do not say which way is down get it from the floor, and from who
             stands, where their images show them; images must be upright (see
             :mod:`hamst3r.alignment.gravity`). Else the first camera is taken to be level.
+        keypoints: What keypoints are asked for where the network does not know: where unknown
+            cameras stand (:mod:`hamst3r.alignment.structure`), and depth
+            (:mod:`hamst3r.alignment.landmarks`).
         stream: What is remembered of cameras that move.
     """
 
@@ -58,6 +63,7 @@ class AlignerConfig:
     network_scale_std: float = 0.3
     clean: bool = True
     find_gravity: bool = False
+    keypoints: KeypointUse = KeypointUse.DEPTH
     stream: StreamConfig = field(default_factory=StreamConfig)
 
 
@@ -116,9 +122,9 @@ class Aligner:
     def reset(self) -> None:
         """Forget everything."""
         self._lenses = Lenses(self.config.window, self.config.default_focal)
-        self._world = World(window=self.config.window)
-        self._world_is_rig = False
-        self._agreement: dict[str, float] = {}
+        self._standing = Standing(
+            self.config.window, self.config.polish_rounds, self.config.network_scale_std
+        )
         self._scale = MetricScale(self.config.network_scale_std)
         self._stream = Stream(self.config.stream, self.config.network_scale_std)
 
@@ -166,37 +172,46 @@ class Aligner:
         if self.config.find_gravity and self._asks_for_gravity(frames):
             frames = replace(frames, frames=with_gravity(frames.frames, observations))
         known = exact_poses(frames.frames)
-        if bool(known) != self._world_is_rig:
-            # The rig's frame became known, or was lost: earlier poses mean nothing in it.
-            self._world = World(window=self.config.window)
-            self._world_is_rig = bool(known)
+        self._standing.live_in_rig(bool(known))
         lenses = [
             self._lenses.lens(observations, v, frame, image)
             for v, (frame, image) in enumerate(zip(frames.frames, images, strict=True))
         ]
-        K = [lens.K for lens in lenses]
-        rays = [grid.rays(k) for grid, k in zip(observations.grids, K, strict=True)]
+        use = self.config.keypoints
+        keypoints = cache(lambda: detect_all(images))
+        marks: Sequence[Landmarks] = ()
         gain = 1.0
         if len(known) == len(images):
-            poses = [known[v] for v in range(len(images))]
-            placement, std = place_calibrated(
-                observations, poses, K, rays, self.config.network_scale_std
+            K = [lens.K for lens in lenses]
+            calibrated = place_calibrated(
+                observations,
+                known,
+                K,
+                observations.rays(K),
+                self.config.network_scale_std,
+                (lambda: landmarks(keypoints(), K, known)) if use is KeypointUse.DEPTH else None,
             )
+            placement, std, marks = calibrated.placement, calibrated.scale_std, calibrated.marks
             source = ScaleSource.NETWORK if std is None else ScaleSource.CALIBRATION
         else:
-            hold = FocalHold(tuple(lenses))
-            placement, std, source = self._place(observations, rays, known, hold, frames)
-            K = self._lenses.corrected(lenses, placement, observations)
+            detect = None if use is KeypointUse.OFF else keypoints
+            stood = self._standing.place(frames, observations, lenses, known, detect)
+            placement, std, source = stood.placement, stood.scale_std, stood.scale_source
+            K = self._lenses.corrected(stood.lenses, placement, observations)
             if not any(frame.T_rig_cam is not None for frame in frames.frames):
                 gain = self._scale.step()
                 placement = grown(placement, gain)
                 std, source = self._scale.std, self._scale.source
-        return replace(self._result(observations, K, placement, std, source), gain=gain)
+            if use is KeypointUse.DEPTH and stood.recognised:
+                sure = stood.recognised | known.keys()
+                poses = {v: T for v, T in placement.T_world_cam.items() if v in sure}
+                marks = landmarks(keypoints(), K, poses)
+        result = self._result(observations, K, placement, std, source, marks=marks)
+        return replace(result, gain=gain)
 
     def _asks_for_gravity(self, frames: FrameSet) -> bool:
         """Whether it changes anything: a world begins, or poses are still uncertain."""
-        began = any(name in self._world.poses for name in frames.cameras)
-        return not began or bool(uncertain_poses(frames.frames))
+        return not self._standing.began(frames) or bool(uncertain_poses(frames.frames))
 
     def heed_scale(self, factor: float, std: float, source: ScaleSource) -> None:
         """People (or what they touch) say how much larger the world of the last result should be.
@@ -265,66 +280,6 @@ class Aligner:
         T_map_world = make_T(stream.T_map_world[:3, :3], gain * stream.T_map_world[:3, 3])
         return replace(result, T_map_world=T_map_world, keyframe=keyframe is not None, gain=gain)
 
-    def _place(
-        self,
-        observations: Observations,
-        rays: Sequence[F64],
-        known: dict[int, F64],
-        focal_hold: FocalHold,
-        frames: FrameSet,
-    ) -> tuple[Placement, float | None, ScaleSource]:
-        """Pose graph, then into the world that earlier frame sets know."""
-        names, uncertain = frames.cameras, uncertain_poses(frames.frames)
-        previous = {
-            v: Remembered(self._world.poses[name], self._agreement.get(name, 0.0))
-            for v, name in enumerate(names)
-            if name in self._world.poses
-        }
-        solved = place_uncalibrated(
-            Problem(
-                observations,
-                rays,
-                known,
-                previous,
-                focal_hold,
-                self.config.polish_rounds,
-                measure=bool(uncertain),
-            )
-        )
-        self._agreement.update({names[v]: share for v, share in solved.agreement.items()})
-        cameras, looks = dict(solved.T_world_cam), dict(solved.T_world_look)
-        notes = list(solved.notes)
-        for group in solved.groups:
-            if any(view in known for view in group):
-                for view in group:
-                    self._world.remember(names[view], cameras[view])
-                continue
-            T, poses, moved = self._world.continue_with(
-                {names[view]: cameras[view] for view in group},
-                dict(zip(names, frames.frames, strict=True)),
-            )
-            notes += [f"camera {name} has moved" for name in moved]
-            cameras.update({view: poses[names[view]] for view in group})
-            for slot in looks:
-                if observations.viewer(slot) in group:
-                    looks[slot] = T @ looks[slot]
-        placement = replace(solved, T_world_cam=cameras, T_world_look=looks, notes=tuple(notes))
-        if uncertain:
-            seen = {v: self._world.counts.get(name, 1) for v, name in enumerate(names)}
-            placement, std = fuse_priors(
-                observations,
-                placement,
-                Knowledge(known, uncertain, frames.frames, self.config.network_scale_std, seen),
-            )
-            known_scale = std < 0.5 * self.config.network_scale_std
-            return placement, std, ScaleSource.CALIBRATION if known_scale else ScaleSource.NETWORK
-        metric = any(sum(v in known for v in group) > 1 for group in solved.groups)
-        spread = float(np.std(solved.log_scales)) if solved.log_scales else 0.0
-        std = spread / max(len(solved.log_scales), 1) ** 0.5
-        if metric:
-            return placement, max(std, 0.02), ScaleSource.CALIBRATION
-        return placement, None, ScaleSource.NETWORK
-
     def _result(
         self,
         observations: Observations,
@@ -333,6 +288,7 @@ class Aligner:
         std: float | None,
         source: ScaleSource,
         past: Sequence[KeptDepth] = (),
+        marks: Sequence[Landmarks] = (),
     ) -> Alignment:
         count = len(K)
         placed = np.array([v in placement.T_world_cam for v in range(count)])
@@ -353,7 +309,7 @@ class Aligner:
                 and (T_world_look := placement.T_world_look.get((look.edge, look.slot))) is not None
             ]
             fused, trust = fuse_depth(grid.shape, opinions)
-            depth.append(fused)
+            depth.append(correct(fused, marks[view]) if marks else fused)
             confidence.append(trust)
         if self.config.clean:
             views = [v for v in range(count) if placed[v]]

@@ -137,6 +137,10 @@ class Observations:
                 looks[look.view].append(look)
         return looks
 
+    def rays(self, K: Sequence[F64]) -> list[F64]:
+        """Per view (S, 3) directions with z = 1 of its samples; K (3, 3) per view."""
+        return [grid.rays(k) for grid, k in zip(self.grids, K, strict=True)]
+
     def viewer(self, slot: tuple[int, int]) -> int:
         """Whose pixels a look (index of the pair, 0 or 1) shows."""
         return self.pairs[slot[0]].looks[slot[1]].view

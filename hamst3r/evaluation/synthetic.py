@@ -132,6 +132,8 @@ class SyntheticEvaluation:
         unknown = tuple(replace(f, K=None, T_rig_cam=None) for f in frames.frames)
         uncalibrated = self._reconstruct(FrameSet(0, unknown))
         truth = _pose_truth(scene, truths)
+        for name, result in (("calibrated", calibrated), ("uncalibrated", uncalibrated)):
+            _score_depth(samples, result, scene, truths, name)
         score_people(samples, calibrated, truth, "calibrated", calibrated=True)
         score_people(samples, uncalibrated, truth, "uncalibrated", calibrated=False)
         score_cameras(samples, uncalibrated, truth.cameras)
@@ -140,6 +142,24 @@ class SyntheticEvaluation:
     def _reconstruct(self, frames: FrameSet) -> Scene:
         self._reconstructor.reset()
         return self._reconstructor.push(frames)
+
+
+def _score_depth(
+    samples: Samples,
+    result: Scene,
+    scene: SyntheticScene,
+    truths: Sequence[ViewTruth],
+    suffix: str,
+) -> None:
+    """Depth as it leaves the pipeline, fused over the pairs: per view, median relative error."""
+    by_name = {view.name: truth for view, truth in zip(scene.views, truths, strict=True)}
+    for view in result.views:
+        true = by_name[view.camera].depth
+        for name, where in (("", True), ("_people", by_name[view.camera].instances > 0)):
+            both = (view.depth > 0) & (true > 0) & where
+            if both.sum() >= MIN_PIXELS:
+                error = np.median(abs(view.depth[both] / true[both] - 1))
+                samples.add(f"depth{name}_{suffix}", float(error))
 
 
 def _frames(scene: SyntheticScene) -> FrameSet:
@@ -305,6 +325,11 @@ NETWORK_FIGURES = (
 # By the names of the project's targets: bodies and cameras of unknown cameras have no ending.
 FIGURES = (
     *NETWORK_FIGURES,
+    *(
+        Figure(f"fused_depth{of}_{suffix}", f"depth{of}_{suffix}", "view")
+        for suffix in ("calibrated", "uncalibrated")
+        for of in ("", "_people")
+    ),
     *CAMERA_FIGURES,
     *(
         replace(figure, name=figure.name.replace("_uncalibrated", ""))

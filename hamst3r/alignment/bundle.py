@@ -1,0 +1,208 @@
+"""Bundle adjustment: poses, focal lengths and points, from keypoints and the network's depths.
+
+A point lies on the ray of its first observation, where its log depth is all there is to find: it
+then leaves the normal equations as one number (Schur complement; "Bundle adjustment, a modern
+synthesis", Triggs et al. 1999; depth along a ray as in DSO, arXiv 1607.02565). The network's depths
+are weak observations of it: they give the scale, and hold what hardly any parallax tells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from hamst3r.alignment.looks import rigid_steps
+from hamst3r.alignment.sightings import Tracks, on_plane
+from hamst3r.geometry import cross_matrices
+
+F64 = NDArray[np.float64]
+DOF = 7  # of a view: translation and rotation in its own axes, log of its focal length
+POINT_STD = 0.7  # pixels of the image: what a keypoint is off
+TAIL = 2.0  # standard deviations from which on residuals count less (Cauchy)
+STEPS, ENOUGH = 25, 1e-4  # at most; relative gain of the cost that is worth another
+BEHIND = 1e-3  # metres: nothing that is nearer than this is in front of a camera
+LOST = 1e4  # square of the residual, in units of the tail, of what is behind one
+TINY = 1e-9
+
+
+@dataclass(frozen=True, eq=False)
+class Bundle:
+    """What is adjusted, and against what; N views, P points in M observations.
+
+    Attributes:
+        tracks: The points.
+        K: N x (3, 3), of the grids, before ``log_focal``.
+        pixel: (N,) size of the images' pixels on the grids.
+        free: (N,) bool: poses that may move.
+        open_lens: (N,) bool: focal lengths that may change. focal_information: (N, N) of
+            ``log_focal``, which is expected to be 0.
+        depth: (M,) the network's, metres; NaN = it says nothing. depth_std: Relative.
+        T_world_cam: (N, 4, 4). log_focal: (N,) what is to be added. log_depth: (P,) of the points
+            in the view of their first observation.
+    """
+
+    tracks: Tracks
+    K: Sequence[F64]
+    pixel: F64
+    free: NDArray[np.bool_]
+    open_lens: NDArray[np.bool_]
+    focal_information: F64
+    depth: F64
+    depth_std: float
+    T_world_cam: F64
+    log_focal: F64
+    log_depth: F64
+
+    @property
+    def anchor(self) -> NDArray[np.intp]:
+        """(P,) view of the points' first observations."""
+        return self.tracks.view[self.tracks.first]
+
+    @property
+    def adjusted_K(self) -> list[F64]:
+        """K with the adjusted focal lengths."""
+        factors = np.exp(self.log_focal)
+        return [K * [[f, f, 1], [f, f, 1], [1, 1, 1]] for K, f in zip(self.K, factors, strict=True)]
+
+    def in_anchor(self) -> F64:
+        """(P, 3) the points in the cameras of their first observations."""
+        tracks, K = self.tracks, np.stack(self.adjusted_K)
+        plane = on_plane(tracks.pixels[tracks.first], K[self.anchor])
+        return np.insert(plane, 2, 1.0, axis=1) * np.exp(self.log_depth)[:, None]
+
+    def in_view(self) -> F64:
+        """(M, 3) the points in the cameras of all their observations."""
+        T, tracks = self.T_world_cam, self.tracks
+        Y, a = self.in_anchor(), self.anchor
+        world = np.einsum("pab,pb->pa", T[a, :3, :3], Y) + T[a, :3, 3]
+        away = world[tracks.point] - T[tracks.view, :3, 3]
+        return np.einsum("mba,mb->ma", T[tracks.view, :3, :3], away)
+
+    def misses(self) -> F64:
+        """(M,) by which points miss their pixels, in pixels of the image; infinite behind."""
+        X = self.in_view()
+        z = np.where(X[:, 2] > BEHIND, X[:, 2], np.nan)
+        K = np.stack(self.adjusted_K)[self.tracks.view]
+        apart = X[:, :2] / z[:, None] - on_plane(self.tracks.pixels, K)
+        off = np.linalg.norm(apart * K[..., [0, 1], [0, 1]], axis=1) / self.pixel[self.tracks.view]
+        return np.nan_to_num(off, nan=np.inf)
+
+    def depth_deviations(self) -> F64:
+        """(P,) standard deviations of the log depths if all else is right, the network unheard."""
+        unheard = replace(self, depth=np.full(len(self.depth), np.nan))
+        _, J = _Equations(unheard).jacobians()
+        known = np.asarray(J.multiply(J).sum(0))
+        return 1 / np.sqrt(np.maximum(known, TINY))
+
+    def of(self, points: NDArray[np.bool_]) -> Bundle:
+        """With some of the points (P,) only."""
+        kept = points[self.tracks.point]
+        return replace(
+            self,
+            tracks=self.tracks.of(points),
+            depth=self.depth[kept],
+            log_depth=self.log_depth[points],
+        )
+
+
+def adjust(bundle: Bundle) -> Bundle:
+    """The poses, focal lengths and depths that fit best (Levenberg-Marquardt, Cauchy's loss)."""
+    damping, equations = 1e-3, _Equations(bundle)
+    for _ in range(STEPS):
+        candidate = equations.stepped(damping)
+        new = _Equations(candidate)
+        if new.cost > equations.cost:
+            damping *= 10
+            if damping > 1e6:
+                break
+            continue
+        gain = 1 - new.cost / max(equations.cost, 1e-300)
+        equations, damping = new, max(damping / 5, 1e-6)
+        if gain < ENOUGH:
+            break
+    return equations.bundle
+
+
+class _Equations:
+    """Residuals at a state of the bundle, and the step that they ask for.
+
+    Three rows for each observation: where it is seen, and how deep, in standard deviations.
+    """
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.bundle = bundle
+        tracks, K = bundle.tracks, np.stack(bundle.adjusted_K)[bundle.tracks.view]
+        self._X = X = bundle.in_view()
+        ahead, told = X[:, 2] > BEHIND, np.isfinite(bundle.depth)
+        self._z = z = np.where(ahead, X[:, 2], 1.0)
+        self._focal = K[..., [0, 1], [0, 1]] / (POINT_STD * bundle.pixel[tracks.view])[:, None]
+        self._plane = X[:, :2] / z[:, None]
+        off = (self._plane - on_plane(tracks.pixels, K)) * self._focal
+        deep = np.where(told, np.log(z / np.where(told, bundle.depth, z)) / bundle.depth_std, 0)
+        squares = np.stack([(off**2).sum(1), deep**2], 1) / TAIL**2
+        squares[~ahead] = LOST
+        held = bundle.log_focal @ bundle.focal_information @ bundle.log_focal
+        self.cost = float(TAIL**2 * np.log1p(squares).sum() + held)
+        self._weight = np.sqrt(ahead[:, None] / (1 + squares))[:, [0, 0, 1]]
+        self._weight[:, 2] *= told
+        self._r = np.concatenate([off, deep[:, None]], 1) * self._weight
+
+    def stepped(self, damping: float) -> Bundle:
+        """The bundle after the step, with a share added to the diagonal of the equations."""
+        bundle, r = self.bundle, self._r.ravel()
+        J, J_point = self.jacobians()
+        views = len(bundle.free)
+        moves = np.repeat(bundle.free[:, None], DOF, axis=1)
+        moves[:, 6] = bundle.open_lens
+        H, g = (J.T @ J).toarray(), J.T @ r
+        H[6::DOF, 6::DOF] += bundle.focal_information
+        g[6::DOF] += bundle.focal_information @ bundle.log_focal
+        moving = np.flatnonzero(moves)
+        H, g, across = H[np.ix_(moving, moving)], g[moving], (J.T @ J_point).toarray()[moving]
+        H[np.diag_indices_from(H)] += damping * H.diagonal() + TINY
+        # Of itself each point knows one number, and leaves.
+        own = (1 + damping) * J_point.multiply(J_point).sum(0) + TINY
+        g_point = J_point.T @ r
+        step = -np.linalg.solve(H - across / own @ across.T, g - across @ (g_point / own))
+        deeper = -(g_point + across.T @ step) / own
+        full = np.zeros((views, DOF))
+        full[moves] = step
+        return replace(
+            bundle,
+            T_world_cam=bundle.T_world_cam @ rigid_steps(full),
+            log_focal=bundle.log_focal + full[:, 6],
+            log_depth=bundle.log_depth + np.clip(deeper, -1, 1),
+        )
+
+    def jacobians(self) -> tuple[sparse.csr_array, sparse.csr_array]:
+        """Of the residuals, weighted: (3 M, 7 N) by the views, (3 M, P) by the points."""
+        bundle, tracks = self.bundle, self.bundle.tracks
+        count, point, b = len(tracks.view), tracks.point, tracks.view
+        a = bundle.anchor[point]
+        X, Y, T = self._X, bundle.in_anchor()[point], bundle.T_world_cam
+        by_X = np.zeros((count, 3, 3))
+        by_X[:, [0, 1], [0, 1]] = self._focal / self._z[:, None]
+        by_X[:, :2, 2] = -self._focal * self._plane / self._z[:, None]
+        by_X[:, 2, 2] = 1 / (self._z * bundle.depth_std)
+        by_X *= self._weight[:, :, None]
+        by_Y = by_X @ T[b, :3, :3].transpose(0, 2, 1) @ T[a, :3, :3]
+        blocks = np.zeros((2, count, 3, DOF))
+        blocks[0, :, :, :3], blocks[1, :, :, :3] = by_Y, -by_X
+        blocks[0, :, :, 3:6] = -by_Y @ cross_matrices(Y)
+        blocks[1, :, :, 3:6] = by_X @ cross_matrices(X)
+        # A longer lens narrows the rays of the first observation, and widens the other's image.
+        blocks[0, :, :, 6] = -np.einsum("mrk,mk->mr", by_Y[:, :, :2], Y[:, :2])
+        blocks[1, :, :2, 6] = self._plane * self._focal * self._weight[:, :2]
+        rows = np.arange(3 * count).reshape(1, count, 3, 1)
+        columns = DOF * np.stack([a, b])[:, :, None, None] + np.arange(DOF)
+        at = [np.broadcast_to(x, blocks.shape).ravel() for x in (rows, columns)]
+        shape = 3 * count, DOF * len(T)
+        by_point = np.einsum("mrk,mk->mr", by_Y, Y).ravel(), (rows.ravel(), np.repeat(point, 3))
+        return (
+            sparse.csr_array((blocks.ravel(), at), shape),
+            sparse.csr_array(by_point, (3 * count, tracks.count)),
+        )

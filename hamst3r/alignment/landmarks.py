@@ -1,0 +1,133 @@
+"""Where cameras are known: points that their keypoints fix in space, and depth that follows them.
+
+A network that is unsure of depth bends whole surfaces; points whose rays meet do not. What the
+depths lack is taken to be smooth over a surface: a Gaussian process over the image (kriging), whose
+observations are the points and whose outliers lose their weight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import cho_factor, cho_solve
+
+from hamst3r.alignment.bundle import Bundle, adjust
+from hamst3r.alignment.sightings import Sighting, confirmed, gather
+from hamst3r.alignment.structure import first_depths, fitting
+from hamst3r.geometry import invert, lengths
+from hamst3r.keypoints import Keypoints
+
+F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
+MIN_BASELINE = 1e-3  # metres
+MAX_STD = 0.15  # of a point's log depth
+# What depths lack, in their logs: as a whole, and from place to place, where it is alike as far as
+# this share of the image's long side and this difference of log depth.
+WHOLE_STD, LOCAL_STD, REACH, LIKE_DEPTH = 0.4, 0.25, 0.15, 0.3
+NOISE, TAIL = 0.05, 2.0  # of the points; standard deviations from which on they count less
+FEWEST, MOST = 8, 250  # points of a view
+STEP = 2  # pixels between those at which the field is computed
+
+
+@dataclass(frozen=True, eq=False)
+class Landmarks:
+    """Points in one view.
+
+    Attributes:
+        pixels: (n, 2) on the grid. depth: (n,) metres. std: (n,) of the log depth.
+    """
+
+    pixels: F64
+    depth: F64
+    std: F64
+
+    def cells(self, shape: tuple[int, int]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """(n,) nearest columns and rows of a grid (gh, gw)."""
+        limits = np.array(shape[::-1]) - 1
+        columns, rows = np.clip(self.pixels.round().astype(np.intp), 0, limits).T
+        return columns, rows
+
+
+def landmarks(
+    keypoints: Sequence[Keypoints], K: Sequence[F64], T_world_cam: Mapping[int, F64]
+) -> list[Landmarks]:
+    """Per view, what it shares with others, triangulated.
+
+    Args:
+        keypoints, K: Per view. T_world_cam: view -> (4, 4), of those whose poses hold.
+    """
+    sightings = []
+    for i, j in combinations(sorted(T_world_cam), 2):
+        T_i_j = invert(T_world_cam[i]) @ T_world_cam[j]
+        if lengths(T_i_j[:3, 3]) > MIN_BASELINE:
+            sightings.append(Sighting(i, j, confirmed(i, j, keypoints, K, T_i_j), T_i_j))
+    tracks = gather(sightings, keypoints)
+    empty = Landmarks(np.empty((0, 2)), np.empty(0), np.empty(0))
+    if not tracks.count:
+        return [empty] * len(K)
+    nothing = np.full(len(tracks.view), np.nan)
+    count = len(K)
+    poses = np.stack([T_world_cam.get(v, np.eye(4)) for v in range(count)])
+    bundle = adjust(
+        Bundle(
+            tracks=tracks,
+            K=K,
+            pixel=np.array([k.pixel for k in keypoints]),
+            free=np.zeros(count, bool),
+            open_lens=np.zeros(count, bool),
+            focal_information=np.zeros((count, count)),
+            depth=nothing,
+            depth_std=1.0,
+            T_world_cam=poses,
+            log_focal=np.zeros(count),
+            log_depth=first_depths(tracks, K, poses, nothing),
+        )
+    )
+    bundle = bundle.of(fitting(bundle, 1.5))
+    std = bundle.depth_deviations()[bundle.tracks.point]
+    z = bundle.in_view()[:, 2]
+    good = std < MAX_STD
+    found = []
+    for v in range(count):
+        at = np.flatnonzero(good & (bundle.tracks.view == v))
+        at = at[np.argsort(std[at], kind="stable")[:MOST]]
+        found.append(Landmarks(bundle.tracks.pixels[at], z[at], std[at]))
+    return found
+
+
+def correct(depth: F32, marks: Landmarks) -> F32:
+    """A view's depth (gh, gw), 0 = none, drawn to its landmarks; too few of them change nothing."""
+    height, width = depth.shape
+    u, v = marks.cells((height, width))
+    there = depth[v, u] > 0
+    if there.sum() < FEWEST:
+        return depth
+    u, v = u[there], v[there]
+    log = np.log(np.where(depth > 0, depth, 1))
+    lacks = np.log(marks.depth[there]) - log[v, u]
+    scale = np.array([REACH * max(depth.shape), REACH * max(depth.shape), LIKE_DEPTH])
+    places = np.stack([u, v, log[v, u]], 1) / scale
+    middle = float(np.median(lacks))
+    variance = marks.std[there] ** 2 + NOISE**2
+    own = _kernel(places, places)
+    # Outliers first count as what they are far from most others; then, far from the field.
+    off = (lacks - middle) / np.sqrt(variance + LOCAL_STD**2)
+    for _ in range(3):
+        noise = variance * (1 + (off / TAIL) ** 2)
+        weights = cho_solve(cho_factor(own + np.diag(noise)), lacks)
+        off = (lacks - own @ weights) / np.sqrt(variance)
+    rows, columns = np.mgrid[0:height:STEP, 0:width:STEP]
+    cells = np.stack([columns, rows, log[::STEP, ::STEP]], -1).reshape(-1, 3) / scale
+    field = (_kernel(cells, places) @ weights).reshape(rows.shape)
+    field = cv2.resize(field, (width, height), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(depth * np.exp(np.clip(field, -2, 2)), np.float32)
+
+
+def _kernel(a: F64, b: F64) -> F64:
+    square = (a**2).sum(1)[:, None] + (b**2).sum(1) - 2 * a @ b.T
+    return WHOLE_STD**2 + LOCAL_STD**2 * np.exp(-0.5 * np.maximum(square, 0))
