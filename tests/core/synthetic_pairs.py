@@ -7,7 +7,7 @@ fifth is confident, a wrong relative pose per pair, a scale and a focal error pe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import cv2
@@ -96,10 +96,14 @@ def make_room(
     width: int = 80,
     height: int = 60,
     focals: Sequence[float] | None = None,
+    turned: Mapping[int, float] | None = None,
+    spread: float = 0.6,
 ) -> Room:
     """A 7 x 6 x 3 m room with four standing people and some furniture, cameras around.
 
-    ``focals``: Per camera over the width; None = between 0.85 and 1.15.
+    ``focals``: Per camera over the width; None = between 0.85 and 1.15. ``turned``: Degrees by
+    which cameras are turned to the side. ``spread``: Share of the room's circumference that they
+    stand along.
     """
     rng = np.random.default_rng(seed)
     planes = [(2, 0.0), (2, 3.0), (0, -3.5), (0, 3.5), (1, -3.0), (1, 3.0)]
@@ -113,9 +117,11 @@ def make_room(
     ]
     poses, intrinsics = [], []
     for k in range(cameras):
-        angle = 2 * np.pi * k / cameras * 0.6 + rng.uniform(-0.1, 0.1)
+        angle = 2 * np.pi * k / cameras * spread + rng.uniform(-0.1, 0.1)
         centre = np.array([2.9 * np.cos(angle), 2.5 * np.sin(angle), rng.uniform(1.3, 2.3)])
         poses.append(look_at(centre, np.array([0, 0, 0.9]) + rng.uniform(-0.3, 0.3, 3)))
+        turn = Rotation.from_euler("y", (turned or {}).get(k, 0.0), degrees=True)
+        poses[-1] = poses[-1] @ make_T(turn.as_matrix(), np.zeros(3))
         focal = width * rng.uniform(0.85, 1.15)
         focal = focal if focals is None else width * focals[k]
         intrinsics.append(
