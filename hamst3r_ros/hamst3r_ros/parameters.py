@@ -353,6 +353,14 @@ TABLE: tuple[Parameter, ...] = (
         "by cameras whose images are upright. Else the first camera is taken to be level.",
     ),
     Parameter(
+        "world.keypoints",
+        "depth",
+        "What keypoints (SIFT) are asked for where the network does not know, of cameras that "
+        "stand: where unknown ones are (now and then), and depth, too (in every frame set). Not "
+        "with pairs rig, and not of poses with a covariance.",
+        choices=("off", "poses", "depth"),
+    ),
+    Parameter(
         "tf.mode",
         "estimated",
         "What is published on /tf: the cameras' estimated poses below world.frame; with anchor "

@@ -12,6 +12,7 @@ from hamst3r.alignment.incremental import AlignerConfig
 from hamst3r.combined import CombinedEngine
 from hamst3r.engine import PairEngine
 from hamst3r.frames import Frame, FrameSet
+from hamst3r.keypoints import KeypointUse
 from hamst3r.network.checkpoint import shipped_weights
 from hamst3r.pairs import Pairing
 from hamst3r.people.body import BodyModel, anny24
@@ -36,7 +37,10 @@ def reconstructor_config(values: Values) -> ReconstructorConfig:
         point_confidence=values["points.min_confidence"],
         max_points=values["points.max"],
         voxel=values["points.voxel"],
-        alignment=AlignerConfig(find_gravity=values["world.find_gravity"]),
+        alignment=AlignerConfig(
+            find_gravity=values["world.find_gravity"],
+            keypoints=KeypointUse(values["world.keypoints"]),
+        ),
         instances=InstancesConfig(
             min_score=values["humans.min_score"], min_pixels=values["humans.min_pixels"]
         ),

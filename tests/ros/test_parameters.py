@@ -16,6 +16,7 @@ from rclpy.exceptions import InvalidParameterValueException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
+from hamst3r.keypoints import KeypointUse
 from hamst3r.pairs import Pairing
 from hamst3r_ros import parameters
 
@@ -122,6 +123,7 @@ def test_what_the_reconstruction_is_told():
         "model.image_size": 320,
         "points.voxel": 0.02,
         "world.find_gravity": True,
+        "world.keypoints": "poses",
         "points.max": 9,
         "points.min_confidence": 1.5,
         "humans.min_score": 0.7,
@@ -133,6 +135,7 @@ def test_what_the_reconstruction_is_told():
     assert (config.voxel, config.max_points, config.point_confidence) == (0.02, 9, 1.5)
     assert config.instances.min_score == 0.7
     assert config.alignment.find_gravity
+    assert config.alignment.keypoints is KeypointUse.POSES
     assert (config.tracking.timeout, config.tracking.new_timeout) == (0.2, 0.2)
     assert not config.tracking.bodies
     assert reconstructor_config(parameters.defaults()).image_size is None
