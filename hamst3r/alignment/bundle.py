@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,8 +95,8 @@ class Bundle:
     def depth_deviations(self) -> F64:
         """(P,) standard deviations of the log depths if all else is right, the network unheard."""
         unheard = replace(self, depth=np.full(len(self.depth), np.nan))
-        _, J = _Equations(unheard).jacobians()
-        known = np.asarray(J.multiply(J).sum(0))
+        point = np.repeat(self.tracks.point, 3)
+        known = np.bincount(point, _Equations(unheard).by_points() ** 2, self.tracks.count)
         return 1 / np.sqrt(np.maximum(known, TINY))
 
     def of(self, points: NDArray[np.bool_]) -> Bundle:
@@ -153,56 +154,69 @@ class _Equations:
 
     def stepped(self, damping: float) -> Bundle:
         """The bundle after the step, with a share added to the diagonal of the equations."""
-        bundle, r = self.bundle, self._r.ravel()
-        J, J_point = self.jacobians()
-        views = len(bundle.free)
+        bundle, tracks, r = self.bundle, self.bundle.tracks, self._r.ravel()
+        point = np.repeat(tracks.point, 3)
+        by_point = self.by_points()
+        # Of itself each point knows one number, and leaves.
+        own = (1 + damping) * np.bincount(point, by_point**2, tracks.count) + TINY
+        g_point = np.bincount(point, by_point * r, tracks.count)
+        full = np.zeros((len(bundle.free), DOF))
         moves = np.repeat(bundle.free[:, None], DOF, axis=1)
         moves[:, 6] = bundle.open_lens
-        H, g = (J.T @ J).toarray(), J.T @ r
-        H[6::DOF, 6::DOF] += bundle.focal_information
-        g[6::DOF] += bundle.focal_information @ bundle.log_focal
-        moving = np.flatnonzero(moves)
-        H, g, across = H[np.ix_(moving, moving)], g[moving], (J.T @ J_point).toarray()[moving]
-        H[np.diag_indices_from(H)] += damping * H.diagonal() + TINY
-        # Of itself each point knows one number, and leaves.
-        own = (1 + damping) * J_point.multiply(J_point).sum(0) + TINY
-        g_point = J_point.T @ r
-        step = -np.linalg.solve(H - across / own @ across.T, g - across @ (g_point / own))
-        deeper = -(g_point + across.T @ step) / own
-        full = np.zeros((views, DOF))
-        full[moves] = step
+        if moves.any():
+            J, moving = self.by_views(), np.flatnonzero(moves)
+            J_point = sparse.csr_array((by_point, (np.arange(len(point)), point)))
+            H, g = (J.T @ J).toarray(), J.T @ r
+            H[6::DOF, 6::DOF] += bundle.focal_information
+            g[6::DOF] += bundle.focal_information @ bundle.log_focal
+            across = (J.T @ J_point).toarray()
+            H, g, across = H[np.ix_(moving, moving)], g[moving], across[moving]
+            H[np.diag_indices_from(H)] += damping * H.diagonal() + TINY
+            step = -np.linalg.solve(H - across / own @ across.T, g - across @ (g_point / own))
+            full[moves] = step
+            g_point += across.T @ step
         return replace(
             bundle,
             T_world_cam=bundle.T_world_cam @ rigid_steps(full),
             log_focal=bundle.log_focal + full[:, 6],
-            log_depth=bundle.log_depth + np.clip(deeper, -1, 1),
+            log_depth=bundle.log_depth - np.clip(g_point / own, -1, 1),
         )
 
-    def jacobians(self) -> tuple[sparse.csr_array, sparse.csr_array]:
-        """Of the residuals, weighted: (3 M, 7 N) by the views, (3 M, P) by the points."""
+    def by_points(self) -> F64:
+        """(3 M,) derivatives of the residuals, weighted, by the log depth of their points."""
+        Y = self.bundle.in_anchor()[self.bundle.tracks.point]
+        return np.asarray(np.einsum("mrk,mk->mr", self._by_Y, Y).ravel())
+
+    def by_views(self) -> sparse.csr_array:
+        """(3 M, 7 N) derivatives of the residuals, weighted, by the views' unknowns."""
         bundle, tracks = self.bundle, self.bundle.tracks
-        count, point, b = len(tracks.view), tracks.point, tracks.view
-        a = bundle.anchor[point]
-        X, Y, T = self._X, bundle.in_anchor()[point], bundle.T_world_cam
-        by_X = np.zeros((count, 3, 3))
-        by_X[:, [0, 1], [0, 1]] = self._focal / self._z[:, None]
-        by_X[:, :2, 2] = -self._focal * self._plane / self._z[:, None]
-        by_X[:, 2, 2] = 1 / (self._z * bundle.depth_std)
-        by_X *= self._weight[:, :, None]
-        by_Y = by_X @ T[b, :3, :3].transpose(0, 2, 1) @ T[a, :3, :3]
-        blocks = np.zeros((2, count, 3, DOF))
+        a, b = bundle.anchor[tracks.point], tracks.view
+        by_X, by_Y, Y = self._by_X, self._by_Y, bundle.in_anchor()[tracks.point]
+        blocks = np.zeros((2, *by_X.shape[:2], DOF))
         blocks[0, :, :, :3], blocks[1, :, :, :3] = by_Y, -by_X
         blocks[0, :, :, 3:6] = -by_Y @ cross_matrices(Y)
-        blocks[1, :, :, 3:6] = by_X @ cross_matrices(X)
+        blocks[1, :, :, 3:6] = by_X @ cross_matrices(self._X)
         # A longer lens narrows the rays of the first observation, and widens the other's image.
         blocks[0, :, :, 6] = -np.einsum("mrk,mk->mr", by_Y[:, :, :2], Y[:, :2])
         blocks[1, :, :2, 6] = self._plane * self._focal * self._weight[:, :2]
-        rows = np.arange(3 * count).reshape(1, count, 3, 1)
+        rows = np.arange(by_X[:, :, 0].size).reshape(1, -1, 3, 1)
         columns = DOF * np.stack([a, b])[:, :, None, None] + np.arange(DOF)
         at = [np.broadcast_to(x, blocks.shape).ravel() for x in (rows, columns)]
-        shape = 3 * count, DOF * len(T)
-        by_point = np.einsum("mrk,mk->mr", by_Y, Y).ravel(), (rows.ravel(), np.repeat(point, 3))
-        return (
-            sparse.csr_array((blocks.ravel(), at), shape),
-            sparse.csr_array(by_point, (3 * count, tracks.count)),
-        )
+        return sparse.csr_array((blocks.ravel(), at), (rows.size, DOF * len(bundle.free)))
+
+    @cached_property
+    def _by_X(self) -> F64:
+        """(M, 3, 3) derivatives of the residuals, weighted, by the points in the views."""
+        by_X = np.zeros((len(self._X), 3, 3))
+        by_X[:, [0, 1], [0, 1]] = self._focal / self._z[:, None]
+        by_X[:, :2, 2] = -self._focal * self._plane / self._z[:, None]
+        by_X[:, 2, 2] = 1 / (self._z * self.bundle.depth_std)
+        return by_X * self._weight[:, :, None]
+
+    @cached_property
+    def _by_Y(self) -> F64:
+        """(M, 3, 3) derivatives by the points in the views of their first observations."""
+        bundle, tracks = self.bundle, self.bundle.tracks
+        R = bundle.T_world_cam[:, :3, :3]
+        a = bundle.anchor[tracks.point]
+        return np.asarray(self._by_X @ R[tracks.view].transpose(0, 2, 1) @ R[a])
