@@ -27,7 +27,8 @@ F64 = NDArray[np.float64]
 MIN_BASELINE = 1e-3  # metres
 MAX_STD = 0.15  # of a point's log depth
 # What depths lack, in their logs: as a whole, and from place to place, where it is alike as far as
-# this share of the image's long side and this difference of log depth.
+# this share of the image's long side and this difference of log depth. The local part is what the
+# points show, and at most this.
 WHOLE_STD, LOCAL_STD, REACH, LIKE_DEPTH = 0.4, 0.25, 0.15, 0.3
 NOISE, TAIL = 0.05, 2.0  # of the points; standard deviations from which on they count less
 FEWEST, MOST = 8, 250  # points of a view
@@ -114,20 +115,23 @@ def correct(depth: F32, marks: Landmarks) -> F32:
     places = np.stack([u, v, log[v, u]], 1) / scale
     middle = float(np.median(lacks))
     variance = marks.std[there] ** 2 + NOISE**2
-    own = _kernel(places, places)
+    # Where depths lack no more than the points' own noise, nothing local is to be mended.
+    spread = (1.48 * float(np.median(np.abs(lacks - middle)))) ** 2
+    local = float(np.clip(spread - np.median(variance), 0, LOCAL_STD**2))
+    own = _kernel(places, places, local)
     # Outliers first count as what they are far from most others; then, far from the field.
-    off = (lacks - middle) / np.sqrt(variance + LOCAL_STD**2)
+    off = (lacks - middle) / np.sqrt(variance + local)
     for _ in range(3):
         noise = variance * (1 + (off / TAIL) ** 2)
         weights = cho_solve(cho_factor(own + np.diag(noise)), lacks)
         off = (lacks - own @ weights) / np.sqrt(variance)
     rows, columns = np.mgrid[0:height:STEP, 0:width:STEP]
     cells = np.stack([columns, rows, log[::STEP, ::STEP]], -1).reshape(-1, 3) / scale
-    field = (_kernel(cells, places) @ weights).reshape(rows.shape)
+    field = (_kernel(cells, places, local) @ weights).reshape(rows.shape)
     field = cv2.resize(field, (width, height), interpolation=cv2.INTER_LINEAR)
     return np.asarray(depth * np.exp(np.clip(field, -2, 2)), np.float32)
 
 
-def _kernel(a: F64, b: F64) -> F64:
+def _kernel(a: F64, b: F64, local: float) -> F64:
     square = (a**2).sum(1)[:, None] + (b**2).sum(1) - 2 * a @ b.T
-    return WHOLE_STD**2 + LOCAL_STD**2 * np.exp(-0.5 * np.maximum(square, 0))
+    return WHOLE_STD**2 + local * np.exp(-0.5 * np.maximum(square, 0))

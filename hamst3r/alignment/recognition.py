@@ -19,9 +19,10 @@ F64 = NDArray[np.float64]
 # Frame sets in a row that are looked at, and how rarely from then on: that takes longer than all of
 # the rest of the alignment, and cameras stand.
 FIRST, EVERY = 5, 10
-# Looks in a row that find others but not this camera, after which its place is not believed.
+# Looks in a row that find others but not this camera, or everything elsewhere, after which what is
+# remembered is not believed.
 GIVE_UP = 3
-# Share of the keypoints' observations.
+# Share of a view's points that known poses explain, if they are right.
 EXPLAINED = 0.5
 
 
@@ -61,7 +62,7 @@ class Recognition:
     def __init__(self, window: int) -> None:
         self._window = window
         self._cameras: dict[str, _Memory] = {}
-        self._sets = 0
+        self._sets = self._doubts = 0
 
     @property
     def cameras(self) -> frozenset[str]:
@@ -71,7 +72,11 @@ class Recognition:
     def due(self, names: Sequence[str]) -> bool:
         """Whether the next frame set, of these cameras, should be looked at."""
         unknown = not set(names) <= set(self._cameras)
-        return self._sets < FIRST or self._sets % (FIRST if unknown else EVERY) == 0
+        return (
+            self._sets < FIRST
+            or self._doubts > 0
+            or self._sets % (FIRST if unknown else EVERY) == 0
+        )
 
     def look(
         self,
@@ -90,50 +95,86 @@ class Recognition:
             known: view -> exact pose. world: Camera -> pose that is remembered.
             by_network: Asked for what the network's pairs say of the poses. Where that explains the
                 keypoints, too, nothing is better known by them: dense pairs are more exact.
+
+        What is remembered stays as long as it explains what is seen: cameras stand, and another
+        look at the same things tells little more.
         """
         self._sets += 1
         names = [grid.name for grid in observations.grids]
-        structure = None
-        if keypoints is not None:
-            structure = build(keypoints, lenses, observations, known)
-        if structure is not None:
-            placed = by_network()
-            factors = placed.focal_factor
-            K = [scaled_focal(lens.K, factors.get(v, 1.0)) for v, lens in enumerate(lenses)]
-            if structure.explained(placed.T_world_cam, K) > EXPLAINED:
-                self._cameras.clear()
-                return Recognised()
-            self._remember(structure, known, observations)
-        cameras = {v: self._cameras[name] for v, name in enumerate(names) if name in self._cameras}
-        views = set(world) if structure is None else {names[v] for v in structure.views}
-        told = {v: c for v, c in cameras.items() if v not in known and names[v] in views}
-        poses = (
-            {v: world[names[v]] for v in told}
-            if structure is None
-            else {v: structure.bundle.T_world_cam[v] for v in told}
-        )
+        widths = [grid.shape[1] for grid in observations.grids]
+        there = [v for v, name in enumerate(names) if v not in known and name in world]
+        before = {v: self._cameras[names[v]] for v in there if names[v] in self._cameras}
+        poses = {v: world[names[v]] for v in before}
+        K = {v: _K(lenses[v], camera, widths[v]) for v, camera in before.items()}
+        agreement = {v: camera.agreement for v, camera in before.items()}
+        kept = Recognised(poses, K, agreement)
+        if keypoints is None:
+            return kept
+        structure = build(keypoints, lenses, observations, known)
+        if structure is None:
+            return kept
+        if before and structure.explained(poses, K) > EXPLAINED:
+            new = set(structure.views) - before.keys() - known.keys()
+            self._confirm(names, structure.views)
+            self._doubts = 0
+            if not new:
+                return kept
+            # Cameras that are seen for the first time, beside those that are known already.
+            lenses = [Lens(K[v], 0.0) if v in K else lens for v, lens in enumerate(lenses)]
+            structure = build(keypoints, lenses, observations, {**known, **poses})
+            if structure is None:
+                return kept
+            added = self._remember(structure, names, widths, sorted(new & set(structure.views)))
+            K |= {v: _K(lenses[v], camera, widths[v]) for v, camera in added.items()}
+            T = structure.bundle.T_world_cam
+            return Recognised(
+                poses | {v: T[v] for v in added},
+                K,
+                agreement | {v: camera.agreement for v, camera in added.items()},
+            )
+        self._doubts += bool(before)
+        if before and self._doubts < GIVE_UP:
+            return kept
+        self._doubts = 0
+        placed = by_network()
+        factor = placed.focal_factor
+        guess = {v: scaled_focal(x.K, factor.get(v, 1.0)) for v, x in enumerate(lenses)}
+        everyone = set(structure.views) <= placed.T_world_cam.keys()
+        if everyone and structure.explained(placed.T_world_cam, guess) > EXPLAINED:
+            self._cameras.clear()
+            return Recognised()
+        views = [v for v in structure.views if v not in known]
+        seen = self._remember(structure, names, widths, views)
+        self._confirm(names, structure.views)
         return Recognised(
-            poses,
-            {v: _K(lenses[v], c, observations.grids[v].shape[1]) for v, c in told.items()},
-            {v: c.agreement for v, c in told.items()},
-            fresh=structure is not None,
+            {v: structure.bundle.T_world_cam[v] for v in views},
+            {v: _K(lenses[v], camera, widths[v]) for v, camera in seen.items()},
+            {v: camera.agreement for v, camera in seen.items()},
+            fresh=True,
         )
 
     def _remember(
-        self, structure: Structure, known: Mapping[int, F64], observations: Observations
-    ) -> None:
-        grids = observations.grids
-        views = [v for v in structure.views if v not in known]
+        self,
+        structure: Structure,
+        names: Sequence[str],
+        widths: Sequence[int],
+        views: Sequence[int],
+    ) -> dict[int, _Memory]:
+        """What is remembered of views from now on."""
         for v in views:
-            camera = self._cameras.setdefault(grids[v].name, _Memory(FocalAverage(self._window)))
-            camera.focal.add(structure.bundle.adjusted_K[v][0, 0] / grids[v].shape[1])
+            camera = self._cameras.setdefault(names[v], _Memory(FocalAverage(self._window)))
+            camera.focal.add(structure.bundle.adjusted_K[v][0, 0] / widths[v])
             shared = structure.points_of(v)
-            camera.agreement, camera.missed = shared / (shared + FEWEST), 0
-        here = {grid.name for grid in grids} & set(self._cameras)
-        for name in here - {grids[v].name for v in views}:
-            self._cameras[name].missed += 1
-            if self._cameras[name].missed >= GIVE_UP:
-                del self._cameras[name]
+            camera.agreement = shared / (shared + FEWEST)
+        return {v: self._cameras[names[v]] for v in views}
+
+    def _confirm(self, names: Sequence[str], views: Sequence[int]) -> None:
+        """Some cameras were found; of the others those are forgotten that never are."""
+        for v, name in enumerate(names):
+            if (camera := self._cameras.get(name)) is not None:
+                camera.missed = 0 if v in views else camera.missed + 1
+                if camera.missed >= GIVE_UP:
+                    del self._cameras[name]
 
 
 def _K(lens: Lens, camera: _Memory, width: int) -> F64:

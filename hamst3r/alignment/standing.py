@@ -194,9 +194,9 @@ class Standing:
         notes = list(solved.notes)
         for group in solved.groups:
             if any(view in at_home for view in group):
-                # What is remembered of keypoints is a mean already.
-                for view in set(group) - set(recognised.poses):
-                    self._world.remember(names[view], cameras[view])
+                for view in group:
+                    if view not in recognised.poses or names[view] not in self._world.poses:
+                        self._world.remember(names[view], cameras[view])
                 continue
             T, poses, moved = self._world.continue_with(
                 {names[view]: cameras[view] for view in group},

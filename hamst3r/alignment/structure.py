@@ -50,21 +50,23 @@ class Structure:
         """Number of points that a view shares with others."""
         return int((self.bundle.tracks.view == view).sum())
 
-    def explained(self, T_world_cam: Mapping[int, F64], K: Sequence[F64]) -> float:
-        """Share of the points' observations that other poses, and K per view, explain as well."""
-        bundle = self.bundle
-        tracks, anchor = bundle.tracks, bundle.anchor
-        other = np.setdiff1d(np.arange(len(tracks.view)), tracks.first)
-        a, b = anchor[tracks.point[other]], tracks.view[other]
-        first = tracks.pixels[tracks.first[tracks.point[other]]]
-        well = 0
-        for i, j in np.unique(np.stack([a, b], 1), axis=0).tolist():
+    def explained(self, T_world_cam: Mapping[int, F64], K: Mapping[int, F64]) -> float:
+        """Share of a view's points that other poses explain, of the view where it is least."""
+        tracks, pixel = self.bundle.tracks, self.bundle.pixel
+        later = np.setdiff1d(np.arange(len(tracks.view)), tracks.first)
+        first = tracks.first[tracks.point[later]]
+        ends = tracks.view[np.stack([first, later], 1)]
+        all_of, good_of = np.zeros(len(pixel)), np.zeros(len(pixel))
+        for i, j in np.unique(ends, axis=0).tolist():
             if i in T_world_cam and j in T_world_cam:
-                at = (a == i) & (b == j)
+                at = (ends == (i, j)).all(1)
                 T_i_j = invert(T_world_cam[i]) @ T_world_cam[j]
-                miss = line_misses(first[at], tracks.pixels[other[at]], K[i], K[j], T_i_j)
-                well += int((miss < MAX_MISS * bundle.pixel[i]).sum())
-        return well / max(len(other), 1)
+                a, b = tracks.pixels[first[at]], tracks.pixels[later[at]]
+                good = line_misses(a, b, K[i], K[j], T_i_j) < MAX_MISS * pixel[i]
+                all_of[[i, j]] += len(good)
+                good_of[[i, j]] += good.sum()
+        enough = all_of >= FEWEST
+        return float((good_of[enough] / all_of[enough]).min(initial=1.0)) if enough.any() else 0.0
 
 
 def build(

@@ -16,7 +16,7 @@ from hamst3r.alignment.bundle import Bundle, _Equations, adjust
 from hamst3r.alignment.incremental import Aligner, AlignerConfig
 from hamst3r.alignment.landmarks import Landmarks, correct, landmarks
 from hamst3r.alignment.looks import rigid_steps
-from hamst3r.alignment.recognition import EVERY, FIRST
+from hamst3r.alignment.recognition import EVERY, FIRST, GIVE_UP
 from hamst3r.alignment.sightings import confirmed, gather, sight
 from hamst3r.alignment.structure import first_depths
 from hamst3r.geometry import invert, make_T, pixel_rays, project, rotation_angle, transform
@@ -366,10 +366,11 @@ def test_cameras_stay_where_they_were_seen_and_are_looked_for_now_and_then(monke
 def test_a_camera_that_moved_is_noticed():
     before, after = near(), near(turned={3: 12.0})
     aligner = Aligner()
-    for now in range(EVERY + 1):
+    last = EVERY + GIVE_UP - 1  # One look might err.
+    for now in range(last + 1):
         room = before if now < EVERY else after
         result = aligner.solve(
             room.frames(intrinsics=True), textured(room), weak(room, now), still(room)
         )
-        assert ("camera cam3 has moved" in result.notes) == (now == EVERY)
+        assert ("camera cam3 has moved" in result.notes) == (now == last)
     assert turns(result.T_world_cam, after.T_world_cam).max() < 3
