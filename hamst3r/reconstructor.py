@@ -17,10 +17,12 @@ from hamst3r.frames import FrameSet
 from hamst3r.geometry import transform, unproject
 from hamst3r.image import NetworkImage, prepare
 from hamst3r.pairs import Edge, Pairing, choose_pairs
+from hamst3r.people.association import Eye
 from hamst3r.people.body import BodyModel
-from hamst3r.people.instances import InstancesConfig, ViewPeople, merge_instances
+from hamst3r.people.instances import ViewPeople, merge_instances
 from hamst3r.people.track import TrackingConfig
 from hamst3r.people.tracking import PeopleTracker, Tracked
+from hamst3r.people.votes import InstancesConfig
 from hamst3r.scene import (
     LABEL_HUMAN,
     LABEL_SCENE,
@@ -166,7 +168,10 @@ class Reconstructor:
             predictions = engine.predict([*images, *recalled.images], [*pairs, *recalled.edges])
         with timer("instances"):
             grids = [image.grid for image in images]
-            people_2d = merge_instances(predictions[: len(pairs)], grids, self.config.instances)
+            known = known_eyes(frames, images, self.config.instances.association.max_turn)
+            people_2d = merge_instances(
+                predictions[: len(pairs)], grids, self.config.instances, known
+            )
         with timer("align"):
             alignment = self._aligner.solve(
                 frames,
@@ -296,6 +301,22 @@ def _best_per_voxel(xyz: NDArray, confidence: NDArray, voxel: float) -> NDArray[
     cubes = np.floor(xyz[order].astype(float) / voxel).astype(np.int64)
     _, first = np.unique(cubes, axis=0, return_index=True)
     return np.sort(order[first])
+
+
+def known_eyes(frames: FrameSet, images: Sequence[NetworkImage], max_turn: float) -> dict[int, Eye]:
+    """View -> its camera on the rig, where that is known well enough."""
+    eyes = {}
+    for view, (frame, image) in enumerate(zip(frames.frames, images, strict=True)):
+        if image.K is None or frame.T_rig_cam is None:
+            continue
+        covariance = frame.T_rig_cam_covariance
+        variance = np.zeros(6) if covariance is None else np.diag(covariance)
+        # A wrong focal length turns the rays half-way to the image's border by half as much.
+        turn = float(np.sqrt(variance[3:].mean() + (frame.K_std / 2) ** 2))
+        if turn <= max_turn:
+            place = float(np.sqrt(variance[:3].mean()))
+            eyes[view] = Eye(image.K, image.grid, frame.T_rig_cam, turn, place)
+    return eyes
 
 
 def _movers(people: ViewPeople) -> NDArray[np.int32]:

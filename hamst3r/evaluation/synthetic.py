@@ -131,6 +131,9 @@ class SyntheticEvaluation:
         calibrated = self._reconstruct(frames)
         unknown = tuple(replace(f, K=None, T_rig_cam=None) for f in frames.frames)
         uncalibrated = self._reconstruct(FrameSet(0, unknown))
+        shown = {view.camera: view.instances for view in calibrated.views}
+        known = [shown[frame.camera] for frame in frames.frames]
+        score_instances(samples, known, [t.instances for t in truths], "calibrated_")
         truth = _pose_truth(scene, truths)
         for name, result in (("calibrated", calibrated), ("uncalibrated", uncalibrated)):
             _score_depth(samples, result, scene, truths, name)
@@ -339,4 +342,5 @@ FIGURES = (
     ),
     Figure("w_mpjpe_by_poses_m", "w_by_poses_uncalibrated", "matched person", mean),
     *people_figures("calibrated", "_calibrated"),
+    Figure("id_consistency_calibrated", "calibrated_same_id", "person found in two views"),
 )

@@ -31,6 +31,8 @@ class DetectionConfig:
         merge_distance: Local ids of no common view this near are one person, metres.
         max_points: Points handed to the fit. max_triangulated: Of these, from crossed rays.
         triangulated_weight: Of such a point against a pixel's.
+        middle_std: Deviation of the middle of the points across the line of sight, of one view, as
+            a share of the person's extent. depth_std: Along it, as a share of the depth.
         hidden: A view whose depth is less than this share of a place's does not show the place.
         beside: Pixels that a place may be beside a mask and still be in it.
     """
@@ -40,6 +42,8 @@ class DetectionConfig:
     max_points: int = 500
     max_triangulated: int = 200
     triangulated_weight: float = 3.0
+    middle_std: float = 0.08
+    depth_std: float = 0.3
     hidden: float = 0.7
     beside: int = 2
     lifting: LiftingConfig = field(default_factory=LiftingConfig)
@@ -53,6 +57,7 @@ class Detection:
         local_ids: Of the frame set; several if views were joined here. views: Indices.
         score: In [0, 1]. num_points: Pixels with depth, over all views.
         centre: (3,) median of the points, world metres. size: Their median distance from it.
+        covariance: (3, 3) of the centre, by where the views are that show the person.
         points: (n, 3), vertex_ids: (n,) (-1 unknown), weights: (n,): for the body fit.
         depth_factors: View -> what its depth of this person is to be multiplied with, as crossed
             rays say.
@@ -65,6 +70,7 @@ class Detection:
     score: float
     num_points: int
     centre: F64
+    covariance: F64
     size: float
     points: F64
     vertex_ids: NDArray[np.int64]
@@ -268,6 +274,7 @@ def _detection(
         score=score,
         num_points=sum(glimpse.count for glimpse in glimpses),
         centre=centre,
+        covariance=_covariance(glimpses, config),
         size=max(size, 0.05),
         points=np.concatenate([crossed.points[some], points[rest]]).astype(np.float32),
         vertex_ids=np.concatenate([crossed.vertex_ids[some], vertex_ids[rest]]),
@@ -277,6 +284,17 @@ def _detection(
         depth_factors=factors,
         camera=max(glimpses, key=lambda glimpse: glimpse.count).T_world_cam[:3, 3],
     )
+
+
+def _covariance(glimpses: Sequence[Glimpse], config: DetectionConfig) -> F64:
+    """(3, 3) of the middle of a person: one view tells it across the line of sight only."""
+    information: F64 = np.zeros((3, 3))
+    for glimpse in glimpses:
+        depth, ray = float(np.median(glimpse.depth)), np.median(glimpse.directions, axis=0)
+        along = np.outer(ray, ray) / (ray @ ray)
+        beside = (config.middle_std * glimpse.extent * depth) ** 2
+        information += (np.eye(3) - along) / beside + along / (config.depth_std * depth) ** 2
+    return np.linalg.inv(information).astype(np.float64)
 
 
 def absorb(whole: Detection, piece: Detection) -> Detection:

@@ -132,8 +132,10 @@ class Embodiment:
         track.body = state
         joints = self._body.skeleton(state.rotations, state.transl, state.betas)[1][0].numpy()
         joint_std = result.joint_std[row].numpy().astype(np.float32)
+        hip_std = max(float(joint_std[1:3].mean()), 0.02)
         track.person = replace(
-            track.seen_as(detection, max(float(joint_std[1:3].mean()), 0.02)),
+            track.seen_as(detection, hip_std),
+            covariance=np.eye(3) * hip_std**2,
             fit=parameters,
             joints=joints,
             joint_std=joint_std,

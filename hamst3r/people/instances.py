@@ -3,49 +3,20 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 
-import cv2
 import numpy as np
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
 from hamst3r.engine import PairPrediction
+from hamst3r.people.association import Eye, Sighting, associate
 from hamst3r.people.densepose import DensePoseEstimate, fuse
+from hamst3r.people.votes import Half, InstancesConfig, Node, Vote, elect, unify
 
-Node = tuple[int, int]  # (prediction, query)
 NEGLIGIBLE = 0.05  # person probability of a query below which it does not doubt the background
-
-
-@dataclass(frozen=True)
-class InstancesConfig:
-    """When a query is a person, and when two are the same.
-
-    Attributes:
-        min_probability: Smallest person probability of a query.
-        min_score: Smallest score of a person: probability times the Dice that the mask expects to
-            have, mean over the pairs.
-        min_pixels: Smallest mask in a view, in pixels of the output grid.
-        min_kept: A query that loses more than the rest of its mask to better ones is a duplicate.
-        body_margin: Log odds of being a body below which the body head objects to a mask.
-        min_iou, min_overlap: Queries of two pairs are one person where their masks in a common
-            view reach this intersection over union, or over the smaller one.
-        min_part, sure_part: Parts of a mask are dropped that are smaller than this share of the
-            largest, and less sure than this share of its sureness.
-    """
-
-    min_probability: float = 0.5
-    min_score: float = 0.6
-    min_pixels: int = 24
-    min_kept: float = 0.5
-    body_margin: float = 1.5
-    min_iou: float = 0.35
-    min_overlap: float = 0.7
-    min_part: float = 0.25
-    sure_part: float = 0.9
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,30 +36,23 @@ class ViewPeople:
     confidence: NDArray[np.float32]
 
 
-@dataclass(frozen=True, eq=False)
-class _Vote:
-    """One pair's map of one view: query (-1 = background) and how sure the pair is of it."""
-
-    pair: int
-    view: int
-    query: NDArray[np.int64]
-    strength: NDArray[np.float32]
-
-
 def merge_instances(
     predictions: Sequence[PairPrediction],
     grids: Sequence[tuple[int, int]],
     config: InstancesConfig | None = None,
+    eyes: Mapping[int, Eye] | None = None,
 ) -> list[ViewPeople]:
     """People of each view.
 
     A query names the same person in both views of its pair; pairs that share a view are joined
     where their masks overlap there. Two queries of one pair are never joined: the network saw two
-    people. Pixels on a body but in no mask stay background.
+    people. Pixels on a body but in no mask stay background. Among views whose cameras are known it
+    is not the query that says who is the same, but where rays meet.
 
     Args:
         predictions: Of any edges, self-edges (one camera) and both directions included.
         grids: (gh, gw) of each view; views without any prediction come back empty.
+        eyes: The cameras that are known, by view.
 
     Raises:
         ValueError: A prediction's grid is not its view's.
@@ -96,20 +60,20 @@ def merge_instances(
     config = config or InstancesConfig()
     # Networks without human heads see no people.
     predictions = [p for p in predictions if p.person_prob is not None]
-    votes: list[_Vote] = []
+    votes: list[Vote] = []
     scores: dict[Node, float] = {}
     for pair, prediction in enumerate(predictions):
         pair_votes, pair_scores = _pair_instances(pair, prediction, grids, config)
         votes += pair_votes
         scores |= {(pair, query): score for query, score in pair_scores.items()}
-    groups = _unify(votes, sorted(scores), config)
+    groups = _who_is_who(votes, scores, grids, config, eyes or {})
     group_scores = _group_scores(groups, scores)
     believed = {local for local, score in group_scores.items() if score >= config.min_score}
     densepose = _fuse_densepose(predictions, len(grids))
     people = []
     for view, grid in enumerate(grids):
         own = [vote for vote in votes if vote.view == view]
-        instances = _elect(own, groups, believed, grid, config)
+        instances = elect(own, groups, believed, grid, config)
         present = (int(local) for local in np.unique(instances) if local)
         coordinates, confidence = densepose.get(view, _no_densepose(grid))
         people.append(
@@ -128,7 +92,7 @@ def _pair_instances(
     prediction: PairPrediction,
     grids: Sequence[tuple[int, int]],
     config: InstancesConfig,
-) -> tuple[list[_Vote], dict[int, float]]:
+) -> tuple[list[Vote], dict[int, float]]:
     """Maps of both views of a pair and the scores of the queries that hold pixels in them.
 
     The best query takes its whole mask, over both views, then the next one what is left of its own:
@@ -151,11 +115,12 @@ def _pair_instances(
     ]
     # Background is as sure as the likeliest person, accepted or not, is unlikely.
     votes = [
-        _Vote(
+        Vote(
             pair,
             view,
             query=np.full(grids[view], -1, dtype=np.int64),
             strength=1 - (person[:, None, None] * own).max(0, initial=0),
+            sizes={},
         )
         for view, own in zip(views, masks, strict=True)
     ]
@@ -172,6 +137,7 @@ def _pair_instances(
         for held, vote, own in zip(free, votes, masks, strict=True):
             if held.sum() >= config.min_pixels:
                 vote.query[held] = queries[k]
+                vote.sizes[int(queries[k])] = int(held.sum())
                 vote.strength[held] = person[k] * own[k][held]
                 scores[int(queries[k])] = score
     return votes, scores
@@ -201,108 +167,107 @@ def _area(masks: Sequence[NDArray[np.bool_]]) -> int:
     return sum(int(mask.sum()) for mask in masks)
 
 
-def _unify(votes: list[_Vote], nodes: list[Node], config: InstancesConfig) -> dict[Node, int]:
-    """Queries -> group, joining the best overlaps first; no group holds a pair's query twice."""
-    parent = {node: node for node in nodes}
-    members = {node: {node} for node in nodes}
+def _who_is_who(
+    votes: list[Vote],
+    scores: dict[Node, float],
+    grids: Sequence[tuple[int, int]],
+    config: InstancesConfig,
+    eyes: Mapping[int, Eye],
+) -> dict[Half, int]:
+    """Halves of queries -> group."""
+    halves = sorted({(vote.pair, query, vote.view) for vote in votes for query in vote.sizes})
+    if len(eyes) < 2:
+        whole = unify(votes, sorted(scores), config)
+        return {half: whole[half[:2]] for half in halves}
+    sightings, of_half = _sightings(votes, halves, grids, config)
+    links = _links(votes, of_half, len(sightings))
+    known = [k for k, sighting in enumerate(sightings) if sighting.view in eyes]
+    groups = associate(
+        [sightings[k] for k in known], eyes, links[np.ix_(known, known)], config.association
+    )
+    people = [[known[k] for k in group] for group in groups]
+    _add_linked(people, sightings, links, [k for k in range(len(sightings)) if k not in known])
+    group_of = {k: number for number, group in enumerate(people) for k in group}
+    return {half: group_of[k] for half, k in of_half.items()}
 
-    def find(node: Node) -> Node:
-        while parent[node] != node:
-            node = parent[node]
-        return node
 
-    for _, a, b in sorted(_overlaps(votes, config), reverse=True):
-        root_a, root_b = find(a), find(b)
-        if root_a == root_b:
-            continue
-        pairs_a = {pair for pair, _ in members[root_a]}
-        if any(pair in pairs_a for pair, _ in members[root_b]):
-            continue
-        parent[root_b] = root_a
-        members[root_a] |= members.pop(root_b)
-    roots = list(members)
-    return {node: roots.index(find(node)) for node in nodes}
-
-
-def _overlaps(votes: list[_Vote], config: InstancesConfig) -> list[tuple[float, Node, Node]]:
-    found = []
-    by_view: dict[int, list[_Vote]] = defaultdict(list)
-    for vote in votes:
-        by_view[vote.view].append(vote)
-    for own in by_view.values():
-        for a, b in combinations(own, 2):
-            if a.pair == b.pair:  # a self-edge: both halves show one view, the queries agree
+def _sightings(
+    votes: list[Vote],
+    halves: list[Half],
+    grids: Sequence[tuple[int, int]],
+    config: InstancesConfig,
+) -> tuple[list[Sighting], dict[Half, int]]:
+    """What pairs agree to be one mask of a view, and which halves of queries that is."""
+    sightings: list[Sighting] = []
+    of_half: dict[Half, int] = {}
+    for view, grid in enumerate(grids):
+        own = [vote for vote in votes if vote.view == view]
+        mine = [half for half in halves if half[2] == view]
+        local = unify(own, sorted({half[:2] for half in mine}), config)
+        groups = {half: local[half[:2]] + 1 for half in mine}
+        instances = elect(own, groups, set(groups.values()), grid, config)
+        for number in sorted(set(groups.values())):
+            mask = instances == number
+            if not mask.any():
                 continue
-            both = (a.query >= 0) & (b.query >= 0)
-            joint, counts = np.unique(
-                np.stack([a.query[both], b.query[both]]), axis=1, return_counts=True
-            )
-            for (qa, qb), common in zip(joint.T, counts, strict=True):
-                size_a, size_b = int((a.query == qa).sum()), int((b.query == qb).sum())
-                iou = common / (size_a + size_b - common)
-                if iou >= config.min_iou or common / min(size_a, size_b) >= config.min_overlap:
-                    found.append((float(iou), (a.pair, int(qa)), (b.pair, int(qb))))
-    return found
+            of_half |= {half: len(sightings) for half, k in groups.items() if k == number}
+            sightings.append(Sighting(view, mask))
+    return sightings, of_half
 
 
-def _group_scores(groups: dict[Node, int], scores: dict[Node, float]) -> dict[int, float]:
+def _links(votes: list[Vote], of_half: dict[Half, int], number: int) -> NDArray[np.float64]:
+    """(n, n) share of the pairs of two sightings' views of which one query is both."""
+    pairs: dict[frozenset[int], int] = defaultdict(int)
+    views: dict[int, tuple[int, ...]] = {}
+    for vote in votes:
+        views[vote.pair] = (*views.get(vote.pair, ()), vote.view)
+    for both in views.values():
+        pairs[frozenset(both)] += 1
+    links = np.zeros((number, number))
+    for pair, query, view in of_half:
+        first, second = views[pair]
+        other = of_half.get((pair, query, second))
+        if view == first and first != second and other is not None:
+            one = of_half[pair, query, first]
+            share = 1 / pairs[frozenset((first, second))]
+            links[one, other] += share
+            links[other, one] += share
+    return links
+
+
+def _add_linked(
+    people: list[list[int]],
+    sightings: list[Sighting],
+    links: NDArray[np.float64],
+    others: list[int],
+) -> None:
+    """Sightings of unknown cameras go to whom most queries link them, one of a view each."""
+    while others:
+        told = [
+            (links[k, group].sum(), -k, -number)
+            for k in others
+            for number, group in enumerate(people)
+            if all(sightings[k].view != sightings[member].view for member in group)
+        ]
+        share, k, number = max(told, default=(0.0, -others[0], 0))
+        if share > 0:
+            people[-number].append(-k)
+        else:
+            people.append([-k])
+        others.remove(-k)
+
+
+def _group_scores(groups: dict[Half, int], scores: dict[Node, float]) -> dict[int, float]:
     """Local id -> mean score, ids from 1 by falling score; ``groups`` is renumbered to match."""
     gathered: dict[int, list[float]] = defaultdict(list)
-    for node, group in groups.items():
+    for node, group in {(half[:2], group) for half, group in groups.items()}:
         gathered[group].append(scores[node])
     mean = {group: float(np.mean(values)) for group, values in gathered.items()}
     order = sorted(mean, key=lambda group: -mean[group])
     local = {group: rank + 1 for rank, group in enumerate(order)}
-    for node in groups:
-        groups[node] = local[groups[node]]
+    for half in groups:
+        groups[half] = local[groups[half]]
     return {local[group]: mean[group] for group in order}
-
-
-def _elect(
-    votes: list[_Vote],
-    groups: dict[Node, int],
-    believed: set[int],
-    grid: tuple[int, int],
-    config: InstancesConfig,
-) -> NDArray[np.int32]:
-    """A view's ids, of those believed, by majority of its pairs weighted with their confidence."""
-    seen = {groups[vote.pair, int(q)] for vote in votes for q in np.unique(vote.query) if q >= 0}
-    # argmax takes the first of equals: who scores less, as a better mask may hold both.
-    involved = sorted(seen & believed, reverse=True)
-    tally = np.zeros((len(involved) + 1, *grid), dtype=np.float32)
-    for vote in votes:
-        tally[0] += np.where(vote.query < 0, vote.strength, 0)
-        for q in np.unique(vote.query[vote.query >= 0]):
-            local = groups[vote.pair, int(q)]
-            if local in believed:
-                row = involved.index(local) + 1
-                tally[row] += np.where(vote.query == q, vote.strength, 0)
-    # Pairs that agree on "somebody" outvote the background together; then the strongest wins.
-    anybody = tally[1:].sum(0) > tally[0]
-    winner = tally[1:].argmax(0) if involved else np.zeros(grid, dtype=np.int64)
-    labels = np.array(involved or [0], dtype=np.int32)
-    instances = np.where(anybody, labels[winner], 0).astype(np.int32)
-    for row, local in enumerate(involved, start=1):
-        held = instances == local
-        kept = _person(held, tally[row], config)
-        if kept.sum() < config.min_pixels:
-            kept[:] = False
-        instances[held & ~kept] = 0
-    return instances
-
-
-def _person(
-    held: NDArray[np.bool_], strength: NDArray[np.float32], config: InstancesConfig
-) -> NDArray[np.bool_]:
-    """A mask (gh, gw) without the parts that are both small and unsure."""
-    parts, part, stats, _ = cv2.connectedComponentsWithStats(held.astype(np.uint8))
-    if parts <= 2:
-        return held
-    size = stats[1:, cv2.CC_STAT_AREA]
-    sure = np.bincount(part.ravel(), strength.ravel(), parts)[1:] / size
-    largest = size.argmax()
-    kept = (size >= config.min_part * size[largest]) | (sure >= config.sure_part * sure[largest])
-    return held & np.concatenate([[False], kept])[part]
 
 
 def _fuse_densepose(

@@ -68,6 +68,12 @@ class Glimpse:
         """(n, 3) metres in world."""
         return self.T_world_cam[:3, 3] + self.directions * self.depth[:, None]
 
+    @property
+    def extent(self) -> float:
+        """Of the mask's pixels, along the longer axis of the image, at unit depth."""
+        low, high = np.percentile(self.pixels, (2, 98), axis=0)
+        return float(((high - low + 1) / self.K[[0, 1], [0, 1]]).max())
+
     def scaled(self, factor: float) -> Glimpse:
         """The same pixels at another depth."""
         return replace(self, depth=self.depth * factor)

@@ -71,7 +71,7 @@ class Track:
     def __init__(self, detection: Detection, std: float, stamp: int) -> None:
         self.id = 0
         self.new = True
-        self.motion = ConstantVelocity(detection.centre, np.eye(3) * std**2)
+        self.motion = ConstantVelocity(detection.centre, detection.covariance + np.eye(3) * std**2)
         self.offset = np.zeros(3)  # from the filtered position to the centre of the points
         self.size, self.pixels = detection.size, float(detection.num_points)
         self.hits = 0
@@ -88,7 +88,8 @@ class Track:
         self.person: Person | None = None
 
     def seen_as(self, detection: Detection, std: float) -> Person:
-        """The person as the detection alone says: no body, the place with that deviation."""
+        """The person as the detection alone says: no body, the place with its covariance and that
+        deviation of the hips from it."""
         return Person(
             id=self.id,
             state=TrackingState.OK,
@@ -97,7 +98,7 @@ class Track:
             joints=_NO_JOINTS,
             joint_std=_NO_STD,
             position=detection.centre,
-            covariance=np.eye(3) * std**2,
+            covariance=detection.covariance + np.eye(3) * std**2,
             velocity=None,
             num_points=detection.num_points,
         )

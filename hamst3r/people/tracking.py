@@ -178,26 +178,29 @@ class PeopleTracker:
 
     def _associate(self, detections: list[Detection]) -> list[tuple[Track, Detection]]:
         """Detections with their tracks, newly opened where none fits."""
-        cost = np.full((len(self._tracks), len(detections)), np.inf)
+        gain = np.zeros((len(self._tracks), len(detections)))
+        least = self.config.gate + self.config.weak
         for row, track in enumerate(self._tracks):
             std = float(np.sqrt(np.trace(track.motion.covariance[:3, :3]) / 3))
             gate = min(self.config.gate + 2 * std, self.config.max_gate)
             # The less is known of the place, the more it counts who is whole.
             weak = max(self.config.weak, min(std, self.config.max_gate))
+            reach = gate + weak
             for column, detection in enumerate(detections):
-                expected = track.motion.position + track.offset
-                distance = float(np.linalg.norm(detection.centre - expected))
+                distance = self._distance(track, detection)
                 ratio = max(detection.size / track.size, track.size / detection.size)
-                if distance < gate and ratio < self.config.max_size_ratio:
+                near = self.config.gate if _doubtful(track, detection) else gate
+                if distance < near and ratio < self.config.max_size_ratio:
                     share = min(detection.num_points / max(track.pixels, 1.0), 1.0)
-                    cost[row, column] = distance + weak * (1 - share)
-        # A forbidden match costs more than any number of allowed ones together.
-        forbidden = 1e3 * (1 + 2 * self.config.max_gate + self.config.weak)
-        rows, columns = linear_sum_assignment(np.where(np.isfinite(cost), cost, forbidden))
+                    cost = distance + weak * (1 - share)
+                    # Who is expected at a place goes before whoever may be anywhere, and nobody
+                    # gives up a good match for the sake of two bad ones.
+                    gain[row, column] = max(1 - cost / reach, 0.0) * least / reach
+        rows, columns = linear_sum_assignment(gain, maximize=True)
         taken = {
             int(column): self._tracks[row]
             for row, column in zip(rows, columns, strict=True)
-            if np.isfinite(cost[row, column])
+            if gain[row, column] > 0
         }
         matches = [(taken[k], found) for k, found in enumerate(detections) if k in taken]
         for k, detection in enumerate(detections):
@@ -210,12 +213,22 @@ class PeopleTracker:
                     matches[home] = (track, absorb(whole, detection))
         return matches
 
+    def _distance(self, track: Track, detection: Detection) -> float:
+        """Metres from where a person is expected; less along lines on which the place is vague,
+        except of doubtful sights: they must come again where they were."""
+        off = detection.centre - track.motion.position - track.offset
+        if _doubtful(track, detection):
+            return float(np.linalg.norm(off))
+        own = self.config.centre_std**2
+        spread = np.eye(3) + detection.covariance / own
+        return float(np.sqrt(off @ np.linalg.solve(spread, off)))
+
     def _owner(self, piece: Detection, matches: list[tuple[Track, Detection]]) -> int | None:
         """Which known person an unmatched detection is a piece of: one seen by other views only,
         who stands where the piece is. Views of one person that could not be joined are likelier
         than a stranger who appears inside somebody."""
         near = [
-            (float(np.linalg.norm(piece.centre - track.motion.position - track.offset)), k)
+            (self._distance(track, piece), k)
             for k, (track, whole) in enumerate(matches)
             if track.hits and not piece.views & whole.views
         ]
@@ -256,7 +269,10 @@ class PeopleTracker:
         track.size = 0.8 * track.size + 0.2 * detection.size if track.hits > 1 else detection.size
         track.pixels += 0.2 * (detection.num_points - track.pixels)
         if expected:
-            track.offset = detection.centre - track.motion.position
+            # Where the centre is not well known, most of what it is off is no offset.
+            known = 1 / (1 + np.trace(detection.covariance) / 3 / self.config.centre_std**2)
+            off = detection.centre - track.motion.position
+            track.offset = track.offset + known * (off - track.offset)
         track.person = replace(
             fitted,
             id=track.id,
@@ -293,3 +309,9 @@ class PeopleTracker:
                 kept.append(track)
         self._tracks = kept
         return people
+
+
+def _doubtful(track: Track, detection: Detection) -> bool:
+    """Whether a match is no more than a guess: nobody was told of the person yet, or one view
+    claims what two others should show and do not."""
+    return not track.id or detection.missed > 1

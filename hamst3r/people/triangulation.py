@@ -162,17 +162,31 @@ class Triangulator:
         return (on_a + on_b) / 2, depth_a, depth_b, good
 
     def _middle_ratios(self, glimpses: Sequence[Glimpse]) -> list[list[float]]:
-        """Per glimpse, crossed depth over shown depth of the mask's middle, by partner."""
-        ratios: list[list[float]] = [[] for _ in glimpses]
-        rays = [np.median(glimpse.directions, axis=0)[None] for glimpse in glimpses]
-        for a, b in combinations(range(len(glimpses)), 2):
-            if glimpses[a].view == glimpses[b].view:
-                continue
-            _, depth_a, depth_b, good = self._approach(glimpses[a], rays[a], glimpses[b], rays[b])
-            if good[0]:
-                ratios[a].append(float(depth_a[0] / np.median(glimpses[a].depth)))
-                ratios[b].append(float(depth_b[0] / np.median(glimpses[b].depth)))
-        return ratios
+        """Per glimpse, none or one ratio of the depth where the rays through the middles of all
+        masks come closest to the depth that the view shows. A ray that passes farther from there
+        than a quarter of its mask's extent, where parts may be hidden, has none."""
+        none: list[list[float]] = [[] for _ in glimpses]
+        rays = np.array([np.median(glimpse.directions, axis=0) for glimpse in glimpses])
+        unit = rays / np.linalg.norm(rays, axis=1, keepdims=True)
+        if np.abs(unit @ unit.T).min() > np.cos(self.config.min_angle):
+            return none
+        eyes = np.array([glimpse.T_world_cam[:3, 3] for glimpse in glimpses])
+        across = np.eye(3) - unit[:, :, None] * unit[:, None]
+        depth = np.array([np.median(glimpse.depth) for glimpse in glimpses])
+        ahead = np.array([glimpse.T_world_cam[:3, 2] for glimpse in glimpses])
+        for _ in range(2):  # what is nearer is seen more exactly
+            weighted = across / depth[:, None, None] ** 2
+            place = np.linalg.solve(weighted.sum(0), np.einsum("nkl,nl->k", weighted, eyes))
+            found = np.einsum("nk,nk->n", place - eyes, ahead)
+            depth = np.maximum(found, 0.1)
+        off = np.linalg.norm(np.einsum("nkl,nl->nk", across, place - eyes), axis=1)
+        good = (found > 0.1) & (off < 0.25 * depth * [g.extent for g in glimpses])
+        if len({g.view for g, fine in zip(glimpses, good, strict=True) if fine}) < 2:
+            return none
+        return [
+            [float(z / np.median(glimpse.depth))] if fine else []
+            for glimpse, z, fine in zip(glimpses, found, good, strict=True)
+        ]
 
     def _factor(self, ratios: list[F64], middle: list[float]) -> float:
         together = np.concatenate(ratios) if ratios else np.empty(0)

@@ -17,8 +17,8 @@ from hamst3r.network.checkpoint import shipped_weights
 from hamst3r.pairs import Pairing
 from hamst3r.people.body import BodyModel, anny24
 from hamst3r.people.body_files import load_body_model
-from hamst3r.people.instances import InstancesConfig
 from hamst3r.people.track import TrackingConfig
+from hamst3r.people.votes import InstancesConfig
 from hamst3r.reconstructor import Reconstructor, ReconstructorConfig
 from hamst3r_ros.parameter import ParameterError, Values
 

@@ -115,6 +115,7 @@ def test_the_pipeline_is_nearly_perfect_on_perfect_predictions(oracle):
     assert values["te_m"] < 0.05
     assert values["cca10"] > 0.9
     assert values["people_recall_calibrated"] > 0.9
+    assert values["id_consistency_calibrated"] > 0.95
     assert values["people_fitted_calibrated"] > 0.5
     assert np.median(samples["w_calibrated"]) < 0.1
     assert np.median(samples["w_uncalibrated"]) < 0.1

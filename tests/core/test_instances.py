@@ -11,9 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hamst3r.engine import PairPrediction
+from hamst3r.people.association import Eye
 from hamst3r.people.body import anny24
 from hamst3r.people.densepose import DensePoseEstimate, VertexLookup, fuse
-from hamst3r.people.instances import InstancesConfig, merge_instances
+from hamst3r.people.instances import merge_instances
+from hamst3r.people.votes import InstancesConfig
 
 GRID = (40, 60)
 Box = tuple[int, int, int, int]  # rows, then columns: from, to
@@ -89,6 +91,58 @@ def test_ids_agree_over_three_views_for_any_order_of_queries(orders):
             inside = view.instances[box[0] : box[1], box[2] : box[3]]
             assert (inside == id_at(view, box)).mean() > 0.95, (k, name)
         assert set(view.scores) == {int(x) for x in np.unique(view.instances) if x}
+
+
+def eye(x: float, y: float) -> Eye:
+    """A level camera 1 m high at (x, y) that looks at the origin, 4 m away."""
+    ahead = -np.array([x, y, 0.0]) / np.hypot(x, y)
+    T = np.eye(4)
+    T[:3, :3] = np.stack([np.cross([0, 0, -1.0], ahead), [0, 0, -1], ahead], 1)
+    T[:3, 3] = x, y, 1.0
+    K = np.array([[60.0, 0, 29.5], [0, 60.0, 19.5], [0, 0, 1]])
+    return Eye(K, GRID, T)
+
+
+# A cross of cameras; where they see two people of 1.6 m, 0.9 m from the middle of the room.
+CROSS = {0: eye(-4, 0), 1: eye(0, 4), 2: eye(4, 0), 3: eye(0, -4)}
+PLACES = {"ann": (0.0, 0.9), "bob": (0.3, -0.9)}
+
+
+def seen(view: int, name: str) -> Box:
+    camera = CROSS[view]
+    at = (np.array([*PLACES[name], 0.85]) - camera.T_rig_cam[:3, 3]) @ camera.T_rig_cam[:3, :3]
+    u, v = 60 * at[:2] / at[2] + camera.K[:2, 2]
+    high, wide = 60 * np.array([0.8, 0.2]) / at[2]
+    return round(v - high), round(v + high), round(u - wide), round(u + wide)
+
+
+@pytest.mark.parametrize("known", [4, 3])
+def test_a_query_whose_rays_do_not_meet_is_taken_apart(known):
+    """Pairs that see an opposite camera take ann for bob; with known cameras nobody is mixed up.
+    The last camera may be unknown: right queries tell who is who there."""
+    edges = [(0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3)]
+    other = {"ann": "bob", "bob": "ann"}
+    predictions = []
+    for i, j in edges:
+        wrong = (i, j) in ((0, 2), (1, 3))
+        queries = [(seen(i, n), seen(j, other[n] if wrong else n), 0.9) for n in PLACES]
+        predictions.append(predict(i, j, queries))
+    eyes = {view: CROSS[view] for view in range(known)}
+    views = merge_instances(predictions, [GRID] * 4, eyes=eyes)
+    ids = {name: [id_at(view, seen(k, name)) for k, view in enumerate(views)] for name in PLACES}
+    assert all(len(set(found)) == 1 for found in ids.values()), ids
+    assert {found[0] for found in ids.values()} == {1, 2}
+    views = merge_instances(predictions, [GRID] * 4)
+    ids = {name: [id_at(view, seen(k, name)) for k, view in enumerate(views)] for name in PLACES}
+    assert any(len(set(found)) > 1 for found in ids.values())  # the queries alone are no use
+
+
+def test_who_was_found_by_pairs_of_other_views_only_is_joined_by_rays():
+    predictions = [predict(view, view + 2, [(seen(view, "ann"), None, 0.9)]) for view in (0, 1)]
+    views = merge_instances(predictions, [GRID] * 4, eyes=CROSS)
+    assert id_at(views[0], seen(0, "ann")) == id_at(views[1], seen(1, "ann")) == 1
+    views = merge_instances(predictions, [GRID] * 4)
+    assert id_at(views[0], seen(0, "ann")) != id_at(views[1], seen(1, "ann"))
 
 
 def test_two_touching_people_stay_two():

@@ -13,9 +13,10 @@ from test_network import SMALL
 from hamst3r.engine import PairEngine
 from hamst3r.frames import Frame, FrameSet
 from hamst3r.geometry import invert, project, transform
+from hamst3r.image import prepare
 from hamst3r.network.checkpoint import CheckpointError, save_checkpoint
 from hamst3r.network.hamst3r import HAMSt3R
-from hamst3r.reconstructor import Reconstructor, ReconstructorConfig, confident
+from hamst3r.reconstructor import Reconstructor, ReconstructorConfig, confident, known_eyes
 from hamst3r.scene import LABEL_HUMAN, ScaleSource, TrackingState
 
 STAGES = {"prepare", "network", "instances", "align", "people", "fuse"}
@@ -153,6 +154,48 @@ def test_points_of_people_are_labelled_where_the_people_are(room):
     assert len(scene.people) == len(room.standing_at)
     on_people = scene.points.label == LABEL_HUMAN
     assert np.isfinite(scene.points.body[on_people]).all()
+
+
+class ConfusedEngine(ExactEngine):
+    """Takes everybody for the next one in the second view of every pair."""
+
+    def predict(self, images, edges):
+        found = []
+        for prediction in super().predict(images, edges):
+            logits = prediction.mask_logits_j
+            moved = torch.cat([logits[:1], logits[1:].roll(1, 0)])
+            found.append(replace(prediction, mask_logits_j=moved))
+        return found
+
+
+def test_with_known_cameras_nobody_is_taken_for_another_whatever_the_queries_say(room):
+    scene = Reconstructor(ConfusedEngine(room)).push(room.frames(poses=True))
+    for view, true in zip(scene.views, room.people, strict=True):
+        for person in scene.people:
+            who = true[(view.instances == person.id) & (true > 0)]
+            distance = np.linalg.norm(room.standing_at - person.position[:2], axis=1)
+            if len(who) > 50:
+                assert np.bincount(who).argmax() == distance.argmin() + 1
+                assert (who == np.bincount(who).argmax()).mean() > 0.95
+
+
+def test_cameras_are_known_as_well_as_the_calibration_says(room):
+    frames = room.frames(poses=True)
+    images = [prepare(f, 160, 2, 2) for f in frames.frames]
+    turned = np.diag([0.02] * 3 + [0.03] * 3) ** 2
+    vague = [
+        replace(frames.frames[0], T_rig_cam_covariance=turned, K_std=0.05),
+        replace(frames.frames[1], T_rig_cam_covariance=100 * turned),
+        *frames.frames[2:],
+    ]
+    eyes = known_eyes(FrameSet(0, tuple(vague)), images, 0.1)
+    assert sorted(eyes) == [0, *range(2, len(images))]
+    assert eyes[0].turn_std == pytest.approx(np.hypot(0.03, 0.025))
+    assert eyes[0].place_std == pytest.approx(0.02)
+    assert eyes[2].turn_std == eyes[2].place_std == 0
+    assert eyes[2].grid == images[2].grid
+    unknown = [replace(f, T_rig_cam=None) for f in frames.frames]
+    assert known_eyes(FrameSet(0, tuple(unknown)), images, 0.1) == {}
 
 
 def test_rois_are_in_pixels_of_the_delivered_image(room):

@@ -233,8 +233,9 @@ def person(local: int) -> Detection:
     nothing = np.zeros((0, 3))
     none = np.zeros(0, np.int64)
     seen_by = frozenset(range(len(AROUND)))
+    place = np.zeros(3), np.eye(3) * 0.05**2, 0.5
     return Detection(
-        (local,), seen_by, 0.9, 100, np.zeros(3), 0.5, nothing, none, np.zeros(0), {}, np.zeros(3)
+        (local,), seen_by, 0.9, 100, *place, nothing, none, np.zeros(0), {}, np.zeros(3)
     )
 
 

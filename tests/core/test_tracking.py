@@ -15,7 +15,7 @@ from scipy.spatial.distance import cdist
 from hamst3r.alignment.incremental import Alignment
 from hamst3r.people.body import anny24
 from hamst3r.people.densepose import VertexLookup
-from hamst3r.people.detections import DetectionConfig, detect
+from hamst3r.people.detections import Detection, DetectionConfig, detect
 from hamst3r.people.instances import ViewPeople
 from hamst3r.people.lifting import lift
 from hamst3r.people.motion import ConstantVelocity, JointMotion
@@ -592,6 +592,64 @@ def test_who_is_claimed_by_one_view_against_two_is_not_told_of_at_once():
         assert set(np.unique(maps[0])) == {0, *(person.id for person in people)}
     ann = (1, "OK")
     assert told == [[(1, "NEW")], [ann], [ann, (2, "NEW")], [ann, (2, "OK")]]
+
+
+def found(place, views=(0, 1, 2), local=1, vague=None) -> Detection:
+    """Somebody at a place; along ``vague`` (3,) it is not known to more than a metre."""
+    covariance = np.eye(3) * 0.05**2
+    if vague is not None:
+        covariance += np.outer(vague, vague) / np.dot(vague, vague)
+    return Detection(
+        local_ids=(local,),
+        views=frozenset(views),
+        score=0.9,
+        num_points=400,
+        centre=np.array(place, float),
+        covariance=covariance,
+        size=0.4,
+        points=np.empty((0, 3), np.float32),
+        vertex_ids=np.empty(0, np.int64),
+        weights=np.empty(0, np.float32),
+        depth_factors={},
+        camera=np.zeros(3),
+    )
+
+
+def followed(monkeypatch, *sets: list[Detection]) -> list[dict[int, np.ndarray]]:
+    """Id -> place of those seen in each of several frame sets, 0.3 s apart."""
+    tracker, result = quick(), []
+    views, alignment = see({}, (FRONT, SIDE, BACK))
+    for step, detections in enumerate(sets):
+        monkeypatch.setattr("hamst3r.people.tracking.detect", lambda *_, d=detections: d)
+        people, *_ = tracker.update(
+            round(0.3 * step * SECOND), views, alignment, list("abc"), [np.eye(3)] * 3
+        )
+        result.append({p.id: p.position for p in people if p.state != TrackingState.PREDICTED})
+    return result
+
+
+def test_nobody_gives_up_a_good_match_for_the_sake_of_two_bad_ones(monkeypatch):
+    """Somebody new is 1.2 m from where bob, who is gone, was expected, and not too far from ann."""
+    ann, bob = (0.0, 0.0, HIP), (-1.1, 0.0, HIP)
+    both = [found(ann), found(bob, local=2)]
+    sets = followed(monkeypatch, both, both, both, [found(ann), found((1.0, 0.0, HIP), local=2)])
+    assert sets[-1][1][0] == pytest.approx(0.0, abs=0.1)
+
+
+def test_one_view_tells_a_place_across_its_line_of_sight_only(monkeypatch):
+    """The view looks along y, where the place is 1.7 m off: it is still ann, and the next sight
+    finds her where she was; to the side it would be somebody else. Nor would it be ann if other
+    views did not show her there."""
+    ann, along = found((0.0, 0.0, HIP)), np.array([0.0, 1.0, 0.0])
+    for place, missed, same in (
+        ((0.05, 1.7, HIP), 0, True),
+        ((1.7, 0.05, HIP), 0, False),
+        ((0.05, 1.7, HIP), 2, False),
+    ):
+        odd = replace(found(place, views=(0,), vague=along), missed=missed)
+        *_, then, last = followed(monkeypatch, [ann], [ann], [ann], [odd], [ann])
+        assert (1 in then) == same
+        assert 1 in last
 
 
 def test_a_weak_sight_does_not_take_a_strong_persons_place():

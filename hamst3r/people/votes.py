@@ -1,0 +1,153 @@
+"""What pairs say of who is where in a view, and what they agree on."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from hamst3r.people.association import AssociationConfig
+
+Node = tuple[int, int]  # (prediction, query)
+Half = tuple[int, int, int]  # (prediction, query, view)
+
+
+@dataclass(frozen=True)
+class InstancesConfig:
+    """When a query is a person, and when two are the same.
+
+    Attributes:
+        min_probability: Smallest person probability of a query.
+        min_score: Smallest score of a person: probability times the Dice that the mask expects to
+            have, mean over the pairs.
+        min_pixels: Smallest mask in a view, in pixels of the output grid.
+        min_kept: A query that loses more than the rest of its mask to better ones is a duplicate.
+        body_margin: Log odds of being a body below which the body head objects to a mask.
+        min_iou, min_overlap: Queries of two pairs are one person where their masks in a common
+            view reach this intersection over union, or over the smaller one.
+        min_part, sure_part: Parts of a mask are dropped that are smaller than this share of the
+            largest, and less sure than this share of its sureness.
+        association: Among views of known cameras.
+    """
+
+    min_probability: float = 0.5
+    min_score: float = 0.6
+    min_pixels: int = 24
+    min_kept: float = 0.5
+    body_margin: float = 1.5
+    min_iou: float = 0.35
+    min_overlap: float = 0.7
+    min_part: float = 0.25
+    sure_part: float = 0.9
+    association: AssociationConfig = field(default_factory=AssociationConfig)
+
+
+@dataclass(frozen=True, eq=False)
+class Vote:
+    """One pair's map of one view: query (-1 = background) and how sure the pair is of it.
+
+    ``sizes`` has the pixels of each query that holds any.
+    """
+
+    pair: int
+    view: int
+    query: NDArray[np.int64]
+    strength: NDArray[np.float32]
+    sizes: dict[int, int]
+
+
+def unify(votes: Sequence[Vote], nodes: Sequence[Node], config: InstancesConfig) -> dict[Node, int]:
+    """Queries -> group, joining the best overlaps first; no group holds a pair's query twice."""
+    parent = {node: node for node in nodes}
+    members = {node: {node} for node in nodes}
+
+    def find(node: Node) -> Node:
+        while parent[node] != node:
+            node = parent[node]
+        return node
+
+    for _, a, b in sorted(_overlaps(votes, config), reverse=True):
+        root_a, root_b = find(a), find(b)
+        if root_a == root_b:
+            continue
+        pairs_a = {pair for pair, _ in members[root_a]}
+        if any(pair in pairs_a for pair, _ in members[root_b]):
+            continue
+        parent[root_b] = root_a
+        members[root_a] |= members.pop(root_b)
+    roots = list(members)
+    return {node: roots.index(find(node)) for node in nodes}
+
+
+def _overlaps(votes: Sequence[Vote], config: InstancesConfig) -> list[tuple[float, Node, Node]]:
+    found = []
+    by_view: dict[int, list[Vote]] = defaultdict(list)
+    for vote in votes:
+        by_view[vote.view].append(vote)
+    for own in by_view.values():
+        for a, b in combinations(own, 2):
+            if a.pair == b.pair:  # a self-edge: both halves show one view, the queries agree
+                continue
+            both = (a.query >= 0) & (b.query >= 0)
+            joint, counts = np.unique(
+                np.stack([a.query[both], b.query[both]]), axis=1, return_counts=True
+            )
+            for (qa, qb), common in zip(joint.T, counts, strict=True):
+                size_a, size_b = a.sizes[int(qa)], b.sizes[int(qb)]
+                iou = common / (size_a + size_b - common)
+                if iou >= config.min_iou or common / min(size_a, size_b) >= config.min_overlap:
+                    found.append((float(iou), (a.pair, int(qa)), (b.pair, int(qb))))
+    return found
+
+
+def elect(
+    votes: Sequence[Vote],
+    groups: Mapping[Half, int],
+    believed: set[int],
+    grid: tuple[int, int],
+    config: InstancesConfig,
+) -> NDArray[np.int32]:
+    """A view's ids, of those believed, by majority of its pairs weighted with their confidence."""
+    halves = [(vote.pair, query, vote.view) for vote in votes for query in vote.sizes]
+    seen = {groups[half] for half in halves if half in groups}
+    # argmax takes the first of equals: who scores less, as a better mask may hold both.
+    involved = sorted(seen & believed, reverse=True)
+    tally = np.zeros((len(involved) + 1, *grid), dtype=np.float32)
+    for vote in votes:
+        tally[0] += np.where(vote.query < 0, vote.strength, 0)
+        for q in vote.sizes:
+            local = groups.get((vote.pair, q, vote.view))
+            if local in believed:
+                row = involved.index(local) + 1
+                tally[row] += np.where(vote.query == q, vote.strength, 0)
+    # Pairs that agree on "somebody" outvote the background together; then the strongest wins.
+    anybody = tally[1:].sum(0) > tally[0]
+    winner = tally[1:].argmax(0) if involved else np.zeros(grid, dtype=np.int64)
+    labels = np.array(involved or [0], dtype=np.int32)
+    instances = np.where(anybody, labels[winner], 0).astype(np.int32)
+    for row, local in enumerate(involved, start=1):
+        held = instances == local
+        kept = _person(held, tally[row], config)
+        if kept.sum() < config.min_pixels:
+            kept[:] = False
+        instances[held & ~kept] = 0
+    return instances
+
+
+def _person(
+    held: NDArray[np.bool_], strength: NDArray[np.float32], config: InstancesConfig
+) -> NDArray[np.bool_]:
+    """A mask (gh, gw) without the parts that are both small and unsure."""
+    parts, part, stats, _ = cv2.connectedComponentsWithStats(held.astype(np.uint8))
+    if parts <= 2:
+        return held
+    size = stats[1:, cv2.CC_STAT_AREA]
+    sure = np.bincount(part.ravel(), strength.ravel(), parts)[1:] / size
+    largest = size.argmax()
+    kept = (size >= config.min_part * size[largest]) | (sure >= config.sure_part * sure[largest])
+    return held & np.concatenate([[False], kept])[part]
