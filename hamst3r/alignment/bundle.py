@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from hamst3r.alignment.looks import rigid_steps
-from hamst3r.alignment.sightings import Tracks, on_plane
+from hamst3r.alignment.two_views import Tracks, on_plane
 from hamst3r.geometry import cross_matrices
 
 F64 = NDArray[np.float64]

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 
 from hamst3r.alignment.bundle import Bundle, adjust
-from hamst3r.alignment.sightings import Sighting, confirmed, gather
 from hamst3r.alignment.structure import first_depths, fitting
+from hamst3r.alignment.two_views import TwoViews, confirmed, gather
 from hamst3r.geometry import invert, lengths
 from hamst3r.keypoints import Keypoints
 
@@ -62,12 +62,12 @@ def landmarks(
     Args:
         keypoints, K: Per view. T_world_cam: view -> (4, 4), of those whose poses hold.
     """
-    sightings = []
+    links = []
     for i, j in combinations(sorted(T_world_cam), 2):
         T_i_j = invert(T_world_cam[i]) @ T_world_cam[j]
         if lengths(T_i_j[:3, 3]) > MIN_BASELINE:
-            sightings.append(Sighting(i, j, confirmed(i, j, keypoints, K, T_i_j), T_i_j))
-    tracks = gather(sightings, keypoints)
+            links.append(TwoViews(i, j, confirmed(i, j, keypoints, K, T_i_j), T_i_j))
+    tracks = gather(links, keypoints)
     empty = Landmarks(np.empty((0, 2)), np.empty(0), np.empty(0))
     if not tracks.count:
         return [empty] * len(K)

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from hamst3r.alignment.intrinsics import FocalAverage, Lens, scaled_focal
 from hamst3r.alignment.observations import Observations
 from hamst3r.alignment.placement import Placement
-from hamst3r.alignment.sightings import FEWEST
 from hamst3r.alignment.structure import Structure, build
+from hamst3r.alignment.two_views import FEWEST
 from hamst3r.keypoints import Keypoints
 
 F64 = NDArray[np.float64]

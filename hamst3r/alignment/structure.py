@@ -1,6 +1,6 @@
 """Cameras whose poses nobody knows, by what their images have in common (structure from motion).
 
-Pairs of views are first looked at alone (``sightings.py``), strung together with baselines as long
+Pairs of views are first looked at alone (``two_views.py``), strung together with baselines as long
 as the network's depths mean them to be, and then adjusted together (``bundle.py``).
 """
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from hamst3r.alignment.bundle import Bundle, adjust
 from hamst3r.alignment.intrinsics import Lens, scaled_focal
 from hamst3r.alignment.observations import Observations
-from hamst3r.alignment.sightings import FEWEST, Sighting, Tracks, gather, line_misses, rays, sight
+from hamst3r.alignment.two_views import FEWEST, Tracks, TwoViews, gather, line_misses, link, rays
 from hamst3r.geometry import closest_approach, invert, make_T
 from hamst3r.keypoints import Keypoints
 
@@ -85,17 +85,17 @@ def build(
     K = _alike(lenses, observations)
     ends = {tuple(sorted((p.i, p.j))) for p in observations.pairs if p.i != p.j}
     guessed = any(np.isinf(lens.K_std) for lens in lenses)
-    sightings = [
+    links = [
         found
         for i, j in sorted(ends)
         if not (i in known and j in known)
-        and (found := sight(i, j, keypoints, K, guessed)) is not None
+        and (found := link(i, j, keypoints, K, guessed)) is not None
     ]
     depths = [_depth(observations, view) for view in range(len(K))]
-    start = _strung(sightings, keypoints, K, depths, known)
+    start = _strung(links, keypoints, K, depths, known)
     if len(start) < 2 or len(start) == len(known):
         return None
-    inside = [s for s in sightings if s.i in start and s.j in start]
+    inside = [s for s in links if s.i in start and s.j in start]
     tracks = _some(gather(inside, keypoints))
     T = np.stack([start.get(v, np.eye(4)) for v in range(len(K))])
     free = np.array([v in start and v not in known for v in range(len(K))])
@@ -165,16 +165,14 @@ def _at(maps: Sequence[F64], view: NDArray[np.intp], pixels: F64) -> F64:
 
 
 def _strung(
-    sightings: Sequence[Sighting],
+    links: Sequence[TwoViews],
     keypoints: Sequence[Keypoints],
     K: Sequence[F64],
     depths: Sequence[F64],
     known: Mapping[int, F64],
 ) -> dict[int, F64]:
     """view -> T_world_cam of the known views, else of the best one's group, surest pairs first."""
-    edges = {
-        (s.i, s.j): (len(s.matches), _with_baseline(s, keypoints, K, depths)) for s in sightings
-    }
+    edges = {(s.i, s.j): (len(s.matches), _with_baseline(s, keypoints, K, depths)) for s in links}
     if not edges:
         return {}
     most = max(edges, key=lambda edge: edges[edge][0])
@@ -190,7 +188,7 @@ def _strung(
 
 
 def _with_baseline(
-    s: Sighting, keypoints: Sequence[Keypoints], K: Sequence[F64], depths: Sequence[F64]
+    s: TwoViews, keypoints: Sequence[Keypoints], K: Sequence[F64], depths: Sequence[F64]
 ) -> F64:
     """T_i_j with the length that makes triangulated depths the network's."""
     views = np.array([s.i, s.j])

@@ -17,8 +17,8 @@ from hamst3r.alignment.incremental import Aligner, AlignerConfig
 from hamst3r.alignment.landmarks import Landmarks, correct, landmarks
 from hamst3r.alignment.looks import rigid_steps
 from hamst3r.alignment.recognition import EVERY, FIRST, GIVE_UP
-from hamst3r.alignment.sightings import confirmed, gather, sight
 from hamst3r.alignment.structure import first_depths
+from hamst3r.alignment.two_views import confirmed, gather, link
 from hamst3r.geometry import invert, make_T, pixel_rays, project, rotation_angle, transform
 from hamst3r.keypoints import Keypoints, KeypointUse, detect, match
 from hamst3r.pairs import Pairing, choose_pairs
@@ -96,8 +96,8 @@ def cloud(rng, views: int = 3, points: int = 80, noise: float = 0.0):
 def bundle_of(poses, keypoints, **changes) -> Bundle:
     count = len(poses)
     pairs = [(i, j) for i in range(count) for j in range(i + 1, count)]
-    sightings = [sight(i, j, keypoints, [K] * count) for i, j in pairs]
-    tracks = gather([s for s in sightings if s is not None], keypoints)
+    links = [link(i, j, keypoints, [K] * count) for i, j in pairs]
+    tracks = gather([s for s in links if s is not None], keypoints)
     nothing = np.full(len(tracks.view), np.nan)
     values = {
         "tracks": tracks,
@@ -145,7 +145,7 @@ def test_the_motion_between_two_views_is_found_among_wrong_matches():
     _, poses, keypoints = cloud(rng, views=2, points=120, noise=0.1)
     wrong = keypoints[1].descriptors.copy()
     wrong[:50] = wrong[rng.permutation(50)]
-    found = sight(0, 1, [keypoints[0], replace(keypoints[1], descriptors=wrong)], [K, K])
+    found = link(0, 1, [keypoints[0], replace(keypoints[1], descriptors=wrong)], [K, K])
     true = invert(poses[0]) @ poses[1]
     assert np.degrees(rotation_angle(found.T_i_j, true)) < 1.5
     along = found.T_i_j[:3, 3] @ true[:3, 3] / np.linalg.norm(true[:3, 3])
@@ -156,9 +156,9 @@ def test_the_motion_between_two_views_is_found_among_wrong_matches():
 def test_views_of_different_things_have_no_motion():
     rng = np.random.default_rng(2)
     one, other = cloud(rng)[2][0], cloud(rng)[2][0]
-    assert sight(0, 1, [one, other], [K, K]) is None
+    assert link(0, 1, [one, other], [K, K]) is None
     few = [Keypoints(k.pixels[:10], k.descriptors[:10], 0.5) for k in cloud(rng)[2]]
-    assert sight(0, 1, few, [K, K]) is None
+    assert link(0, 1, few, [K, K]) is None
 
 
 def test_matches_are_confirmed_by_a_true_motion_only():
@@ -173,12 +173,12 @@ def test_matches_are_confirmed_by_a_true_motion_only():
 def test_what_would_be_twice_in_a_view_is_no_point():
     rng = np.random.default_rng(4)
     _, _, keypoints = cloud(rng, points=40)
-    sightings = [sight(0, 1, keypoints, [K] * 3), sight(1, 2, keypoints, [K] * 3)]
+    links = [link(0, 1, keypoints, [K] * 3), link(1, 2, keypoints, [K] * 3)]
     shifted = np.stack([np.arange(40), np.roll(np.arange(40), 1)], 1)
-    good = gather(sightings, keypoints)
+    good = gather(links, keypoints)
     assert good.count == 40 and (np.bincount(good.point) == 3).all()
     # Points that are one another's neighbours now form one chain through everything.
-    torn = gather([*sightings, replace(sightings[0], i=0, j=2, matches=shifted)], keypoints)
+    torn = gather([*links, replace(links[0], i=0, j=2, matches=shifted)], keypoints)
     assert torn.count == 0
 
 

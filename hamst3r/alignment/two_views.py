@@ -27,7 +27,7 @@ ITERATIONS, CERTAINTY = 2000, 0.999
 
 
 @dataclass(frozen=True, eq=False)
-class Sighting:
+class TwoViews:
     """Two views that show the same points.
 
     Attributes:
@@ -70,9 +70,9 @@ class Tracks:
         return Tracks(number[self.point[kept]], self.view[kept], self.pixels[kept])
 
 
-def sight(
+def link(
     i: int, j: int, keypoints: Sequence[Keypoints], K: Sequence[F64], guessed: bool = False
-) -> Sighting | None:
+) -> TwoViews | None:
     """The motion between two views (five points, MAGSAC++, as OpenCV has them); None without one.
 
     Args:
@@ -95,7 +95,7 @@ def sight(
     _, rotation, translation, _, _ = cv2.recoverPose(
         E, plane[0][good], plane[1][good], np.eye(3), distanceThresh=1e6
     )
-    return Sighting(i, j, pairs[good], invert(make_T(rotation, translation[:, 0])))
+    return TwoViews(i, j, pairs[good], invert(make_T(rotation, translation[:, 0])))
 
 
 def confirmed(
@@ -134,7 +134,7 @@ def on_plane(pixels: F64, K: F64) -> F64:
     return (pixels - K[..., :2, 2]) / K[..., [0, 1], [0, 1]]
 
 
-def gather(sightings: Sequence[Sighting], keypoints: Sequence[Keypoints]) -> Tracks:
+def gather(links: Sequence[TwoViews], keypoints: Sequence[Keypoints]) -> Tracks:
     """Points through all views; what would be in two places of one view is left out."""
     parent: dict[tuple[int, int], tuple[int, int]] = {}
 
@@ -143,7 +143,7 @@ def gather(sightings: Sequence[Sighting], keypoints: Sequence[Keypoints]) -> Tra
             parent[node] = node = parent[above]
         return node
 
-    for s in sightings:
+    for s in links:
         for a, b in s.matches.tolist():
             parent[root((s.i, a))] = root((s.j, b))
     members = defaultdict(list)
