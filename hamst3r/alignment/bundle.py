@@ -116,7 +116,7 @@ def adjust(bundle: Bundle) -> Bundle:
     for _ in range(STEPS):
         candidate = equations.stepped(damping)
         new = _Equations(candidate)
-        if new.cost > equations.cost:
+        if not new.cost <= equations.cost:  # so that it is not followed where it is no number
             damping *= 10
             if damping > 1e6:
                 break

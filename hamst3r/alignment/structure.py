@@ -97,6 +97,8 @@ def build(
         return None
     inside = [s for s in links if s.i in start and s.j in start]
     tracks = _some(gather(inside, keypoints))
+    if not tracks.count:
+        return None
     T = np.stack([start.get(v, np.eye(4)) for v in range(len(K))])
     free = np.array([v in start and v not in known for v in range(len(K))])
     if not known:
@@ -116,7 +118,10 @@ def build(
         log_depth=first_depths(tracks, K, T, depth),
     )
     bundle = adjust(bundle)
-    bundle = adjust(bundle.of(fitting(bundle)))
+    fits = fitting(bundle)
+    if not fits.any():
+        return None
+    bundle = adjust(bundle.of(fits))
     bundle = bundle.of(fitting(bundle))
     views = _hanging_together(bundle.tracks, len(K), list(known) or [next(iter(start))])
     return Structure(bundle, views) if len(views) > max(1, len(known)) else None

@@ -374,3 +374,27 @@ def test_a_camera_that_moved_is_noticed():
         )
         assert ("camera cam3 has moved" in result.notes) == (now == last)
     assert turns(result.T_world_cam, after.T_world_cam).max() < 3
+
+
+@pytest.mark.parametrize("what", ["noise", "one image", "nothing", "a stripe"])
+def test_whatever_images_show_cameras_get_places(what):
+    room = near()
+    rng = np.random.default_rng(11)
+    shape = room.images()[0].tensor.shape
+    one = rng.uniform(-1, 1, shape)
+    seen = {
+        "noise": [rng.uniform(-1, 1, shape) for _ in range(4)],
+        "one image": [one] * 4,
+        "nothing": [np.zeros(shape)] * 4,
+        "a stripe": [np.where(np.arange(shape[2]) // 9 % 2, 1.0, -1.0) * np.ones(shape)] * 4,
+    }[what]
+    images = [
+        replace(image, tensor=torch.tensor(rgb, dtype=torch.float32))
+        for image, rgb in zip(room.images(), seen, strict=True)
+    ]
+    aligner = Aligner()
+    for now in range(3):
+        result = aligner.solve(room.frames(), images, weak(room, now), still(room))
+        assert result.placed.any()
+        assert np.isfinite(result.T_world_cam).all()
+        assert all(np.isfinite(z).all() for z in result.depth)
