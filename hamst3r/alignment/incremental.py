@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -177,19 +177,20 @@ class Aligner:
             self._lenses.lens(observations, v, frame, image)
             for v, (frame, image) in enumerate(zip(frames.frames, images, strict=True))
         ]
-        use = self.config.keypoints
+        use = self.config.keypoints if observations.joined else KeypointUse.OFF
         keypoints = cache(lambda: detect_all(images))
         marks: Sequence[Landmarks] = ()
         gain = 1.0
         if len(known) == len(images):
             K = [lens.K for lens in lenses]
+            look = partial(landmarks, K=K, T_world_cam=known, pairs=observations.joined)
             calibrated = place_calibrated(
                 observations,
                 known,
                 K,
                 observations.rays(K),
                 self.config.network_scale_std,
-                (lambda: landmarks(keypoints(), K, known)) if use is KeypointUse.DEPTH else None,
+                (lambda: look(keypoints())) if use is KeypointUse.DEPTH else None,
             )
             placement, std, marks = calibrated.placement, calibrated.scale_std, calibrated.marks
             source = ScaleSource.NETWORK if std is None else ScaleSource.CALIBRATION
@@ -205,7 +206,7 @@ class Aligner:
             if use is KeypointUse.DEPTH and stood.recognised:
                 sure = stood.recognised | known.keys()
                 poses = {v: T for v, T in placement.T_world_cam.items() if v in sure}
-                marks = landmarks(keypoints(), K, poses)
+                marks = landmarks(keypoints(), K, poses, observations.joined)
         result = self._result(observations, K, placement, std, source, marks=marks)
         return replace(result, gain=gain)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 
 import cv2
 import numpy as np
@@ -55,15 +54,21 @@ class Landmarks:
 
 
 def landmarks(
-    keypoints: Sequence[Keypoints], K: Sequence[F64], T_world_cam: Mapping[int, F64]
+    keypoints: Sequence[Keypoints],
+    K: Sequence[F64],
+    T_world_cam: Mapping[int, F64],
+    pairs: Sequence[tuple[int, int]],
 ) -> list[Landmarks]:
     """Per view, what it shares with others, triangulated.
 
     Args:
         keypoints, K: Per view. T_world_cam: view -> (4, 4), of those whose poses hold.
+        pairs: Of views, that may show the same.
     """
     links = []
-    for i, j in combinations(sorted(T_world_cam), 2):
+    for i, j in pairs:
+        if i not in T_world_cam or j not in T_world_cam:
+            continue
         T_i_j = invert(T_world_cam[i]) @ T_world_cam[j]
         if lengths(T_i_j[:3, 3]) > MIN_BASELINE:
             links.append(TwoViews(i, j, confirmed(i, j, keypoints, K, T_i_j), T_i_j))

@@ -137,6 +137,11 @@ class Observations:
                 looks[look.view].append(look)
         return looks
 
+    @cached_property
+    def joined(self) -> list[tuple[int, int]]:
+        """(i, j), i < j, of the views that some pair looks at together."""
+        return sorted({(min(p.i, p.j), max(p.i, p.j)) for p in self.pairs if p.i != p.j})
+
     def rays(self, K: Sequence[F64]) -> list[F64]:
         """Per view (S, 3) directions with z = 1 of its samples; K (3, 3) per view."""
         return [grid.rays(k) for grid, k in zip(self.grids, K, strict=True)]

@@ -83,11 +83,10 @@ def build(
         known: view -> exact T_world_cam. With them, the group is the one around them.
     """
     K = _alike(lenses, observations)
-    ends = {tuple(sorted((p.i, p.j))) for p in observations.pairs if p.i != p.j}
     guessed = any(np.isinf(lens.K_std) for lens in lenses)
     links = [
         found
-        for i, j in sorted(ends)
+        for i, j in observations.joined
         if not (i in known and j in known)
         and (found := link(i, j, keypoints, K, guessed)) is not None
     ]

@@ -25,6 +25,7 @@ from hamst3r.pairs import Pairing, choose_pairs
 
 K = np.array([[100.0, 0, 79.5], [0, 100, 59.5], [0, 0, 1]])
 COMPLETE = choose_pairs(4, Pairing.COMPLETE)
+EACH = [(0, 1), (0, 2), (1, 2)]
 
 
 def near(**changes) -> Room:
@@ -258,7 +259,7 @@ def test_a_lens_is_found_by_what_three_views_share():
 def test_landmarks_are_where_their_rays_meet():
     rng = np.random.default_rng(8)
     X, poses, keypoints = cloud(rng, noise=0.05)
-    marks = landmarks(keypoints, [K] * 3, dict(enumerate(poses)))
+    marks = landmarks(keypoints, [K] * 3, dict(enumerate(poses)), EACH)
     for T, mark in zip(poses, marks, strict=True):
         true = transform(invert(T), X)
         seen = project(true, K)
@@ -266,9 +267,9 @@ def test_landmarks_are_where_their_rays_meet():
         off = np.abs(np.log(mark.depth / true[nearest, 2]))
         assert len(off) > 50 and np.median(off) < 0.02
         assert np.mean(off < 3 * mark.std) > 0.9
-    alone = landmarks(keypoints, [K] * 3, {0: poses[0]})
+    alone = landmarks(keypoints, [K] * 3, {0: poses[0]}, EACH)
     assert all(len(mark.depth) == 0 for mark in alone)
-    together = landmarks(keypoints, [K] * 3, dict.fromkeys(range(3), poses[0]))
+    together = landmarks(keypoints, [K] * 3, dict.fromkeys(range(3), poses[0]), EACH)
     assert all(len(mark.depth) == 0 for mark in together)
 
 
