@@ -353,3 +353,16 @@ def test_crowds_are_neither_merged_nor_split(people, merged):
     assert wrong_merges == 0
     assert wrong_splits <= (0 if not merged else 1)
     assert found >= 0.95 * 6 * people
+
+
+def test_queries_of_one_person_share_their_probability():
+    """Two that hesitate over the same mask are somebody together; apart, neither is."""
+    ann, shifted, eve = (5, 30, 5, 15), (5, 30, 6, 16), (8, 35, 40, 50)
+    both = merge_instances(
+        [predict(0, 1, [(ann, ann, 0.45), (shifted, shifted, 0.45)])], [GRID] * 2
+    )
+    for view in both:
+        assert id_at(view, ann) == 1 and len(view.scores) == 1
+        assert view.scores[1] == pytest.approx(1 - 0.55**2, abs=0.03)
+    apart = merge_instances([predict(0, 1, [(ann, ann, 0.45), (eve, eve, 0.45)])], [GRID] * 2)
+    assert all(not view.instances.any() for view in apart)
