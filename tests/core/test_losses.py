@@ -83,6 +83,38 @@ def test_merged_people_cost_more_than_separate_ones():
     assert parts["instance"] > 0.5
 
 
+def test_quality_is_of_the_masks_as_they_are_used():
+    """A perfect mask is 1, one of two people that of the larger, what the body head denies is not
+    counted, and nobody's mask is 0."""
+    truth = target()
+    output = perfect(truth)
+    last = output.instances[0]
+    both = [last.mask_logits_i.clone(), last.mask_logits_j.clone()]
+    everybody = truth.i.instances > 0
+    both[0][:, 1][everybody] = 30.0
+    both[0][:, 3] += 40.0 * (truth.i.instances == 0)  # where nobody is, says the body head
+    one = (truth.i.instances == 1).sum() + (truth.j.instances == 1).sum()
+    two = (truth.i.instances == 2).sum()
+    iou = two / everybody.sum()
+    assert two > (truth.i.instances == 1).sum() and one > 0
+    expected = torch.tensor([1.0, float(iou), 0.0, 1.0]).clamp(1e-6, 1 - 1e-6).logit()
+    best = _quality_loss(output, truth, both, expected)
+    assert best < _quality_loss(output, truth, both, expected + torch.tensor([0, 0.5, 0, 0]))
+    assert best < _quality_loss(output, truth, both, expected - torch.tensor([0, 0.5, 0, 0]))
+    assert best < _quality_loss(output, truth, both, torch.tensor([5.0, 0, 5, -5])) - 1
+
+
+def _quality_loss(
+    output: PairOutput, truth: PairTarget, masks: list[torch.Tensor], quality: torch.Tensor
+) -> torch.Tensor:
+    last = output.instances[0]._replace(
+        mask_logits_i=masks[0], mask_logits_j=masks[1], quality_logits=quality.expand(2, -1)
+    )
+    changed = output._replace(instances=[last])
+    _, parts = total_loss(changed, truth, LossWeights(), np.random.default_rng(0))
+    return parts["quality"]
+
+
 def test_log_warp_undoes_expm1():
     points = torch.tensor([[0.3, -2.0, 5.0]])
     norm = points.norm()
