@@ -8,6 +8,7 @@ import math
 import os
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -16,7 +17,7 @@ from hamst3r.network.checkpoint import load_checkpoint
 from hamst3r.network.hamst3r import HAMSt3R
 from hamst3r.training.loader import rendering
 from hamst3r.training.store import SceneStore
-from hamst3r.training.train import NETWORK, STATE, TrainConfig, Trainer, train
+from hamst3r.training.train import NETWORK, OPTIMISERS, STATE, TrainConfig, Trainer, train
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -27,6 +28,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", type=float, default=0, help="length of the run in seconds")
     parser.add_argument("--batch", type=int, default=TrainConfig.batch, help="pairs per step")
     parser.add_argument("--rate", type=float, default=TrainConfig.learning_rate)
+    parser.add_argument("--optimiser", choices=OPTIMISERS, default=TrainConfig.optimiser)
+    parser.add_argument(
+        "--people-only", action="store_true", help="learn to find people; leave all else as it is"
+    )
     parser.add_argument("--start", type=Path, help="weights to start from")
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
     parser.add_argument("--stop-after", type=float, default=math.inf, help="seconds of this call")
@@ -47,6 +52,8 @@ def run(options: argparse.Namespace) -> int:
         seconds=options.seconds,
         batch=options.batch,
         learning_rate=options.rate,
+        optimiser=options.optimiser,
+        people_only=options.people_only,
         memory=int(options.memory * 2**30),
         seed=options.seed,
     )
@@ -55,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
         device = torch.device("cuda", device.index or int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(device)
     torch.manual_seed(options.seed)
-    network = load_checkpoint(options.start).network if options.start else HAMSt3R()
+    network = _begin(options.start)
     trainer = Trainer(network, config, device)
     if options.resume:
         if not (options.out / STATE).is_file():
@@ -74,6 +81,18 @@ def run(options: argparse.Namespace) -> int:
         print(" ".join(f"{name}={value:.4g}" for name, value in losses.items()))
         print(f"{options.out / NETWORK}: {trainer.step} steps, {trainer.pairs} pairs")
     return 0
+
+
+def _begin(start: Path | None) -> HAMSt3R:
+    """The network of a file, with all outputs that training teaches; a new one without a file."""
+    if start is None:
+        return HAMSt3R()
+    network = load_checkpoint(start).network
+    if network.config.mask_quality or not network.config.human_heads:
+        return network
+    with_quality = HAMSt3R(replace(network.config, mask_quality=True))
+    with_quality.load_state_dict(network.state_dict(), strict=False)
+    return with_quality
 
 
 def _notes(options: argparse.Namespace) -> dict[str, str]:
