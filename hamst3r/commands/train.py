@@ -17,7 +17,15 @@ from hamst3r.network.checkpoint import load_checkpoint
 from hamst3r.network.hamst3r import HAMSt3R
 from hamst3r.training.loader import rendering
 from hamst3r.training.store import SceneStore
-from hamst3r.training.train import NETWORK, OPTIMISERS, STATE, TrainConfig, Trainer, train
+from hamst3r.training.train import (
+    NETWORK,
+    OPTIMISERS,
+    PEOPLE_STAGES,
+    STATE,
+    TrainConfig,
+    Trainer,
+    train,
+)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -32,6 +40,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--people-only", action="store_true", help="learn to find people; leave all else as it is"
     )
+    parser.add_argument("--repeats", type=int, default=1, help="steps per batch of people only")
     parser.add_argument("--start", type=Path, help="weights to start from")
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
     parser.add_argument("--stop-after", type=float, default=math.inf, help="seconds of this call")
@@ -54,6 +63,8 @@ def run(options: argparse.Namespace) -> int:
         learning_rate=options.rate,
         optimiser=options.optimiser,
         people_only=options.people_only,
+        repeats=options.repeats,
+        stages=PEOPLE_STAGES if options.people_only else TrainConfig.stages,
         memory=int(options.memory * 2**30),
         seed=options.seed,
     )

@@ -39,6 +39,8 @@ SMALL = ((96, 96), (112, 112), (112, 96), (96, 112))
 COARSE = ((160, 128), (160, 112), (112, 160), (128, 160))
 FINE = ((224, 160), (224, 176), (160, 224), (224, 128))
 WARM = 0.02  # share of a run after which a slow machine has warmed up, too
+# Where the trunk is done, the images are those that it will be asked about, most of the time.
+PEOPLE_STAGES = (Stage(0.2, COARSE, 0.4, 0.5), Stage(1.0, FINE, 0.25, 0.3))
 OPTIMISERS = ("adamw", "muon")
 STATE, NETWORK, TABLE = "state.pt", "network.safetensors", "log.csv"
 
@@ -58,6 +60,8 @@ class TrainConfig:
         optimiser: "adamw", or "muon" for the hidden matrices and AdamW for the rest.
         people_only: Learn the instance head and its masks; all else is as it was, to the last bit,
             and needs no gradients, which takes less than half of the time.
+        repeats: Steps on each batch with ``people_only``, in one process: most of the time goes
+            into what does not change.
         stages: The curriculum: small windows on people first, pairs that overlap first, then ever
             more of the whole image, at its size.
         average: Decay of the exponential moving average of the weights, which is what is published.
@@ -81,6 +85,7 @@ class TrainConfig:
     patience: int = 50
     seed: int = 0
     people_only: bool = False
+    repeats: int = 1
     stages: tuple[Stage, ...] = (
         Stage(0.15, SMALL, 0.8, 0.7),
         Stage(0.35, SMALL, 0.4, 0.7),
@@ -93,6 +98,8 @@ class TrainConfig:
             raise ValueError("a run needs a length: steps or seconds")
         if self.optimiser not in OPTIMISERS:
             raise ValueError(f"optimiser must be one of {OPTIMISERS}, got {self.optimiser!r}")
+        if self.repeats < 1 or (self.repeats > 1 and not self.people_only):
+            raise ValueError("batches are repeated, at least once, where only people are learned")
 
 
 class Trainer:
@@ -129,7 +136,7 @@ class Trainer:
         )
 
     def train_step(self, batch: PairBatch, progress: float) -> dict[str, Tensor]:
-        """One optimiser step at ``progress`` in [0, 1] of the run; returns the loss's parts.
+        """Learn a batch at ``progress`` in [0, 1] of the run; returns the loss's parts.
 
         They stay on the device: reading them would wait for it.
 
@@ -145,7 +152,21 @@ class Trainer:
         rng = np.random.default_rng([config.seed, self.step, 1])
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16):
             output = self.model(batch.images_i, batch.images_j)
-        loss, parts = total_loss(output, batch.target, self.weights, rng)
+        for repeat in range(config.repeats):
+            if repeat:
+                with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16):
+                    output = self.network.people(output)
+            loss, parts = total_loss(output, batch.target, self.weights, rng)
+            self._descend(loss)
+        self.step += 1
+        self.pairs += len(batch.images_i) * self.world
+        decay = min(config.average, (1 + self.step) / (10 + self.step))
+        now = self.network.state_dict()
+        torch._foreach_lerp_(list(self.average.values()), [now[n] for n in self.average], 1 - decay)
+        return {"loss": loss.detach(), "rate": torch.tensor(rate), **parts}
+
+    def _descend(self, loss: Tensor) -> None:
+        config = self.config
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), config.clip)
@@ -160,12 +181,6 @@ class Trainer:
                     f"{self._broken} steps in a row without a finite gradient, at step "
                     f"{self.step}; lower the learning rate and resume the last checkpoint"
                 )
-        self.step += 1
-        self.pairs += len(batch.images_i) * self.world
-        decay = min(config.average, (1 + self.step) / (10 + self.step))
-        now = self.network.state_dict()
-        torch._foreach_lerp_(list(self.average.values()), [now[n] for n in self.average], 1 - decay)
-        return {"loss": loss.detach(), "rate": torch.tensor(rate), **parts}
 
     def averaged(self) -> HAMSt3R:
         """A copy of the network with the averaged weights."""
@@ -342,6 +357,8 @@ def _join(trainer: Trainer) -> int:
     trainer.world = int(os.environ.get("WORLD_SIZE", "1"))
     if trainer.world == 1:
         return 0
+    if trainer.config.repeats > 1:
+        raise ValueError("batches are repeated in one process only")
     if not torch.distributed.is_initialized():
         torch.distributed.init_process_group("nccl" if trainer.device.type == "cuda" else "gloo")
     trainer.model = nn.parallel.DistributedDataParallel(trainer.network)

@@ -423,6 +423,37 @@ def test_muon_moves_hidden_matrices_and_adam_the_rest(store):
     assert trainer.skipped == 0
 
 
+@pytest.mark.parametrize("optimiser", OPTIMISERS)
+def test_people_alone_are_learned(store, tmp_path, optimiser):
+    """Nothing else changes, not even in what is published; batches may be learned repeatedly."""
+    once, thrice = (
+        start(people_only=True, optimiser=optimiser, repeats=repeats, warmup=1)
+        for repeats in (1, 3)
+    )
+    batch = sampler(store).batch(4)
+    for trainer in (once, thrice):
+        save_checkpoint(trainer.network, tmp_path / "before.safetensors", {})
+        before = load_checkpoint(tmp_path / "before.safetensors").network
+        trainer.network.load_state_dict(before.state_dict())
+        trainer.average = {k: v.clone() for k, v in before.state_dict().items()}
+        first = [trainer.train_step(batch, 0.0) for _ in range(4)]
+        assert trainer.step == 4 and trainer.pairs == 16
+        trainer.save(tmp_path, {})
+        after = load_checkpoint(tmp_path / "network.safetensors").network.state_dict()
+        changed = {
+            name for name, value in before.state_dict().items() if (value != after[name]).any()
+        }
+        assert {name.split(".")[0] for name in changed} == {"instance_head", "mask_head"}
+        assert first[0]["points"] == first[-1]["points"]
+    a, b = (t.train_step(batch, 0.0)["instance"] for t in (once, thrice))
+    assert b < a
+
+
+def test_repeats_are_of_people_alone():
+    with pytest.raises(ValueError, match="only people are learned"):
+        TrainConfig(repeats=2)
+
+
 def test_weights_to_start_from_learn_what_they_lacked(tmp_path):
     """Their outputs stay, and a quality of the masks comes with them."""
     old = HAMSt3R(replace(SMALL, mask_quality=False)).eval()
