@@ -37,8 +37,8 @@ class PairPrediction:
         mask_logits_i, mask_logits_j: (Q, mh, mw) on the output grids, or coarser ones of the same
             extent; a query is the same person in both views.
         person_prob: (Q,) probability that the query is a person at all.
-        mask_quality: (Q,) intersection over union that a query's masks are expected to have with
-            the person that they show best; None from networks that do not say.
+        mask_quality: (Q, 2) intersection over union that a query's masks in i and in j are expected
+            to have with the person that they show; None from networks that do not say.
         densepose_i, densepose_j: (gh, gw, 3) canonical body coordinates in [0, 1].
         body_logits_i, body_logits_j: (gh, gw) logit that the pixel is on a body. Like densepose of
             the image, not of the pair: all pairs of an image share them. All that concerns people

@@ -90,8 +90,8 @@ class InstanceOutput(NamedTuple):
     Attributes:
         class_logits: (B, Q, 2) for nobody and person.
         mask_logits_i, mask_logits_j: (B, Q, mh, mw) on the views' output grids, or coarser ones.
-        quality_logits: (B, Q) of the intersection over union of the query's masks with the person
-            that they show best (as in Mask Scoring R-CNN, CVPR 2019); or None.
+        quality_logits: (B, Q, 2) of the intersection over union, in each view, of the query's mask
+            with the person that both show best (as in Mask Scoring R-CNN, CVPR 2019); or None.
     """
 
     class_logits: Tensor
@@ -156,7 +156,7 @@ class InstanceHead(nn.Module):
         )
         self.norm = nn.LayerNorm(dim, eps=NORM_EPS)
         self.classify = Linear(dim, 2)
-        self.quality = Linear(dim, 1) if config.mask_quality else None
+        self.quality = Linear(dim, 2) if config.mask_quality else None
         self.mask = MLP(dim, dim, config.mask_dim)
         # Start as "nobody, nowhere": most queries stay empty, and sigmoid(-2) is sparse.
         self.mask_bias = nn.Parameter(torch.tensor(-2.0))
@@ -206,7 +206,7 @@ class InstanceHead(nn.Module):
                 pixels.flatten(1, 2).transpose(1, 2).to(embedding.dtype),
             )
             logits.append(flat.unflatten(-1, pixels.shape[1:3]))
-        quality = None if self.quality is None else self.quality(x)[..., 0]
+        quality = None if self.quality is None else self.quality(x)
         return InstanceOutput(self.classify(x), logits[0], logits[1], quality)
 
     def _attention_mask(self, output: InstanceOutput) -> Tensor:

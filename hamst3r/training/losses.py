@@ -239,8 +239,9 @@ def _one_layer(
 def _quality(output: PairOutput, target: PairTarget) -> Tensor:
     """Cross-entropy of the quality that the last layer expects of its masks, 0 if it does not.
 
-    The truth is the intersection over union, over both views, with the best true person, of the
-    masks as they are used: where the body head does not object (people/instances.py).
+    The truth is the intersection over union in each view with that person whom both masks show
+    best, of the masks as they are used: where the body head does not object
+    (people/instances.py). Views with neither mask nor person do not count.
     """
     last = output.instances[-1]
     if last.quality_logits is None:
@@ -251,15 +252,20 @@ def _quality(output: PairOutput, target: PairTarget) -> Tensor:
             (last.mask_logits_j, output.j.body_logits, target.j.instances),
         )
         ids = torch.arange(1, 1 + _most(target), device=last.class_logits.device)
-        held, people = [], []
+        overlaps, sums = [], []
         for logits, body, truth in views:
-            held.append(objected(logits, trained(body)[:, None]).flatten(2) > 0)
-            people.append(truth.flatten(1)[:, None] == ids[:, None])
-        inside, true = torch.cat(held, 2).float(), torch.cat(people, 2).float()
-        common = inside @ true.mT  # (B, Q, P)
-        either = inside.sum(2)[..., None] + true.sum(2)[:, None] - common
-        best = (common / either.clamp_min(1)).amax(2)
-    return F.binary_cross_entropy_with_logits(last.quality_logits, best)
+            inside = (objected(logits, trained(body)[:, None]).flatten(2) > 0).float()
+            people = (truth.flatten(1)[:, None] == ids[:, None]).float()
+            overlaps.append(inside @ people.mT)
+            sums.append(inside.sum(2)[..., None] + people.sum(2)[:, None])
+        common, total = torch.stack(overlaps, -1), torch.stack(sums, -1)  # (B, Q, P, 2)
+        joint = common.sum(-1) / (total - common).sum(-1).clamp_min(1)
+        person = joint.argmax(2)[..., None, None].expand(-1, -1, -1, 2)
+        iou = (common / (total - common).clamp_min(1)).gather(2, person)[:, :, 0]
+        counts = total.gather(2, person)[:, :, 0] > 0
+    return _mean(
+        F.binary_cross_entropy_with_logits(last.quality_logits, iou, reduction="none"), counts
+    )
 
 
 @torch.no_grad()
