@@ -65,7 +65,6 @@ class CombinedEngine:
                 mask_logits_i=people.mask_logits_i,
                 mask_logits_j=people.mask_logits_j,
                 person_prob=people.person_prob,
-                mask_quality=people.mask_quality,
                 densepose_i=maps[people.i][0],
                 densepose_j=maps[people.j][0],
                 body_logits_i=maps[people.i][1],

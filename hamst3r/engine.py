@@ -37,8 +37,6 @@ class PairPrediction:
         mask_logits_i, mask_logits_j: (Q, mh, mw) on the output grids, or coarser ones of the same
             extent; a query is the same person in both views.
         person_prob: (Q,) probability that the query is a person at all.
-        mask_quality: (Q, 2) intersection over union that a query's masks in i and in j are expected
-            to have with the person that they show; None from networks that do not say.
         densepose_i, densepose_j: (gh, gw, 3) canonical body coordinates in [0, 1].
         body_logits_i, body_logits_j: (gh, gw) logit that the pixel is on a body. Like densepose of
             the image, not of the pair: all pairs of an image share them. All that concerns people
@@ -58,7 +56,6 @@ class PairPrediction:
     mask_logits_i: Tensor | None = None
     mask_logits_j: Tensor | None = None
     person_prob: Tensor | None = None
-    mask_quality: Tensor | None = None
     densepose_i: Tensor | None = None
     densepose_j: Tensor | None = None
     body_logits_i: Tensor | None = None
@@ -293,8 +290,6 @@ def _unpack(
         values["mask_logits_i"] = last.mask_logits_i[row]
         values["mask_logits_j"] = last.mask_logits_j[row]
         values["person_prob"] = last.class_logits[row].softmax(-1)[:, 1]
-        if last.quality_logits is not None:
-            values["mask_quality"] = last.quality_logits[row].sigmoid()
     return PairPrediction(*edge, **values)  # type: ignore[arg-type]
 
 

@@ -30,7 +30,6 @@ PEOPLE = (
     "mask_logits_i",
     "mask_logits_j",
     "person_prob",
-    "mask_quality",
     "densepose_i",
     "densepose_j",
     "body_logits_i",

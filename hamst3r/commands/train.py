@@ -8,7 +8,6 @@ import math
 import os
 import subprocess
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -73,7 +72,7 @@ def run(options: argparse.Namespace) -> int:
         device = torch.device("cuda", device.index or int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(device)
     torch.manual_seed(options.seed)
-    network = _begin(options.start)
+    network = load_checkpoint(options.start).network if options.start else HAMSt3R()
     trainer = Trainer(network, config, device)
     if options.resume:
         if not (options.out / STATE).is_file():
@@ -92,18 +91,6 @@ def run(options: argparse.Namespace) -> int:
         print(" ".join(f"{name}={value:.4g}" for name, value in losses.items()))
         print(f"{options.out / NETWORK}: {trainer.step} steps, {trainer.pairs} pairs")
     return 0
-
-
-def _begin(start: Path | None) -> HAMSt3R:
-    """The network of a file, with all outputs that training teaches; a new one without a file."""
-    if start is None:
-        return HAMSt3R()
-    network = load_checkpoint(start).network
-    if network.config.mask_quality or not network.config.human_heads:
-        return network
-    with_quality = HAMSt3R(replace(network.config, mask_quality=True))
-    with_quality.load_state_dict(network.state_dict(), strict=False)
-    return with_quality
 
 
 def _notes(options: argparse.Namespace) -> dict[str, str]:

@@ -20,7 +20,7 @@ F64 = NDArray[np.float64]
 # What can be replaced by the truth, and the fields of a prediction that it consists of.
 PARTS: dict[str, tuple[str, ...]] = {
     "points": ("pts_i", "pts_j", "conf_i", "conf_j"),
-    "instances": ("mask_logits_i", "mask_logits_j", "person_prob", "mask_quality"),
+    "instances": ("mask_logits_i", "mask_logits_j", "person_prob"),
     "body": ("body_logits_i", "body_logits_j"),
     "densepose": ("densepose_i", "densepose_j"),
 }

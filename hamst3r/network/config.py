@@ -49,7 +49,6 @@ class NetworkConfig:
         human_heads: DensePose, body mask and instances.
         queries, instance_layers, instance_dim, mask_dim: The human instance head over both views;
             instance_dim 0 = decoder_dim.
-        mask_quality: Every query says how good its masks are, too; the papers' do not.
         mask_subpixels: Cells of its masks along the side of a patch; 0 = as many as output pixels.
         image_size: Long side, in pixels, that the network was trained for.
     """
@@ -78,7 +77,6 @@ class NetworkConfig:
     instance_layers: int = 3
     instance_dim: int = 0
     mask_dim: int = 32
-    mask_quality: bool = True
     mask_subpixels: int = 0
     image_size: int = 224
 
@@ -161,10 +159,7 @@ class NetworkConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> NetworkConfig:
-        """The inverse of :meth:`to_dict`; unknown or wrongly typed entries raise ValueError.
-
-        Files from before ``mask_quality`` was there do not have it.
-        """
+        """The inverse of :meth:`to_dict`; unknown or wrongly typed entries raise ValueError."""
         types = {field.name: str(field.type) for field in fields(cls)}
         unknown = sorted(set(values) - set(types))
         if unknown:
@@ -179,7 +174,7 @@ class NetworkConfig:
             kind = types[name]
             if not isinstance(value, accepted[kind]) or isinstance(value, bool) != (kind == "bool"):
                 raise ValueError(f"network setting '{name}' must be a {kind}, got {value!r}")
-        return cls(**({"mask_quality": False} | values))
+        return cls(**values)
 
 
 _BASE = NetworkConfig(
@@ -190,7 +185,6 @@ _BASE = NetworkConfig(
     decoder_heads=12,
     head_tokens="decoded",
     human_heads=False,
-    mask_quality=False,
 )
 
 

@@ -90,20 +90,11 @@ class InstanceOutput(NamedTuple):
     Attributes:
         class_logits: (B, Q, 2) for nobody and person.
         mask_logits_i, mask_logits_j: (B, Q, mh, mw) on the views' output grids, or coarser ones.
-        quality_logits: (B, Q, 2) of the intersection over union, in each view, of the query's mask
-            with the person that both show best (as in Mask Scoring R-CNN, CVPR 2019); or None.
     """
 
     class_logits: Tensor
     mask_logits_i: Tensor
     mask_logits_j: Tensor
-    quality_logits: Tensor | None = None
-
-    def as_float(self) -> InstanceOutput:
-        """The same in float32."""
-        classes, i, j, quality = self
-        quality = None if quality is None else quality.float()
-        return InstanceOutput(classes.float(), i.float(), j.float(), quality)
 
 
 def _sine_positions(grid: tuple[int, int], dim: int, device: torch.device) -> Tensor:
@@ -156,7 +147,6 @@ class InstanceHead(nn.Module):
         )
         self.norm = nn.LayerNorm(dim, eps=NORM_EPS)
         self.classify = Linear(dim, 2)
-        self.quality = Linear(dim, 2) if config.mask_quality else None
         self.mask = MLP(dim, dim, config.mask_dim)
         # Start as "nobody, nowhere": most queries stay empty, and sigmoid(-2) is sparse.
         self.mask_bias = nn.Parameter(torch.tensor(-2.0))
@@ -193,7 +183,7 @@ class InstanceHead(nn.Module):
             x = layer(x, self.query_place.to(x.dtype), memory, key, mask)
             outputs.append(self._read(x, pixels_i, pixels_j))
         outputs = outputs if self.training else outputs[-1:]
-        return [output.as_float() for output in outputs]
+        return [InstanceOutput(*(part.float() for part in output)) for output in outputs]
 
     def _read(self, x: Tensor, pixels_i: Tensor, pixels_j: Tensor) -> InstanceOutput:
         x = self.norm(x)
@@ -206,8 +196,7 @@ class InstanceHead(nn.Module):
                 pixels.flatten(1, 2).transpose(1, 2).to(embedding.dtype),
             )
             logits.append(flat.unflatten(-1, pixels.shape[1:3]))
-        quality = None if self.quality is None else self.quality(x)
-        return InstanceOutput(self.classify(x), logits[0], logits[1], quality)
+        return InstanceOutput(self.classify(x), logits[0], logits[1])
 
     def _attention_mask(self, output: InstanceOutput) -> Tensor:
         """(B, 1, Q, N_i + N_j): tokens inside the last mask; all of them where it is empty."""

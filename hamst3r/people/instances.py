@@ -191,12 +191,7 @@ def _masks(logits: Tensor, body: Tensor, config: InstancesConfig) -> NDArray[np.
     The query says who it is; the body head, which knows better where bodies end, may only object:
     by as much as its log odds fall short of a margin. Without it, queries claim too much.
     """
-    return _array(objected(logits, body, config.body_margin).sigmoid())
-
-
-def objected(logits: Tensor, body: Tensor, margin: float = InstancesConfig.body_margin) -> Tensor:
-    """Mask logits less what the body's log odds (of the same or a broadcast shape) object."""
-    return logits + (body - margin).clamp(max=0)
+    return _array((logits + (body - config.body_margin).clamp(max=0)).sigmoid())
 
 
 def _anybody(

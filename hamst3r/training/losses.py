@@ -27,7 +27,6 @@ from torch import Tensor
 from hamst3r.network.hamst3r import PairOutput, ViewOutput
 from hamst3r.network.heads import InstanceOutput
 from hamst3r.people.body import anny24
-from hamst3r.people.instances import objected
 
 FEWEST_MATCHES = 8  # of a pair whose descriptors are compared
 
@@ -46,7 +45,6 @@ class LossWeights:
     class_cost: float = 2.0
     mask_cost: float = 5.0
     dice_cost: float = 5.0
-    quality_cost: float = 2.0
     nobody: float = 0.2
     mask_points: int = 2048
 
@@ -91,13 +89,12 @@ def total_loss(
         "points": _points(output.i, target.i, weights) + _points(output.j, target.j, weights),
         "match": _match(output.i, output.j, target.matches, weights),
         "instance": _instances(output.instances, target, weights, rng),
-        "quality": _quality(output, target),
     }
     parts["densepose"], parts["body"] = _bodies(output, target)
     loss = (
         parts["points"]
         + weights.match * parts["match"]
-        + weights.instance * (parts["instance"] + weights.quality_cost * parts["quality"])
+        + weights.instance * parts["instance"]
         + weights.densepose * parts["densepose"]
         + weights.body * parts["body"]
     )
@@ -179,7 +176,7 @@ def _instances(
     All layers and pairs are matched at once: a GPU is waited for a single time.
     """
     truth = torch.cat([target.i.instances.flatten(1), target.j.instances.flatten(1)], 1)
-    most = _most(target)
+    most = max(1, int(truth.max()))  # ids count from 1 in every scene
     index = _sample_pixels(truth, weights.mask_points, rng)
     sampled = truth.gather(1, index)
     ids = torch.arange(1, most + 1, device=truth.device)
@@ -195,11 +192,6 @@ def _instances(
         for output, logits, query in zip(outputs, layers, chosen, strict=True)
     ]
     return torch.stack(losses).mean()
-
-
-def _most(target: PairTarget) -> int:
-    """The largest id: they count from 1 in every scene."""
-    return max(1, int(target.i.instances.max()), int(target.j.instances.max()))
 
 
 def _sample_pixels(truth: Tensor, count: int, rng: np.random.Generator) -> Tensor:
@@ -234,38 +226,6 @@ def _one_layer(
     dice = 1 - overlap / (inside.sum(2) + masks.sum(2) + 1)
     each = (weights.mask_cost * bce + weights.dice_cost * dice) * there
     return weights.class_cost * entropy + each.sum() / there.sum().clamp_min(1)
-
-
-def _quality(output: PairOutput, target: PairTarget) -> Tensor:
-    """Cross-entropy of the quality that the last layer expects of its masks, 0 if it does not.
-
-    The truth is the intersection over union in each view with that person whom both masks show
-    best, of the masks as they are used: where the body head does not object
-    (people/instances.py). Views with neither mask nor person do not count.
-    """
-    last = output.instances[-1]
-    if last.quality_logits is None:
-        return last.class_logits.new_zeros(())
-    with torch.no_grad():
-        views = (
-            (last.mask_logits_i, output.i.body_logits, target.i.instances),
-            (last.mask_logits_j, output.j.body_logits, target.j.instances),
-        )
-        ids = torch.arange(1, 1 + _most(target), device=last.class_logits.device)
-        overlaps, sums = [], []
-        for logits, body, truth in views:
-            inside = (objected(logits, trained(body)[:, None]).flatten(2) > 0).float()
-            people = (truth.flatten(1)[:, None] == ids[:, None]).float()
-            overlaps.append(inside @ people.mT)
-            sums.append(inside.sum(2)[..., None] + people.sum(2)[:, None])
-        common, total = torch.stack(overlaps, -1), torch.stack(sums, -1)  # (B, Q, P, 2)
-        joint = common.sum(-1) / (total - common).sum(-1).clamp_min(1)
-        person = joint.argmax(2)[..., None, None].expand(-1, -1, -1, 2)
-        iou = (common / (total - common).clamp_min(1)).gather(2, person)[:, :, 0]
-        counts = total.gather(2, person)[:, :, 0] > 0
-    return _mean(
-        F.binary_cross_entropy_with_logits(last.quality_logits, iou, reduction="none"), counts
-    )
 
 
 @torch.no_grad()

@@ -85,42 +85,6 @@ def test_merged_people_cost_more_than_separate_ones():
     assert parts["instance"] > 0.5
 
 
-def test_quality_is_of_the_masks_as_they_are_used():
-    """A perfect mask is 1, one of two people that of whom it shows best, what the body head denies
-    is not counted, and nobody's mask is 0; where neither mask nor person is, nothing is said."""
-    truth = target()
-    output = perfect(truth)
-    last = output.instances[0]
-    masks = [last.mask_logits_i.clone(), last.mask_logits_j.clone()]
-    everybody = truth.i.instances > 0
-    masks[0][:, 1][everybody] = 30.0
-    masks[0][:, 3] += 40.0 * (truth.i.instances == 0)  # where nobody is, says the body head
-    second = float((truth.i.instances == 2).sum() / everybody.sum())
-    expected = torch.tensor([[1.0, 0.5], [second, 0.5], [0.0, 0.0], [1.0, 1.0]])
-    expected = expected.clamp(1e-6, 1 - 1e-6).logit()
-    best = _quality_loss(output, truth, masks, expected)
-    for row, view in ((0, 0), (1, 0), (2, 1), (3, 0), (3, 1)):
-        worse = expected.clone()
-        worse[row, view] += 1.0 if row in (1, 2) else -1.0
-        worse[row, view] *= 0.5 if row != 1 else 1.0
-        assert best < _quality_loss(output, truth, masks, worse), (row, view)
-    for row in (0, 1):  # the second person is not in view j, and neither are their masks
-        other = expected.clone()
-        other[row, 1] += 3.0
-        assert best == _quality_loss(output, truth, masks, other)
-
-
-def _quality_loss(
-    output: PairOutput, truth: PairTarget, masks: list[torch.Tensor], quality: torch.Tensor
-) -> torch.Tensor:
-    last = output.instances[0]._replace(
-        mask_logits_i=masks[0], mask_logits_j=masks[1], quality_logits=quality.expand(2, -1, -1)
-    )
-    changed = output._replace(instances=[last])
-    _, parts = total_loss(changed, truth, LossWeights(), np.random.default_rng(0))
-    return parts["quality"]
-
-
 def test_log_warp_undoes_expm1():
     points = torch.tensor([[0.3, -2.0, 5.0]])
     norm = points.norm()

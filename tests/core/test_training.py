@@ -454,20 +454,6 @@ def test_repeats_are_of_people_alone():
         TrainConfig(repeats=2)
 
 
-def test_weights_to_start_from_learn_what_they_lacked(tmp_path):
-    """Their outputs stay, and a quality of the masks comes with them."""
-    old = HAMSt3R(replace(SMALL, mask_quality=False)).eval()
-    save_checkpoint(old, tmp_path / "old.safetensors", {})
-    new = train_command._begin(tmp_path / "old.safetensors").eval()
-    assert new.config == SMALL
-    images = torch.rand(2, 1, 3, 32, 48)
-    with torch.no_grad():
-        a, b = (load_checkpoint(tmp_path / "old.safetensors").network.eval()(*images), new(*images))
-    assert a.instances[-1].quality_logits is None and b.instances[-1].quality_logits is not None
-    torch.testing.assert_close(a.i.points, b.i.points, rtol=0, atol=0)
-    torch.testing.assert_close(a.instances[-1].mask_logits_j, b.instances[-1].mask_logits_j)
-
-
 def test_a_run_that_broke_gives_up(store):
     trainer = start(patience=3)
     batch = sampler(store).batch(2)
