@@ -16,7 +16,15 @@ from hamst3r.network.checkpoint import load_checkpoint
 from hamst3r.network.hamst3r import HAMSt3R
 from hamst3r.training.loader import rendering
 from hamst3r.training.store import SceneStore
-from hamst3r.training.train import NETWORK, STATE, TrainConfig, Trainer, train
+from hamst3r.training.train import (
+    NETWORK,
+    OPTIMISERS,
+    PEOPLE_STAGES,
+    STATE,
+    TrainConfig,
+    Trainer,
+    train,
+)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -27,6 +35,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", type=float, default=0, help="length of the run in seconds")
     parser.add_argument("--batch", type=int, default=TrainConfig.batch, help="pairs per step")
     parser.add_argument("--rate", type=float, default=TrainConfig.learning_rate)
+    parser.add_argument("--optimiser", choices=OPTIMISERS, default=TrainConfig.optimiser)
+    parser.add_argument(
+        "--people-only", action="store_true", help="learn to find people; leave all else as it is"
+    )
+    parser.add_argument("--repeats", type=int, default=1, help="steps per batch of people only")
     parser.add_argument("--start", type=Path, help="weights to start from")
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
     parser.add_argument("--stop-after", type=float, default=math.inf, help="seconds of this call")
@@ -47,6 +60,10 @@ def run(options: argparse.Namespace) -> int:
         seconds=options.seconds,
         batch=options.batch,
         learning_rate=options.rate,
+        optimiser=options.optimiser,
+        people_only=options.people_only,
+        repeats=options.repeats,
+        stages=PEOPLE_STAGES if options.people_only else TrainConfig.stages,
         memory=int(options.memory * 2**30),
         seed=options.seed,
     )

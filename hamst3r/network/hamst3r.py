@@ -55,14 +55,18 @@ class ViewOutput(NamedTuple):
 
 
 class PairOutput(NamedTuple):
-    """Output for a batch of pairs; ``instances`` holds one entry per layer, the last one counts.
+    """Output for a batch of pairs.
 
-    It is empty for networks without human heads.
+    Attributes:
+        i, j: The views.
+        instances: One entry per layer, the last one counts; empty without human heads.
+        tokens: Of both views, what queries read.
     """
 
     i: ViewOutput
     j: ViewOutput
     instances: list[InstanceOutput]
+    tokens: tuple[Features, Features]
 
 
 class HAMSt3R(nn.Module):
@@ -121,11 +125,15 @@ class HAMSt3R(nn.Module):
             both = torch.cat([encoded.tokens, layers[-1].to(encoded.tokens.dtype)], -1)
             joint.append(both)
             views.append(self._view(branch, encoded, layers, both, bodies))
-        if not self.config.human_heads:
-            return PairOutput(views[0], views[1], [])
-        masks = [self.mask_head(*view.features) for view in views]
-        instances = self.instance_head(joint[0], joint[1], i.grid, j.grid, masks[0], masks[1])
-        return PairOutput(views[0], views[1], instances)
+        tokens = Features(joint[0], i.grid), Features(joint[1], j.grid)
+        output = PairOutput(views[0], views[1], [], tokens)
+        return self.people(output) if self.config.human_heads else output
+
+    def people(self, output: PairOutput) -> PairOutput:
+        """An output with the instances that are found in the features and tokens it has."""
+        masks = [self.mask_head(*view.features) for view in output[:2]]
+        (i, grid_i), (j, grid_j) = output.tokens
+        return output._replace(instances=self.instance_head(i, j, grid_i, grid_j, *masks))
 
     def bodies(self, features: Features) -> tuple[Tensor, Tensor]:
         """DensePose (B, gh, gw, 3) and body logits (B, gh, gw) of one view.

@@ -25,6 +25,8 @@ class InstancesConfig:
         min_probability: Smallest person probability of a query.
         min_score: Smallest score of a person: probability times the Dice that the mask expects to
             have, mean over the pairs.
+        min_like: Queries of a pair whose masks have more than this intersection over union are
+            thought to see one person, and share its probability.
         min_pixels: Smallest mask in a view, in pixels of the output grid.
         min_kept: A query that loses more than the rest of its mask to better ones is a duplicate.
         body_margin: Log odds of being a body below which the body head objects to a mask.
@@ -36,7 +38,8 @@ class InstancesConfig:
     """
 
     min_probability: float = 0.5
-    min_score: float = 0.6
+    min_score: float = 0.5
+    min_like: float = 0.4
     min_pixels: int = 24
     min_kept: float = 0.5
     body_margin: float = 1.5

@@ -1,4 +1,4 @@
-"""A training run in 5 bytes per parameter, so that it travels: weights, average, Adam's moments.
+"""A training run in 5 bytes per parameter, so that it travels: weights, average, moments.
 
 The average is what is published and is kept in bfloat16; the weights lie near it and are kept as
 8-bit differences from it, the moments in 8 bits as in arXiv 2110.02861 (blocks with a scale of
@@ -65,7 +65,11 @@ def pack(
             for name, value in network.items()
         },
         "first": {key: pack_signed(state["exp_avg"]) for key, state in moments.items()},
-        "second": {key: pack_squares(state["exp_avg_sq"]) for key, state in moments.items()},
+        "second": {  # which Muon's matrices do not have
+            key: pack_squares(state["exp_avg_sq"])
+            for key, state in moments.items()
+            if "exp_avg_sq" in state
+        },
         "adam_steps": {key: float(state["step"]) for key, state in moments.items()},
     }
 
@@ -89,8 +93,9 @@ def unpack(
         key: {
             "step": torch.tensor(steps),
             "exp_avg": unpack_signed(state["first"][key], parameters[key].shape),
-            "exp_avg_sq": unpack_squares(state["second"][key], parameters[key].shape),
         }
         for key, steps in state["adam_steps"].items()
     }
+    for key, packed in state["second"].items():
+        plain["state"][key]["exp_avg_sq"] = unpack_squares(packed, parameters[key].shape)
     optimiser.load_state_dict(plain)

@@ -30,6 +30,7 @@ from hamst3r.network.hamst3r import HAMSt3R
 from hamst3r.training.dataset import PairBatch
 from hamst3r.training.loader import Batches, Stage, batches
 from hamst3r.training.losses import LossWeights, total_loss
+from hamst3r.training.muon import Muon, hidden_matrices
 from hamst3r.training.state import pack, unpack
 from hamst3r.training.store import SceneBank, SceneStore
 
@@ -38,6 +39,9 @@ SMALL = ((96, 96), (112, 112), (112, 96), (96, 112))
 COARSE = ((160, 128), (160, 112), (112, 160), (128, 160))
 FINE = ((224, 160), (224, 176), (160, 224), (224, 128))
 WARM = 0.02  # share of a run after which a slow machine has warmed up, too
+# Where the trunk is done, the images are those that it will be asked about, most of the time.
+PEOPLE_STAGES = (Stage(0.2, COARSE, 0.4, 0.5), Stage(1.0, FINE, 0.25, 0.3))
+OPTIMISERS = ("adamw", "muon")
 STATE, NETWORK, TABLE = "state.pt", "network.safetensors", "log.csv"
 
 
@@ -53,6 +57,11 @@ class TrainConfig:
         steps, seconds: Length of the run; what is reached first ends it. 0 = no such limit.
         batch: Pairs per step and process.
         learning_rate: Peak of the cosine, reached after ``warmup`` steps or 2 % of the run.
+        optimiser: "adamw", or "muon" for the hidden matrices and AdamW for the rest.
+        people_only: Learn the instance head and its masks; all else is as it was, to the last bit,
+            and needs no gradients, which takes less than half of the time.
+        repeats: Steps on each batch with ``people_only``, in one process: most of the time goes
+            into what does not change.
         stages: The curriculum: small windows on people first, pairs that overlap first, then ever
             more of the whole image, at its size.
         average: Decay of the exponential moving average of the weights, which is what is published.
@@ -65,6 +74,7 @@ class TrainConfig:
     seconds: float = 3600.0
     batch: int = 16
     learning_rate: float = 8e-4
+    optimiser: str = "adamw"
     final_rate: float = 1e-5
     warmup: int = 300
     weight_decay: float = 0.05
@@ -74,6 +84,8 @@ class TrainConfig:
     memory: int = 2 << 30
     patience: int = 50
     seed: int = 0
+    people_only: bool = False
+    repeats: int = 1
     stages: tuple[Stage, ...] = (
         Stage(0.15, SMALL, 0.8, 0.7),
         Stage(0.35, SMALL, 0.4, 0.7),
@@ -84,6 +96,10 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.steps <= 0 and self.seconds <= 0:
             raise ValueError("a run needs a length: steps or seconds")
+        if self.optimiser not in OPTIMISERS:
+            raise ValueError(f"optimiser must be one of {OPTIMISERS}, got {self.optimiser!r}")
+        if self.repeats < 1 or (self.repeats > 1 and not self.people_only):
+            raise ValueError("batches are repeated, at least once, where only people are learned")
 
 
 class Trainer:
@@ -97,18 +113,13 @@ class Trainer:
 
     def __init__(self, network: HAMSt3R, config: TrainConfig, device: torch.device) -> None:
         self.config, self.device = config, device
-        self.network = network.to(device).train().requires_grad_(True)
+        self.network = network.to(device).train().requires_grad_(not config.people_only)
+        if config.people_only:
+            for part in (network.instance_head, network.mask_head):
+                part.requires_grad_(True)
         self.model: nn.Module = self.network  # what is called: the network, or its DDP
         self.average = {name: value.clone() for name, value in network.state_dict().items()}
-        decay = [p for p in network.parameters() if p.dim() > 1]
-        plain = [p for p in network.parameters() if p.dim() <= 1]
-        groups = [
-            {"params": decay, "weight_decay": config.weight_decay},
-            {"params": plain, "weight_decay": 0.0},
-        ]
-        self.optimiser = torch.optim.AdamW(
-            groups, lr=config.learning_rate, betas=(0.9, 0.98), fused=True
-        )
+        self.optimiser = _optimiser(network, config)
         self.step = self.pairs = self.skipped = self._broken = 0
         self.world = 1
         self.spent = 0.0
@@ -125,7 +136,7 @@ class Trainer:
         )
 
     def train_step(self, batch: PairBatch, progress: float) -> dict[str, Tensor]:
-        """One optimiser step at ``progress`` in [0, 1] of the run; returns the loss's parts.
+        """Learn a batch at ``progress`` in [0, 1] of the run; returns the loss's parts.
 
         They stay on the device: reading them would wait for it.
 
@@ -141,7 +152,21 @@ class Trainer:
         rng = np.random.default_rng([config.seed, self.step, 1])
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16):
             output = self.model(batch.images_i, batch.images_j)
-        loss, parts = total_loss(output, batch.target, self.weights, rng)
+        for repeat in range(config.repeats):
+            if repeat:
+                with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16):
+                    output = self.network.people(output)
+            loss, parts = total_loss(output, batch.target, self.weights, rng)
+            self._descend(loss)
+        self.step += 1
+        self.pairs += len(batch.images_i) * self.world
+        decay = min(config.average, (1 + self.step) / (10 + self.step))
+        now = self.network.state_dict()
+        torch._foreach_lerp_(list(self.average.values()), [now[n] for n in self.average], 1 - decay)
+        return {"loss": loss.detach(), "rate": torch.tensor(rate), **parts}
+
+    def _descend(self, loss: Tensor) -> None:
+        config = self.config
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), config.clip)
@@ -156,12 +181,6 @@ class Trainer:
                     f"{self._broken} steps in a row without a finite gradient, at step "
                     f"{self.step}; lower the learning rate and resume the last checkpoint"
                 )
-        self.step += 1
-        self.pairs += len(batch.images_i) * self.world
-        decay = min(config.average, (1 + self.step) / (10 + self.step))
-        now = self.network.state_dict()
-        torch._foreach_lerp_(list(self.average.values()), [now[n] for n in self.average], 1 - decay)
-        return {"loss": loss.detach(), "rate": torch.tensor(rate), **parts}
 
     def averaged(self) -> HAMSt3R:
         """A copy of the network with the averaged weights."""
@@ -194,6 +213,22 @@ class Trainer:
         self.step, self.pairs = int(state["step"]), int(state["pairs"])
         self.spent = float(state["spent"])
         self.notes = {str(key): str(value) for key, value in state["notes"].items()}
+
+
+def _optimiser(network: HAMSt3R, config: TrainConfig) -> torch.optim.AdamW:
+    hidden = hidden_matrices(network) if config.optimiser == "muon" else []
+    hidden = [p for p in hidden if p.requires_grad]
+    known = {id(p) for p in hidden}
+    others = [p for p in network.parameters() if p.requires_grad and id(p) not in known]
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in others if p.dim() > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in others if p.dim() <= 1], "weight_decay": 0.0},
+    ]
+    options: dict[str, Any] = {"lr": config.learning_rate, "betas": (0.9, 0.98), "fused": True}
+    if not hidden:
+        return torch.optim.AdamW(groups, **options)
+    groups.append({"params": hidden, "weight_decay": config.weight_decay, "muon": True})
+    return Muon(groups, **options)
 
 
 def export(folder: Path) -> Path:
@@ -322,6 +357,8 @@ def _join(trainer: Trainer) -> int:
     trainer.world = int(os.environ.get("WORLD_SIZE", "1"))
     if trainer.world == 1:
         return 0
+    if trainer.config.repeats > 1:
+        raise ValueError("batches are repeated in one process only")
     if not torch.distributed.is_initialized():
         torch.distributed.init_process_group("nccl" if trainer.device.type == "cuda" else "gloo")
     trainer.model = nn.parallel.DistributedDataParallel(trainer.network)

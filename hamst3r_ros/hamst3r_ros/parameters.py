@@ -255,7 +255,7 @@ TABLE: tuple[Parameter, ...] = (
     ),
     Parameter(
         "humans.min_score",
-        0.6,
+        0.5,
         "Smallest score of a person: the network's probability times the Dice that its mask can "
         "expect.",
         0.0,

@@ -181,25 +181,37 @@ def test_one_person_in_all_pairs_is_one():
     edges = [(0, 1), (1, 0), (1, 2), (2, 1), (0, 2), (2, 0)]
     views = merge_instances([pair(*edge, ["bob"]) for edge in edges], [GRID] * 3)
     assert [set(view.scores) for view in views] == [{1}, {1}, {1}]
-    sure = 1 / (1 + np.exp(-4.0))
+    sure = 1 / (1 + np.exp(-4.0)) / (1 + np.exp(-5.0))  # the query and the body head
     expected = 0.9 * 2 * sure / (sure + 1)  # person probability x the mask's expected Dice
     assert views[0].scores[1] == pytest.approx(expected, abs=1e-3)
 
 
 def test_a_mask_that_cannot_decide_where_it_ends_scores_less():
     clear, vague = pair(0, 1, ["bob"]), pair(0, 1, ["bob"])
-    logits = vague.mask_logits_i
-    logits[logits < 0] = -0.5  # everywhere nearly the person
-    vague.body_logits_i[:] = 5.0
+    for logits, body in (
+        (vague.mask_logits_i, vague.body_logits_i),
+        (vague.mask_logits_j, vague.body_logits_j),
+    ):
+        logits[logits < 0] = -0.5  # everywhere nearly the person
+        body[:] = 5.0
     scores = [merge_instances([one], [GRID] * 2)[1].scores for one in (clear, vague)]
+    assert scores[0][1] > 0.8 and not scores[1]
+
+
+def test_a_mask_of_what_is_hardly_a_body_scores_less():
+    clear, doubtful = pair(0, 1, ["bob"]), pair(0, 1, ["bob"])
+    for body in (doubtful.body_logits_i, doubtful.body_logits_j):
+        body[body > 0] = -0.5  # too little to object
+    scores = [merge_instances([one], [GRID] * 2)[1].scores for one in (clear, doubtful)]
     assert scores[0][1] > 0.8 and not scores[1]
 
 
 def test_who_is_not_sure_enough_over_all_pairs_is_nobody():
     edges = [(0, 1), (0, 2)]
-    for probability, ids in ((0.52, {0}), (0.9, {0, 1})):
+    config = InstancesConfig(min_probability=0.4)
+    for probability, ids in ((0.45, {0}), (0.9, {0, 1})):
         predictions = [pair(*edge, ["bob"], probability) for edge in edges]
-        for view in merge_instances(predictions, [GRID] * 3):
+        for view in merge_instances(predictions, [GRID] * 3, config):
             assert set(np.unique(view.instances)) == ids
             assert set(view.scores) == ids - {0}
 
@@ -407,3 +419,16 @@ def test_crowds_are_neither_merged_nor_split(people, merged):
     assert wrong_merges == 0
     assert wrong_splits <= (0 if not merged else 1)
     assert found >= 0.95 * 6 * people
+
+
+def test_queries_of_one_person_share_their_probability():
+    """Two that hesitate over the same mask are somebody together; apart, neither is."""
+    ann, shifted, eve = (5, 30, 5, 15), (5, 30, 6, 16), (8, 35, 40, 50)
+    both = merge_instances(
+        [predict(0, 1, [(ann, ann, 0.45), (shifted, shifted, 0.45)])], [GRID] * 2
+    )
+    for view in both:
+        assert id_at(view, ann) == 1 and len(view.scores) == 1
+        assert view.scores[1] == pytest.approx(1 - 0.55**2, abs=0.03)
+    apart = merge_instances([predict(0, 1, [(ann, ann, 0.45), (eve, eve, 0.45)])], [GRID] * 2)
+    assert all(not view.instances.any() for view in apart)

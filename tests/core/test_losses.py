@@ -60,7 +60,9 @@ def perfect(truth: PairTarget, queries: int = 4) -> PairOutput:
     classes = torch.tensor([[-30.0, 30], [30, -30], [30, -30], [-30, 30]]).expand(
         len(masks[0]), -1, -1
     )
-    return PairOutput(views[0], views[1], [InstanceOutput(classes, masks[0], masks[1])])
+    nothing = Features(torch.empty(0), (0, 0))
+    last = InstanceOutput(classes, masks[0], masks[1])
+    return PairOutput(views[0], views[1], [last], (nothing, nothing))
 
 
 def test_perfect_prediction_costs_nothing():

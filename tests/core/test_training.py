@@ -15,12 +15,13 @@ from test_network import SMALL
 
 from hamst3r import cli
 from hamst3r.commands import train as train_command
-from hamst3r.network.checkpoint import load_checkpoint
+from hamst3r.network.checkpoint import load_checkpoint, save_checkpoint
 from hamst3r.network.hamst3r import HAMSt3R
 from hamst3r.synthetic.generator import GeneratorConfig, SceneGenerator
 from hamst3r.training.dataset import Cut, PairSampler
 from hamst3r.training.loader import Batches, Stage, batches
 from hamst3r.training.losses import PairTarget, ViewTarget
+from hamst3r.training.muon import hidden_matrices, orthogonalised
 from hamst3r.training.state import pack_signed, pack_squares, unpack_signed, unpack_squares
 from hamst3r.training.store import (
     SceneBank,
@@ -30,7 +31,7 @@ from hamst3r.training.store import (
     places_of,
     render_scenes,
 )
-from hamst3r.training.train import Table, TrainConfig, Trainer, TrainingError, train
+from hamst3r.training.train import OPTIMISERS, Table, TrainConfig, Trainer, TrainingError, train
 from hamst3r.training.window import Window
 
 SIZES = ((112, 80), (80, 112))
@@ -322,9 +323,10 @@ def test_losses_are_written_as_a_table(tmp_path):
     assert rows[0] == "step,loss" and [row.split(",")[0] for row in rows[1:]] == ["2", "4"]
 
 
-def test_saving_rounds_what_goes_on(store, tmp_path):
+@pytest.mark.parametrize("optimiser", OPTIMISERS)
+def test_saving_rounds_what_goes_on(store, tmp_path, optimiser):
     """The next step after a save is that of a run resumed from it, to the last bit."""
-    trainer, resumed = start(), start()
+    trainer, resumed = start(optimiser=optimiser), start(optimiser=optimiser)
     draws = sampler(store, sizes=((96, 64),))
     for _ in range(3):
         trainer.train_step(draws.batch(2), 0.0)
@@ -339,9 +341,10 @@ def test_saving_rounds_what_goes_on(store, tmp_path):
         torch.testing.assert_close(value, resumed.average[name], rtol=0, atol=0)
 
 
-def test_the_shipped_networks_state_travels(tmp_path):
+@pytest.mark.parametrize("optimiser", OPTIMISERS)
+def test_the_shipped_networks_state_travels(tmp_path, optimiser):
     """Under 60 MiB with everything that resumes it."""
-    trainer = Trainer(HAMSt3R(), TrainConfig(), torch.device("cpu"))
+    trainer = Trainer(HAMSt3R(), TrainConfig(optimiser=optimiser), torch.device("cpu"))
     for parameter in trainer.network.parameters():
         parameter.grad = torch.randn_like(parameter)
     trainer.optimiser.step()
@@ -378,6 +381,77 @@ def test_overlapping_pairs_come_first(store):
         return float(torch.cat(found).float().mean())
 
     assert matches(1.0) > matches(0.0)
+
+
+def test_unknown_optimisers_are_refused():
+    with pytest.raises(ValueError, match=r"optimiser must be one of .*muon.*'sgd'"):
+        TrainConfig(optimiser="sgd")
+
+
+@pytest.mark.parametrize("shape", [(12, 48), (48, 12), (20, 20)])
+def test_orthogonalised_matrices_keep_their_directions(shape):
+    """Singular vectors stay, singular values come near one; zero stays zero."""
+    torch.manual_seed(0)
+    x = torch.randn(3, *shape)
+    u, s, v = torch.linalg.svd(x, full_matrices=False)
+    values = u.mT @ orthogonalised(x) @ v.mT
+    # Newton-Schulz reaches what is not much smaller than the largest.
+    large = s > 0.1 * s.amax(1, keepdim=True)
+    diagonal = values.diagonal(dim1=-2, dim2=-1)
+    assert ((diagonal > 0.6) & (diagonal < 1.3))[large].all()
+    torch.testing.assert_close(values, torch.diag_embed(diagonal), rtol=0, atol=1e-4)
+    assert not orthogonalised(torch.zeros(1, *shape)).any()
+
+
+def test_muon_moves_hidden_matrices_and_adam_the_rest(store):
+    """Steps of both have Adam's size; every parameter moves, and no gradient is lost before."""
+    trainer = start(optimiser="muon", warmup=1)
+    hidden = {id(p) for p in hidden_matrices(trainer.network)}
+    names = {name for name, p in trainer.network.named_parameters() if id(p) in hidden}
+    assert {n.split(".")[0] for n in names} == {"encoder", "decoder", "instance_head"}
+    assert all(n.endswith("weight") for n in names)
+    before = {name: p.detach().clone() for name, p in trainer.network.named_parameters()}
+    trainer.train_step(sampler(store).batch(2), 0.5)
+    rate = trainer.optimiser.param_groups[0]["lr"]
+    for name, p in trainer.network.named_parameters():
+        step = (p.detach() - before[name]).square().mean().sqrt() / rate
+        if name in names:
+            assert set(trainer.optimiser.state[p]) == {"step", "exp_avg"}
+            assert 0.02 < step < 0.4, name
+        else:
+            assert "exp_avg_sq" in trainer.optimiser.state[p]
+    assert trainer.skipped == 0
+
+
+@pytest.mark.parametrize("optimiser", OPTIMISERS)
+def test_people_alone_are_learned(store, tmp_path, optimiser):
+    """Nothing else changes, not even in what is published; batches may be learned repeatedly."""
+    once, thrice = (
+        start(people_only=True, optimiser=optimiser, repeats=repeats, warmup=1)
+        for repeats in (1, 3)
+    )
+    batch = sampler(store).batch(4)
+    for trainer in (once, thrice):
+        save_checkpoint(trainer.network, tmp_path / "before.safetensors", {})
+        before = load_checkpoint(tmp_path / "before.safetensors").network
+        trainer.network.load_state_dict(before.state_dict())
+        trainer.average = {k: v.clone() for k, v in before.state_dict().items()}
+        first = [trainer.train_step(batch, 0.0) for _ in range(4)]
+        assert trainer.step == 4 and trainer.pairs == 16
+        trainer.save(tmp_path, {})
+        after = load_checkpoint(tmp_path / "network.safetensors").network.state_dict()
+        changed = {
+            name for name, value in before.state_dict().items() if (value != after[name]).any()
+        }
+        assert {name.split(".")[0] for name in changed} == {"instance_head", "mask_head"}
+        assert first[0]["points"] == first[-1]["points"]
+    a, b = (t.train_step(batch, 0.0)["instance"] for t in (once, thrice))
+    assert b < a
+
+
+def test_repeats_are_of_people_alone():
+    with pytest.raises(ValueError, match="only people are learned"):
+        TrainConfig(repeats=2)
 
 
 def test_a_run_that_broke_gives_up(store):
