@@ -114,24 +114,16 @@ class Recognition:
         if structure is None:
             return kept
         if before and structure.explained(poses, K) > EXPLAINED:
-            new = set(structure.views) - before.keys() - known.keys()
             self._confirm(names, structure.views)
             self._doubts = 0
-            if not new:
+            if set(structure.views) <= before.keys() | known.keys():
                 return kept
-            # Cameras that are seen for the first time, beside those that are known already.
             lenses = [Lens(K[v], 0.0) if v in K else lens for v, lens in enumerate(lenses)]
-            structure = build(keypoints, lenses, observations, {**known, **poses})
-            if structure is None:
+            beside = build(keypoints, lenses, observations, {**known, **poses})
+            if beside is None:
                 return kept
-            added = self._remember(structure, names, widths, sorted(new & set(structure.views)))
-            K |= {v: _K(lenses[v], camera, widths[v]) for v, camera in added.items()}
-            T = structure.bundle.T_world_cam
-            return Recognised(
-                poses | {v: T[v] for v in added},
-                K,
-                agreement | {v: camera.agreement for v, camera in added.items()},
-            )
+            new = [v for v in beside.views if v not in before and v not in known]
+            return self._with(kept, beside, new, lenses, observations)
         self._doubts += bool(before)
         if before and self._doubts < GIVE_UP:
             return kept
@@ -140,33 +132,31 @@ class Recognition:
         factor = placed.focal_factor
         guess = {v: scaled_focal(x.K, factor.get(v, 1.0)) for v, x in enumerate(lenses)}
         everyone = set(structure.views) <= placed.T_world_cam.keys()
+        # What else is remembered of these cameras is of another world.
+        self._cameras = {n: camera for n, camera in self._cameras.items() if n not in names}
         if everyone and structure.explained(placed.T_world_cam, guess) > EXPLAINED:
-            self._cameras.clear()
             return Recognised()
         views = [v for v in structure.views if v not in known]
-        seen = self._remember(structure, names, widths, views)
-        self._confirm(names, structure.views)
-        return Recognised(
-            {v: structure.bundle.T_world_cam[v] for v in views},
-            {v: _K(lenses[v], camera, widths[v]) for v, camera in seen.items()},
-            {v: camera.agreement for v, camera in seen.items()},
-            fresh=True,
-        )
+        return self._with(Recognised(fresh=True), structure, views, lenses, observations)
 
-    def _remember(
+    def _with(
         self,
+        before: Recognised,
         structure: Structure,
-        names: Sequence[str],
-        widths: Sequence[int],
         views: Sequence[int],
-    ) -> dict[int, _Memory]:
-        """What is remembered of views from now on."""
+        lenses: Sequence[Lens],
+        observations: Observations,
+    ) -> Recognised:
+        """What was recognised, and some views of a structure, which are remembered."""
+        poses, K, agreement = dict(before.poses), dict(before.K), dict(before.agreement)
         for v in views:
-            camera = self._cameras.setdefault(names[v], _Memory(FocalAverage(self._window)))
-            camera.focal.add(structure.bundle.adjusted_K[v][0, 0] / widths[v])
-            shared = structure.points_of(v)
-            camera.agreement = shared / (shared + FEWEST)
-        return {v: self._cameras[names[v]] for v in views}
+            grid, shared = observations.grids[v], structure.points_of(v)
+            camera = self._cameras.setdefault(grid.name, _Memory(FocalAverage(self._window)))
+            camera.focal.add(structure.bundle.adjusted_K[v][0, 0] / grid.shape[1])
+            camera.agreement = agreement[v] = shared / (shared + FEWEST)
+            poses[v] = structure.bundle.T_world_cam[v]
+            K[v] = _K(lenses[v], camera, grid.shape[1])
+        return Recognised(poses, K, agreement, before.fresh)
 
     def _confirm(self, names: Sequence[str], views: Sequence[int]) -> None:
         """Some cameras were found; of the others those are forgotten that never are."""

@@ -101,7 +101,7 @@ class Standing:
         solved = replace(solved, agreement=solved.agreement | recognised.agreement)
         self._agreement.update({names[v]: share for v, share in solved.agreement.items()})
         at_home = known if recognised.fresh else fixed
-        placement = self._into_world(solved, frames, observations, at_home, recognised)
+        placement = self._into_world(solved, frames, observations, at_home)
         told = frozenset(recognised.poses)
         if uncertain:
             seen = {v: self._world.counts.get(name, 1) for v, name in enumerate(names)}
@@ -176,13 +176,16 @@ class Standing:
             )
         )
 
+    def _pose(self, name: str) -> F64:
+        """(4, 4), or nothing (0,) of a camera without a place."""
+        return self._world.poses.get(name, np.empty(0))
+
     def _into_world(
         self,
         solved: Placement,
         frames: FrameSet,
         observations: Observations,
         at_home: Mapping[int, F64],
-        recognised: Recognised,
     ) -> Placement:
         """In the world that earlier frame sets know.
 
@@ -195,7 +198,7 @@ class Standing:
         for group in solved.groups:
             if any(view in at_home for view in group):
                 for view in group:
-                    if view not in recognised.poses or names[view] not in self._world.poses:
+                    if not np.array_equal(cameras[view], self._pose(names[view])):
                         self._world.remember(names[view], cameras[view])
                 continue
             T, poses, moved = self._world.continue_with(

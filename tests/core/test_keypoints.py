@@ -364,6 +364,21 @@ def test_cameras_stay_where_they_were_seen_and_are_looked_for_now_and_then(monke
     assert result.camera_confidence.min() > 0.5
 
 
+def test_a_camera_that_comes_later_is_placed_beside_the_others():
+    room = near()
+    frames, images = room.frames(intrinsics=True), textured(room)
+    dark = [*images[:3], replace(images[3], tensor=0 * images[3].tensor)]
+    aligner = Aligner()
+    for now in range(EVERY + 1):
+        seen = dark if now < FIRST else images
+        result = aligner.solve(frames, seen, weak(room, now), still(room))
+        if now == FIRST - 1:
+            before = result.T_world_cam
+    assert turns(before, room.T_world_cam)[2] > 5
+    np.testing.assert_allclose(result.T_world_cam[:3], before[:3], atol=1e-9)
+    assert turns(result.T_world_cam, room.T_world_cam).max() < 3
+
+
 def test_a_camera_that_moved_is_noticed():
     before, after = near(), near(turned={3: 12.0})
     aligner = Aligner()
