@@ -99,11 +99,8 @@ def evidence_of_matches(
         if good.sum() < max(MIN_MATCHES, MIN_SHARE * len(sample)):
             continue
         ratio = np.log(z_i[good] / shown[good])
-        middle = float(np.median(ratio))
-        scatter = float(np.median(np.abs(ratio - middle)))
+        middle, scatter, std = _agreed(ratio)
         if scatter < MAX_SCATTER:
-            # Neighbouring pixels err alike: a quarter of them counts.
-            std = 0.03 + 1.5 * scatter / np.sqrt(good.sum() / 4)
             found.append(Evidence(((index, 1.0),), middle, std))
     return found
 
@@ -122,11 +119,17 @@ def evidence_of_landmarks(observations: Observations, marks: Sequence[Landmarks]
         if there.sum() < MIN_LANDMARKS:
             continue
         ratio = np.log(own.depth[there] / first.points[rows, columns, 2][there])
-        middle = float(np.median(ratio))
-        scatter = float(np.median(np.abs(ratio - middle)))
-        std = 0.03 + 1.5 * scatter / np.sqrt(there.sum() / 4)
+        middle, _, std = _agreed(ratio)
         found.append(Evidence(((index, 1.0),), middle, std))
     return found
+
+
+def _agreed(ratio: F64) -> tuple[float, float, float]:
+    """Median of log ratios, their median deviation from it, and the median's standard deviation."""
+    middle = float(np.median(ratio))
+    scatter = float(np.median(np.abs(ratio - middle)))
+    # Neighbouring pixels err alike: a quarter of them counts.
+    return middle, scatter, 0.03 + 1.5 * scatter / float(np.sqrt(len(ratio) / 4))
 
 
 def _meet(
