@@ -24,7 +24,7 @@ from hamst3r.keypoints import Keypoints
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 MIN_BASELINE = 1e-3  # metres
-MAX_STD = 0.15  # of a point's log depth
+MAX_STD = 0.5  # of a point's log depth, were it as deep as the network has it
 # What depths lack, in their logs: as a whole, and from place to place, where it is alike as far as
 # this share of the image's long side and this difference of log depth. The local part is what the
 # points show, and at most this.
@@ -39,11 +39,12 @@ class Landmarks:
     """Points in one view.
 
     Attributes:
-        pixels: (n, 2) on the grid. depth: (n,) metres. std: (n,) of the log depth.
+        pixels: (n, 2) on the grid. inverse: (n,) 1 / depth, 1 / metre. std: (n,) of that: it is
+            what errors of pixels add to, while a depth that noise made nearer seems surer, too.
     """
 
     pixels: F64
-    depth: F64
+    inverse: F64
     std: F64
 
     def cells(self, shape: tuple[int, int]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
@@ -51,6 +52,11 @@ class Landmarks:
         limits = np.array(shape[::-1]) - 1
         columns, rows = np.clip(self.pixels.round().astype(np.intp), 0, limits).T
         return columns, rows
+
+    def shown(self, depth: NDArray[np.floating]) -> F64:
+        """(n,) what a map of depths (gh, gw) says of them."""
+        columns, rows = self.cells(depth.shape)
+        return depth[rows, columns].astype(float)
 
 
 def landmarks(
@@ -97,39 +103,40 @@ def landmarks(
     bundle = bundle.of(fitting(bundle, 1.5))
     std = bundle.depth_deviations()[bundle.tracks.point]
     z = bundle.in_view()[:, 2]
-    good = std < MAX_STD
     found = []
     for v in range(count):
-        at = np.flatnonzero(good & (bundle.tracks.view == v))
-        at = at[np.argsort(std[at], kind="stable")[:MOST]]
-        found.append(Landmarks(bundle.tracks.pixels[at], z[at], std[at]))
+        at = bundle.tracks.view == v
+        found.append(Landmarks(bundle.tracks.pixels[at], 1 / z[at], std[at] / z[at]))
     return found
 
 
 def correct(depth: F32, marks: Landmarks) -> F32:
     """A view's depth (gh, gw), 0 = none, drawn to its landmarks; too few of them change nothing."""
     height, width = depth.shape
-    u, v = marks.cells((height, width))
-    there = depth[v, u] > 0
-    if there.sum() < FEWEST:
+    shown = marks.shown(depth)
+    at = np.flatnonzero((shown > 0) & (marks.std * shown < MAX_STD))
+    if len(at) < FEWEST:
         return depth
-    u, v = u[there], v[there]
+    at = at[np.argsort(marks.std[at] * shown[at], kind="stable")[:MOST]]
+    # What the depths lack is f: of m = exp(-f) the points tell, with errors of their own.
+    m, std = marks.inverse[at] * shown[at], marks.std[at] * shown[at]
+    f = np.full(len(at), -np.log(np.clip(np.median(m), 0.1, 10)))
     log = np.log(np.where(depth > 0, depth, 1))
-    lacks = np.log(marks.depth[there]) - log[v, u]
+    u, v = (part[at] for part in marks.cells((height, width)))
     scale = np.array([REACH * max(depth.shape), REACH * max(depth.shape), LIKE_DEPTH])
     places = np.stack([u, v, log[v, u]], 1) / scale
-    middle = float(np.median(lacks))
-    variance = marks.std[there] ** 2 + NOISE**2
     # Where depths lack no more than the points' own noise, nothing local is to be mended.
-    spread = (1.48 * float(np.median(np.abs(lacks - middle)))) ** 2
-    local = float(np.clip(spread - np.median(variance), 0, LOCAL_STD**2))
+    spread = (1.48 * float(np.median(np.abs(1 - m * np.exp(f))))) ** 2
+    local = float(np.clip(spread - np.median((std * np.exp(f)) ** 2 + NOISE**2), 0, LOCAL_STD**2))
     own = _kernel(places, places, local)
     # Outliers first count as what they are far from most others; then, far from the field.
-    off = (lacks - middle) / np.sqrt(variance + local)
-    for _ in range(3):
-        noise = variance * (1 + (off / TAIL) ** 2)
-        weights = cho_solve(cho_factor(own + np.diag(noise)), lacks)
-        off = (lacks - own @ weights) / np.sqrt(variance)
+    known = local
+    for _ in range(4):
+        off = 1 - m * np.exp(f)
+        variance = (std * np.exp(f)) ** 2 + NOISE**2
+        noise = variance * (1 + off**2 / (variance + known) / TAIL**2)
+        weights = cho_solve(cho_factor(own + np.diag(noise)), f + off)
+        f, known = np.clip(own @ weights, -2, 2), 0.0
     rows, columns = np.mgrid[0:height:STEP, 0:width:STEP]
     cells = np.stack([columns, rows, log[::STEP, ::STEP]], -1).reshape(-1, 3) / scale
     field = (_kernel(cells, places, local) @ weights).reshape(rows.shape)

@@ -56,7 +56,8 @@ class Detection:
     Attributes:
         local_ids: Of the frame set; several if views were joined here. views: Indices.
         score: In [0, 1]. num_points: Pixels with depth, over all views.
-        centre: (3,) median of the points, world metres. size: Their median distance from it.
+        centre: (3,) median of the points, each moved from the skin to where the hips are, world
+            metres. size: The points' median distance from their own median.
         covariance: (3, 3) of the centre, by where the views are that show the person.
         points: (n, 3), vertex_ids: (n,) (-1 unknown), weights: (n,): for the body fit.
         depth_factors: View -> what its depth of this person is to be multiplied with, as crossed
@@ -254,6 +255,7 @@ def _detection(
     config: DetectionConfig,
 ) -> Detection:
     crossed, corrected = triangulator(glimpses)
+    corrected = [glimpse.no_giant() for glimpse in corrected]
     factors = {
         before.view: float(after.depth[0] / before.depth[0])
         for before, after in zip(glimpses, corrected, strict=True)
@@ -264,8 +266,8 @@ def _detection(
     points = np.concatenate([glimpse.points for glimpse in glimpses])
     vertex_ids = np.concatenate([glimpse.vertex_ids for glimpse in glimpses])
     weights = np.concatenate([glimpse.weights for glimpse in glimpses])
-    centre = np.median(points, axis=0)
-    size = float(np.median(np.linalg.norm(points - centre, axis=1)))
+    centre = np.median(np.concatenate([glimpse.inner for glimpse in glimpses]), axis=0)
+    size = float(np.median(np.linalg.norm(points - np.median(points, axis=0), axis=1)))
     labelled = np.flatnonzero(vertex_ids >= 0)
     rest = labelled[_draw(len(labelled), room, rng)]
     return Detection(

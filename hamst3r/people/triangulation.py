@@ -17,7 +17,7 @@ from scipy.spatial import cKDTree
 
 from hamst3r.geometry import closest_approach
 from hamst3r.people.body import BodyModel
-from hamst3r.people.lifting import Glimpse
+from hamst3r.people.lifting import INTO_BODY, Glimpse
 
 F64 = NDArray[np.float64]
 
@@ -162,9 +162,10 @@ class Triangulator:
         return (on_a + on_b) / 2, depth_a, depth_b, good
 
     def _middle_ratios(self, glimpses: Sequence[Glimpse]) -> list[list[float]]:
-        """Per glimpse, none or one ratio of the depth where the rays through the middles of all
-        masks come closest to the depth that the view shows. A ray that passes farther from there
-        than a quarter of its mask's extent, where parts may be hidden, has none."""
+        """Per glimpse, none or one ratio of the depth just before the place where the rays through
+        the middles of all masks come closest, which is inside of the body, to the depth that the
+        view shows. A ray that passes farther from there than a quarter of its mask's extent, where
+        parts may be hidden, has none."""
         none: list[list[float]] = [[] for _ in glimpses]
         rays = np.array([np.median(glimpse.directions, axis=0) for glimpse in glimpses])
         unit = rays / np.linalg.norm(rays, axis=1, keepdims=True)
@@ -184,7 +185,7 @@ class Triangulator:
         if len({g.view for g, fine in zip(glimpses, good, strict=True) if fine}) < 2:
             return none
         return [
-            [float(z / np.median(glimpse.depth))] if fine else []
+            [float(max(z - INTO_BODY, 0.1) / np.median(glimpse.depth))] if fine else []
             for glimpse, z, fine in zip(glimpses, found, good, strict=True)
         ]
 

@@ -264,13 +264,13 @@ def test_landmarks_are_where_their_rays_meet():
         true = transform(invert(T), X)
         seen = project(true, K)
         nearest = np.linalg.norm(mark.pixels[:, None] - seen, axis=2).argmin(1)
-        off = np.abs(np.log(mark.depth / true[nearest, 2]))
-        assert len(off) > 50 and np.median(off) < 0.02
+        off = np.abs(mark.inverse - 1 / true[nearest, 2])
+        assert len(off) > 50 and np.median(off * true[nearest, 2]) < 0.02
         assert np.mean(off < 3 * mark.std) > 0.9
     alone = landmarks(keypoints, [K] * 3, {0: poses[0]}, EACH)
-    assert all(len(mark.depth) == 0 for mark in alone)
+    assert all(len(mark.inverse) == 0 for mark in alone)
     together = landmarks(keypoints, [K] * 3, dict.fromkeys(range(3), poses[0]), EACH)
-    assert all(len(mark.depth) == 0 for mark in together)
+    assert all(len(mark.inverse) == 0 for mark in together)
 
 
 def test_bent_depth_is_drawn_to_landmarks_and_outliers_are_not_followed():
@@ -283,13 +283,24 @@ def test_bent_depth_is_drawn_to_landmarks_and_outliers_are_not_followed():
     columns, rows = pixels.round().astype(int).T
     depth = true[rows, columns] * np.exp(0.03 * rng.normal(size=60))
     depth[:6] *= 3
-    fixed = correct(bent, Landmarks(pixels, depth, np.full(60, 0.03)))
+    fixed = correct(bent, Landmarks(pixels, 1 / depth, 0.03 / depth))
     before, after = (np.abs(z[10:] / true[10:] - 1) for z in (bent, fixed))
     assert np.median(after) < 0.06 < 0.2 < np.median(before)
     assert np.quantile(after, 0.95) < 0.25
     assert (fixed[:10] == 0).all() and fixed.dtype == np.float32
-    few = Landmarks(pixels[:4], depth[:4], np.full(4, 0.03))
+    few = Landmarks(pixels[:4], 1 / depth[:4], 0.03 / depth[:4])
     assert correct(bent, few) is bent
+
+
+def test_what_a_short_baseline_tells_of_depth_is_not_too_near():
+    """Noise that brings a point nearer makes it look surer, too."""
+    rng = np.random.default_rng(10)
+    true = np.full((84, 112), 4.0, np.float32)
+    std = 0.09  # of the inverse depth: a third of it
+    pixels = np.stack([rng.uniform(0, 111, 200), rng.uniform(0, 83, 200)], 1)
+    inverse = np.maximum(1 / 4 + std * rng.normal(size=200), 1e-3)
+    fixed = correct(true * np.float32(1.3), Landmarks(pixels, inverse, np.full(200, std)))
+    assert abs(np.median(fixed) / 4 - 1) < 0.06
 
 
 def test_an_alignment_with_known_poses_has_better_depth():
