@@ -110,12 +110,19 @@ class Bundle:
         )
 
 
-def adjust(bundle: Bundle) -> Bundle:
-    """The poses, focal lengths and depths that fit best (Levenberg-Marquardt, Cauchy's loss)."""
-    damping, equations = 1e-3, _Equations(bundle)
+def adjust(bundle: Bundle, integrated: bool = False) -> Bundle:
+    """The poses, focal lengths and depths that fit best (Levenberg-Marquardt, Cauchy's loss).
+
+    Args:
+        integrated: Look for the poses that are likeliest whatever the depths are (Laplace's
+            approximation), not for the likeliest of poses and depths together. Those make much of
+            little parallax: a network that was taught by regression shows less relief than there
+            is, and a longer baseline, turned a little, shows as little.
+    """
+    damping, equations = 1e-3, _Equations(bundle, integrated)
     for _ in range(STEPS):
         candidate = equations.stepped(damping)
-        new = _Equations(candidate)
+        new = _Equations(candidate, integrated)
         if not new.cost <= equations.cost:  # so that it is not followed where it is no number
             damping *= 10
             if damping > 1e6:
@@ -134,8 +141,8 @@ class _Equations:
     Three rows for each observation: where it is seen, and how deep, in standard deviations.
     """
 
-    def __init__(self, bundle: Bundle) -> None:
-        self.bundle = bundle
+    def __init__(self, bundle: Bundle, integrated: bool = False) -> None:
+        self.bundle, self._integrated = bundle, integrated
         tracks, K = bundle.tracks, np.stack(bundle.adjusted_K)[bundle.tracks.view]
         self._X = X = bundle.in_view()
         ahead, told = X[:, 2] > BEHIND, np.isfinite(bundle.depth)
@@ -151,6 +158,8 @@ class _Equations:
         self._weight = np.sqrt(ahead[:, None] / (1 + squares))[:, [0, 0, 1]]
         self._weight[:, 2] *= told
         self._r = np.concatenate([off, deep[:, None]], 1) * self._weight
+        if integrated:
+            self.cost += float(np.log(self._precision).sum())
 
     def stepped(self, damping: float) -> Bundle:
         """The bundle after the step, with a share added to the diagonal of the equations."""
@@ -159,7 +168,7 @@ class _Equations:
         by_point = self.by_points()
         # Of itself each point knows one number, and leaves.
         own = (1 + damping) * np.bincount(point, by_point**2, tracks.count) + TINY
-        g_point = np.bincount(point, by_point * r, tracks.count)
+        g_point = np.asarray(np.bincount(point, by_point * r, tracks.count), float)
         full = np.zeros((len(bundle.free), DOF))
         moves = np.repeat(bundle.free[:, None], DOF, axis=1)
         moves[:, 6] = bundle.open_lens
@@ -167,6 +176,9 @@ class _Equations:
             J, moving = self.by_views(), np.flatnonzero(moves)
             J_point = sparse.csr_array((by_point, (np.arange(len(point)), point)))
             H, g = (J.T @ J).toarray(), J.T @ r
+            if self._integrated:
+                slopes = self._precision_slopes(J)
+                g, g_point = g + slopes[0], g_point + slopes[1]
             H[6::DOF, 6::DOF] += bundle.focal_information
             g[6::DOF] += bundle.focal_information @ bundle.log_focal
             across = (J.T @ J_point).toarray()
@@ -203,6 +215,34 @@ class _Equations:
         columns = DOF * np.stack([a, b])[:, :, None, None] + np.arange(DOF)
         at = [np.broadcast_to(x, blocks.shape).ravel() for x in (rows, columns)]
         return sparse.csr_array((blocks.ravel(), at), (rows.size, DOF * len(bundle.free)))
+
+    def _precision_slopes(self, J: sparse.csr_array) -> tuple[F64, F64]:
+        """(7 N,) and (P,) half of the derivatives of what :attr:`_precision` adds to the cost, by
+        the cameras' places and the log depths, which are what it depends on most."""
+        tracks, parallax = self.bundle.tracks, self._parallax
+        share = parallax / self._precision[tracks.point, None]
+        unweighted = np.insert(share / self._clear, 2, 0.0, axis=1)
+        by_views = -(J.T @ unweighted.ravel()).reshape(-1, DOF)
+        by_views[:, 3:] = 0
+        by_points = -np.bincount(tracks.point, (share * parallax).sum(1), tracks.count)
+        return by_views.ravel(), by_points.astype(float)
+
+    @cached_property
+    def _precision(self) -> F64:
+        """(P,) of the log depths, as far as no observation is an outlier."""
+        count, point = self.bundle.tracks.count, self.bundle.tracks.point
+        shown = np.bincount(point, (self._parallax**2).sum(1), count)
+        return np.asarray(shown + self.bundle.depth_std**-2.0, float)
+
+    @cached_property
+    def _parallax(self) -> F64:
+        """(M, 2) derivatives of where points are seen, without weights, by their log depths."""
+        return self.by_points().reshape(-1, 3)[:, :2] / self._clear
+
+    @property
+    def _clear(self) -> F64:
+        """(M, 2) the weights of where points are seen, kept from 0."""
+        return np.maximum(self._weight[:, :2], TINY)
 
     @cached_property
     def _by_X(self) -> F64:

@@ -31,6 +31,7 @@ from hamst3r.scene import ScaleSource
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
+RECOGNISED_STD = 0.01  # radians, of poses that keypoints tell, against each other
 
 
 @dataclass(frozen=True)
@@ -206,7 +207,7 @@ class Aligner:
             if use is KeypointUse.DEPTH and stood.recognised:
                 sure = stood.recognised | known.keys()
                 poses = {v: T for v, T in placement.T_world_cam.items() if v in sure}
-                marks = landmarks(keypoints(), K, poses, observations.joined)
+                marks = landmarks(keypoints(), K, poses, observations.joined, RECOGNISED_STD)
         result = self._result(observations, K, placement, std, source, marks=marks)
         return replace(result, gain=gain)
 

@@ -64,12 +64,15 @@ def landmarks(
     K: Sequence[F64],
     T_world_cam: Mapping[int, F64],
     pairs: Sequence[tuple[int, int]],
+    turn_std: float = 0.0,
 ) -> list[Landmarks]:
     """Per view, what it shares with others, triangulated.
 
     Args:
         keypoints, K: Per view. T_world_cam: view -> (4, 4), of those whose poses hold.
         pairs: Of views, that may show the same.
+        turn_std: Of the poses, radians against each other: the less of a baseline there is, the
+            less they tell.
     """
     links = []
     for i, j in pairs:
@@ -101,13 +104,13 @@ def landmarks(
         )
     )
     bundle = bundle.of(fitting(bundle, 1.5))
-    std = bundle.depth_deviations()[bundle.tracks.point]
-    z = bundle.in_view()[:, 2]
-    found = []
-    for v in range(count):
-        at = bundle.tracks.view == v
-        found.append(Landmarks(bundle.tracks.pixels[at], 1 / z[at], std[at] / z[at]))
-    return found
+    tracks, z = bundle.tracks, bundle.in_view()[:, 2]
+    centres = poses[tracks.view, :3, 3]
+    base = lengths(centres[tracks.last] - centres[tracks.first])
+    std = bundle.depth_deviations()[tracks.point] / z
+    std = np.hypot(std, turn_std / np.maximum(base, MIN_BASELINE)[tracks.point])
+    each = [tracks.view == v for v in range(count)]
+    return [Landmarks(tracks.pixels[at], 1 / z[at], std[at]) for at in each]
 
 
 def correct(depth: F32, marks: Landmarks) -> F32:

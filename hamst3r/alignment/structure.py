@@ -31,6 +31,7 @@ GUESS_STD, ALIKE_STD = 0.15, 0.07
 PARALLAX, NO_BASELINE = np.deg2rad(0.7), 0.02
 MAX_MISS = 3.0  # pixels of the image
 MOST_POINTS = 4000
+COLLAPSED = 0.25  # of the baselines of the likeliest bundle: below, all parallax is denied
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,10 +121,20 @@ def build(
     fits = fitting(bundle)
     if not fits.any():
         return None
-    bundle = adjust(bundle.of(fits))
+    bundle = _settled(bundle.of(fits))
     bundle = bundle.of(fitting(bundle))
     views = _hanging_together(bundle.tracks, len(K), list(known) or [next(iter(start))])
     return Structure(bundle, views) if len(views) > max(1, len(known)) else None
+
+
+def _settled(bundle: Bundle) -> Bundle:
+    """Adjusted, with baselines that do not take the network's errors for parallax."""
+    longer = adjust(bundle)
+    if not bundle.free.any():
+        return longer
+    shorter, seen = adjust(longer, integrated=True), np.unique(bundle.tracks.view)
+    spread = [np.linalg.norm(np.std(b.T_world_cam[seen, :3, 3], axis=0)) for b in (shorter, longer)]
+    return shorter if spread[0] > COLLAPSED * spread[1] else longer
 
 
 def _alike(lenses: Sequence[Lens], observations: Observations) -> list[F64]:
@@ -214,8 +225,7 @@ def _with_baseline(
 
 def first_depths(tracks: Tracks, K: Sequence[F64], T: F64, depth: F64) -> F64:
     """(P,) log depths in the first views: by the last observation's ray, else by the network."""
-    first = tracks.first
-    last = np.append(first[1:], len(tracks.point)) - 1
+    first, last = tracks.first, tracks.last
     own = rays(tracks.pixels, np.stack(K)[tracks.view])
     turned = np.einsum("mab,mb->ma", T[tracks.view, :3, :3], own)
     centres = T[tracks.view, :3, 3]

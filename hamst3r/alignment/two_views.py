@@ -59,6 +59,11 @@ class Tracks:
         return np.searchsorted(self.point, np.arange(self.count))
 
     @property
+    def last(self) -> NDArray[np.intp]:
+        """(P,) the points' last observations."""
+        return np.append(self.first[1:], len(self.point)) - 1
+
+    @property
     def count(self) -> int:
         """Number of points."""
         return int(self.point[-1]) + 1 if len(self.point) else 0

@@ -56,14 +56,18 @@ def textured(room: Room, intrinsics: bool = True):
 
 
 def weak(room: Room, seed: int):
-    """Pairs of a network that knows depth roughly, and thinks that all cameras look one way."""
+    """Pairs of a network that knows depth roughly, and thinks that all cameras look one way.
+
+    What was learned by regression varies less than the truth does, and not more.
+    """
     rng = np.random.default_rng(seed)
     found = []
     for i, j in COMPLETE:
-        bend = [
-            np.exp(0.4 * cv2.resize(rng.standard_normal((4, 4)), room.depth[v].shape[::-1]))
-            for v in (i, j)
-        ]
+        bend = []
+        for v in (i, j):
+            log = np.log(room.depth[v])
+            error = 0.28 * cv2.resize(rng.standard_normal((4, 4)), log.shape[::-1])
+            bend.append(np.exp(error - 0.3 * (log - np.median(log))))
         points = [room.points(v) * b[..., None] for v, b in zip((i, j), bend, strict=True)]
         sure = np.full(room.depth[i].shape, 3.0)
         found.append(prediction(i, j, *points, sure, sure))
@@ -339,7 +343,7 @@ def test_unknown_cameras_are_found_where_the_network_guesses(intrinsics):
     found = Aligner().solve(frames, images, weak(room, 1), still(room))
     assert found.placed.all()
     assert turns(guessed.T_world_cam, room.T_world_cam).max() > 20
-    assert turns(found.T_world_cam, room.T_world_cam).max() < (2 if intrinsics else 6)
+    assert turns(found.T_world_cam, room.T_world_cam).max() < (0.5 if intrinsics else 3)
 
 
 def test_a_network_that_knows_is_believed():
