@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hamst3r.alignment.landmarks import MAX_STD, Landmarks
+from hamst3r.alignment.landmarks import Landmarks
 from hamst3r.alignment.observations import Observations, Pair
 from hamst3r.geometry import closest_approach, invert, pixel_rays
 from hamst3r.matching import reciprocal_matches
@@ -114,11 +114,11 @@ def evidence_of_landmarks(observations: Observations, marks: Sequence[Landmarks]
     found = []
     for index, pair in enumerate(observations.pairs):
         first, own = pair.first, marks[pair.i]
-        shown = own.shown(np.where(first.weight > 0, first.points[..., 2], 0))
-        there = (shown > 0) & (own.inverse > 0) & (own.std * shown < MAX_STD)
-        if there.sum() < MIN_LANDMARKS:
+        _, nearer, _ = own.beside(np.where(first.weight > 0, first.points[..., 2], 0))
+        nearer = nearer[nearer > 0]
+        if len(nearer) < MIN_LANDMARKS:
             continue
-        ratio = -np.log(own.inverse[there] * shown[there])
+        ratio = -np.log(nearer)
         middle, _, std = _agreed(ratio)
         found.append(Evidence(((index, 1.0),), middle, std))
     return found

@@ -31,6 +31,7 @@ MAX_STD = 0.5  # of a point's log depth, were it as deep as the network has it
 WHOLE_STD, LOCAL_STD, REACH, LIKE_DEPTH = 0.4, 0.25, 0.15, 0.3
 NOISE, TAIL = 0.05, 2.0  # of the points; standard deviations from which on they count less
 FEWEST, MOST = 8, 250  # points of a view
+FARTHEST = 4.0  # times nearer or farther than the network has it: beyond, matches are wrong
 STEP = 2  # pixels between those at which the field is computed
 
 
@@ -53,10 +54,21 @@ class Landmarks:
         columns, rows = np.clip(self.pixels.round().astype(np.intp), 0, limits).T
         return columns, rows
 
-    def shown(self, depth: NDArray[np.floating]) -> F64:
-        """(n,) what a map of depths (gh, gw) says of them."""
+    def beside(self, depth: NDArray[np.floating]) -> tuple[NDArray[np.intp], F64, F64]:
+        """What they say of a map of depths (gh, gw), 0 = none.
+
+        Returns:
+            Which of them can be compared with it, how many times nearer they are than the map has
+            it, and the standard deviation of that. None where most are too far from the map to be
+            anything but wrong matches.
+        """
         columns, rows = self.cells(depth.shape)
-        return depth[rows, columns].astype(float)
+        shown = depth[rows, columns].astype(float)
+        nearer, std = self.inverse * shown, self.std * shown
+        there = (shown > 0) & (std < MAX_STD)
+        likely = there & (nearer > 1 / FARTHEST - 2 * std) & (nearer < FARTHEST + 2 * std)
+        at = np.flatnonzero(likely if likely.sum() > there.sum() / 2 else np.zeros_like(likely))
+        return at, nearer[at], std[at]
 
 
 def landmarks(
@@ -116,13 +128,12 @@ def landmarks(
 def correct(depth: F32, marks: Landmarks) -> F32:
     """A view's depth (gh, gw), 0 = none, drawn to its landmarks; too few of them change nothing."""
     height, width = depth.shape
-    shown = marks.shown(depth)
-    at = np.flatnonzero((shown > 0) & (marks.std * shown < MAX_STD))
+    at, m, std = marks.beside(depth)
     if len(at) < FEWEST:
         return depth
-    at = at[np.argsort(marks.std[at] * shown[at], kind="stable")[:MOST]]
-    # What the depths lack is f: of m = exp(-f) the points tell, with errors of their own.
-    m, std = marks.inverse[at] * shown[at], marks.std[at] * shown[at]
+    best = np.argsort(std, kind="stable")[:MOST]
+    at, m, std = at[best], m[best], std[best]
+    # What the logs of depths lack is f: of m = exp(-f) the points tell, with errors of their own.
     f = np.full(len(at), -np.log(np.clip(np.median(m), 0.1, 10)))
     log = np.log(np.where(depth > 0, depth, 1))
     u, v = (part[at] for part in marks.cells((height, width)))

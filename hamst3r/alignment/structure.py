@@ -21,8 +21,8 @@ from hamst3r.keypoints import Keypoints
 
 F64 = NDArray[np.float64]
 # Relative error of a depth of the network's, beside those around it; and beside baselines that are
-# known. (Any less sure, noise is taken for parallax: short baselines grow several times as long.)
-NETWORK_STD, UNSURE_STD = 0.2, 1.0
+# known.
+NETWORK_STD, UNSURE_STD = 0.25, 1.0
 # Of log focal lengths that only the network tells: of their mean, and by how much they differ:
 # cameras of unknown lenses mostly are of one make.
 GUESS_STD, ALIKE_STD = 0.15, 0.07
