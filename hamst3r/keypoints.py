@@ -9,7 +9,8 @@ from __future__ import annotations
 import enum
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from weakref import WeakKeyDictionary
 
 import cv2
 import numpy as np
@@ -43,11 +44,15 @@ class Keypoints:
         pixels: (N, 2) on the output grid. pixel: Size of the image's pixels there.
         descriptors: (N, 128) float32 of unit length (RootSIFT, Arandjelovic and Zisserman, CVPR
             2012), so that products are Hellinger's kernel.
+        matched: What :func:`match` found in other images: several ask for the same.
     """
 
     pixels: F64
     descriptors: F32
     pixel: float
+    matched: WeakKeyDictionary[Keypoints, NDArray[np.intp]] = field(
+        default_factory=WeakKeyDictionary, repr=False
+    )
 
 
 def detect(image: NetworkImage) -> Keypoints:
@@ -75,6 +80,12 @@ def match(a: Keypoints, b: Keypoints) -> NDArray[np.intp]:
 
     A corner that has several orientations is matched once.
     """
+    if b not in a.matched:
+        a.matched[b] = _match(a, b)
+    return a.matched[b]
+
+
+def _match(a: Keypoints, b: Keypoints) -> NDArray[np.intp]:
     if min(len(a.pixels), len(b.pixels)) < 2:
         return np.empty((0, 2), np.intp)
     alike = a.descriptors @ b.descriptors.T

@@ -63,29 +63,31 @@ class Bundle:
         """(P,) view of the points' first observations."""
         return self.tracks.view[self.tracks.first]
 
-    @property
+    @cached_property
     def adjusted_K(self) -> list[F64]:
         """K with the adjusted focal lengths."""
         factors = np.exp(self.log_focal)
         return [K * [[f, f, 1], [f, f, 1], [1, 1, 1]] for K, f in zip(self.K, factors, strict=True)]
 
+    @cached_property
     def in_anchor(self) -> F64:
         """(P, 3) the points in the cameras of their first observations."""
         tracks, K = self.tracks, np.stack(self.adjusted_K)
         plane = on_plane(tracks.pixels[tracks.first], K[self.anchor])
         return np.insert(plane, 2, 1.0, axis=1) * np.exp(self.log_depth)[:, None]
 
+    @cached_property
     def in_view(self) -> F64:
         """(M, 3) the points in the cameras of all their observations."""
         T, tracks = self.T_world_cam, self.tracks
-        Y, a = self.in_anchor(), self.anchor
+        Y, a = self.in_anchor, self.anchor
         world = np.einsum("pab,pb->pa", T[a, :3, :3], Y) + T[a, :3, 3]
         away = world[tracks.point] - T[tracks.view, :3, 3]
         return np.einsum("mba,mb->ma", T[tracks.view, :3, :3], away)
 
     def misses(self) -> F64:
         """(M,) by which points miss their pixels, in pixels of the image; infinite behind."""
-        X = self.in_view()
+        X = self.in_view
         z = np.where(X[:, 2] > BEHIND, X[:, 2], np.nan)
         K = np.stack(self.adjusted_K)[self.tracks.view]
         apart = X[:, :2] / z[:, None] - on_plane(self.tracks.pixels, K)
@@ -144,7 +146,7 @@ class _Equations:
     def __init__(self, bundle: Bundle, integrated: bool = False) -> None:
         self.bundle, self._integrated = bundle, integrated
         tracks, K = bundle.tracks, np.stack(bundle.adjusted_K)[bundle.tracks.view]
-        self._X = X = bundle.in_view()
+        self._X = X = bundle.in_view
         ahead, told = X[:, 2] > BEHIND, np.isfinite(bundle.depth)
         self._z = z = np.where(ahead, X[:, 2], 1.0)
         self._focal = K[..., [0, 1], [0, 1]] / (POINT_STD * bundle.pixel[tracks.view])[:, None]
@@ -196,14 +198,14 @@ class _Equations:
 
     def by_points(self) -> F64:
         """(3 M,) derivatives of the residuals, weighted, by the log depth of their points."""
-        Y = self.bundle.in_anchor()[self.bundle.tracks.point]
+        Y = self.bundle.in_anchor[self.bundle.tracks.point]
         return np.asarray(np.einsum("mrk,mk->mr", self._by_Y, Y).ravel())
 
     def by_views(self) -> sparse.csr_array:
         """(3 M, 7 N) derivatives of the residuals, weighted, by the views' unknowns."""
         bundle, tracks = self.bundle, self.bundle.tracks
         a, b = bundle.anchor[tracks.point], tracks.view
-        by_X, by_Y, Y = self._by_X, self._by_Y, bundle.in_anchor()[tracks.point]
+        by_X, by_Y, Y = self._by_X, self._by_Y, bundle.in_anchor[tracks.point]
         blocks = np.zeros((2, *by_X.shape[:2], DOF))
         blocks[0, :, :, :3], blocks[1, :, :, :3] = by_Y, -by_X
         blocks[0, :, :, 3:6] = -by_Y @ cross_matrices(Y)

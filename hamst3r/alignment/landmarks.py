@@ -116,7 +116,7 @@ def landmarks(
         )
     )
     bundle = bundle.of(fitting(bundle, 1.5))
-    tracks, z = bundle.tracks, bundle.in_view()[:, 2]
+    tracks, z = bundle.tracks, bundle.in_view[:, 2]
     centres = poses[tracks.view, :3, 3]
     base = lengths(centres[tracks.last] - centres[tracks.first])
     std = bundle.depth_deviations()[tracks.point] / z
