@@ -51,7 +51,7 @@ class Keypoints:
     descriptors: F32
     pixel: float
     matched: WeakKeyDictionary[Keypoints, NDArray[np.intp]] = field(
-        default_factory=WeakKeyDictionary, repr=False
+        default_factory=WeakKeyDictionary, init=False, repr=False
     )
 
 
