@@ -157,7 +157,7 @@ class Person:
         fit: Body parameters, or None where the evidence did not carry a fit.
         joints: (24, 3) float32 metres in world, or (0, 3) without a fit.
         joint_std: (24,) float32 metres, one standard deviation per axis, or (0,).
-        position: (3,) centre of the hips in world (of the points, without a fit).
+        position: (3,) centre of the hips in world; without a fit, where they mostly are.
         covariance: (3, 3) of ``position``, square metres.
         velocity: (3,) metres per second of ``position``, or None before it is known.
         num_points: Points of this person in ``Scene.points``.

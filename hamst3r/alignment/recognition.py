@@ -100,40 +100,73 @@ class Recognition:
         look at the same things tells little more.
         """
         self._sets += 1
-        names = [grid.name for grid in observations.grids]
-        widths = [grid.shape[1] for grid in observations.grids]
-        there = [v for v, name in enumerate(names) if v not in known and name in world]
-        before = {v: self._cameras[names[v]] for v in there if names[v] in self._cameras}
-        poses = {v: world[names[v]] for v in before}
-        K = {v: _K(lenses[v], camera, widths[v]) for v, camera in before.items()}
-        agreement = {v: camera.agreement for v, camera in before.items()}
-        kept = Recognised(poses, K, agreement)
+        kept = self._remembered(lenses, observations, known, world)
         if keypoints is None:
             return kept
         structure = build(keypoints, lenses, observations, known)
         if structure is None:
             return kept
-        if before and structure.explained(poses, K) > EXPLAINED:
-            self._confirm(names, structure.views)
+        if kept.poses and structure.explained(kept.poses, kept.K) > EXPLAINED:
             self._doubts = 0
-            if set(structure.views) <= before.keys() | known.keys():
-                return kept
-            lenses = [Lens(K[v], 0.0) if v in K else lens for v, lens in enumerate(lenses)]
-            beside = build(keypoints, lenses, observations, {**known, **poses})
-            if beside is None:
-                return kept
-            new = [v for v in beside.views if v not in before and v not in known]
-            return self._with(kept, beside, new, lenses, observations)
-        self._doubts += bool(before)
-        if before and self._doubts < GIVE_UP:
+            return self._joined(kept, structure, keypoints, lenses, observations, known)
+        self._doubts += bool(kept.poses)
+        if kept.poses and self._doubts < GIVE_UP:
             return kept
         self._doubts = 0
-        placed = by_network()
+        return self._anew(structure, lenses, observations, known, by_network())
+
+    def _remembered(
+        self,
+        lenses: Sequence[Lens],
+        observations: Observations,
+        known: Mapping[int, F64],
+        world: Mapping[str, F64],
+    ) -> Recognised:
+        """Views of cameras that were recognised before."""
+        found = Recognised()
+        for v, grid in enumerate(observations.grids):
+            camera = self._cameras.get(grid.name)
+            if camera is not None and v not in known and grid.name in world:
+                found.poses[v] = world[grid.name]
+                found.K[v] = _K(lenses[v], camera, grid.shape[1])
+                found.agreement[v] = camera.agreement
+        return found
+
+    def _joined(
+        self,
+        kept: Recognised,
+        structure: Structure,
+        keypoints: Sequence[Keypoints],
+        lenses: Sequence[Lens],
+        observations: Observations,
+        known: Mapping[int, F64],
+    ) -> Recognised:
+        """What is remembered and was confirmed, and beside it cameras that are new."""
+        self._confirm([grid.name for grid in observations.grids], structure.views)
+        if set(structure.views) <= kept.poses.keys() | known.keys():
+            return kept
+        lenses = [Lens(kept.K[v], 0.0) if v in kept.K else lens for v, lens in enumerate(lenses)]
+        beside = build(keypoints, lenses, observations, {**known, **kept.poses})
+        if beside is None:
+            return kept
+        new = [v for v in beside.views if v not in kept.poses and v not in known]
+        return self._with(kept, beside, new, lenses, observations)
+
+    def _anew(
+        self,
+        structure: Structure,
+        lenses: Sequence[Lens],
+        observations: Observations,
+        known: Mapping[int, F64],
+        placed: Placement,
+    ) -> Recognised:
+        """All cameras of a structure, or none if the network's pairs explain it, too."""
         factor = placed.focal_factor
         guess = {v: scaled_focal(x.K, factor.get(v, 1.0)) for v, x in enumerate(lenses)}
         everyone = set(structure.views) <= placed.T_world_cam.keys()
         # What else is remembered of these cameras is of another world.
-        self._cameras = {n: camera for n, camera in self._cameras.items() if n not in names}
+        gone = {grid.name for grid in observations.grids}
+        self._cameras = {n: camera for n, camera in self._cameras.items() if n not in gone}
         if everyone and structure.explained(placed.T_world_cam, guess) > EXPLAINED:
             return Recognised()
         views = [v for v in structure.views if v not in known]
