@@ -31,6 +31,8 @@ class TriangulationConfig:
         max_error: Largest distance of a ray from the point, as a share of the point's depth.
         min_angle: Smallest angle between the rays, radians.
         min_cells: With fewer agreeing places in a view, its depth follows the masks' middles.
+        middle_std: Deviation of a mask's middle from the person's, as a share of the mask's extent.
+        depth_std: Of a view's depth of a person, relative, beside what the masks' middles say.
         max_correction: Largest factor, and its inverse, by which a view's depth is corrected.
     """
 
@@ -38,6 +40,8 @@ class TriangulationConfig:
     max_error: float = 0.03
     min_angle: float = 0.07
     min_cells: int = 8
+    middle_std: float = 0.08
+    depth_std: float = 0.3
     max_correction: float = 1.8
 
 
@@ -172,16 +176,24 @@ class Triangulator:
         if np.abs(unit @ unit.T).min() > np.cos(self.config.min_angle):
             return none
         eyes = np.array([glimpse.T_world_cam[:3, 3] for glimpse in glimpses])
-        across = np.eye(3) - unit[:, :, None] * unit[:, None]
-        depth = np.array([np.median(glimpse.depth) for glimpse in glimpses])
+        along = unit[:, :, None] * unit[:, None]
+        across = np.eye(3) - along
+        shown = np.array([np.median(glimpse.depth) for glimpse in glimpses])
+        extent = np.array([glimpse.extent for glimpse in glimpses])
         ahead = np.array([glimpse.T_world_cam[:3, 2] for glimpse in glimpses])
+        told = np.einsum("nkl,nl->nk", along, rays * shown[:, None]) + INTO_BODY * unit
+        depth = shown
         for _ in range(2):  # what is nearer is seen more exactly
-            weighted = across / depth[:, None, None] ** 2
-            place = np.linalg.solve(weighted.sum(0), np.einsum("nkl,nl->k", weighted, eyes))
+            beside = across / (self.config.middle_std * extent * depth)[:, None, None] ** 2
+            # Rays at small angles cross anywhere: then it counts how far the view has it.
+            before = along / (self.config.depth_std * depth)[:, None, None] ** 2
+            aim = np.einsum("nkl,nl->k", beside + before, eyes)
+            aim += np.einsum("nkl,nl->k", before, told)
+            place = np.linalg.solve((beside + before).sum(0), aim)
             found = np.einsum("nk,nk->n", place - eyes, ahead)
             depth = np.maximum(found, 0.1)
         off = np.linalg.norm(np.einsum("nkl,nl->nk", across, place - eyes), axis=1)
-        good = (found > 0.1) & (off < 0.25 * depth * [g.extent for g in glimpses])
+        good = (found > 0.1) & (off < 0.25 * depth * extent)
         if len({g.view for g, fine in zip(glimpses, good, strict=True) if fine}) < 2:
             return none
         return [

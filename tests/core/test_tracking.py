@@ -358,6 +358,18 @@ def test_middles_of_masks_correct_depth_where_no_place_of_the_body_is_known(scal
         assert (factor[ids == 0] == 1).all()
 
 
+@pytest.mark.parametrize("shift", [-3, 3])
+def test_masks_that_are_a_little_off_mislead_nobody_where_cameras_stand_together(shift):
+    state = standing((0.0, 0.0, HIP))
+    beside = camera_at((0.4, -4.0, 1.2), (0.0, 0.0, 0.9))
+    alone = camera_at((0.0, -4.0, 1.2), (0.0, 0.0, 0.9))
+    views, alignment = see({"ann": state}, (alone, beside))
+    blank = [replace(view, densepose=np.full_like(view.densepose, np.nan)) for view in views]
+    blank[1] = replace(blank[1], instances=np.roll(blank[1].instances, shift, 1))
+    (person,), _, _ = PeopleTracker(BODY).update(0, blank, alignment, ["a", "b"], [np.eye(3)] * 2)
+    assert np.linalg.norm(person.position - [0, 0, HIP]) < 0.25  # by rays alone 0.6
+
+
 def test_flying_pixels_and_far_ones_are_dropped():
     views, alignment = see({"ann": standing((0.0, 0.0, HIP))})
     lookup, rng = VertexLookup(BODY), np.random.default_rng(0)
