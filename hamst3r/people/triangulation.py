@@ -30,7 +30,8 @@ class TriangulationConfig:
         cell: Edge of the cells of the body's surface that count as one place, metres.
         max_error: Largest distance of a ray from the point, as a share of the point's depth.
         min_angle: Smallest angle between the rays, radians.
-        min_cells: With fewer agreeing places in a view, its depth follows the masks' middles.
+        min_cells, max_scatter: With fewer places in a view, or with logarithms of the ratios of
+            depth that are more scattered (median deviation), its depth follows the masks' middles.
         middle_std: Deviation of a mask's middle from the person's, as a share of the mask's extent.
         depth_std: Of a view's depth of a person, relative, beside what the masks' middles say.
         max_correction: Largest factor, and its inverse, by which a view's depth is corrected.
@@ -40,6 +41,7 @@ class TriangulationConfig:
     max_error: float = 0.03
     min_angle: float = 0.07
     min_cells: int = 8
+    max_scatter: float = 0.15
     middle_std: float = 0.08
     depth_std: float = 0.3
     max_correction: float = 1.8
@@ -202,8 +204,14 @@ class Triangulator:
         ]
 
     def _factor(self, ratios: list[F64], middle: list[float]) -> float:
-        together = np.concatenate(ratios) if ratios else np.empty(0)
-        if len(together) < self.config.min_cells:
-            together = np.array(middle or [1.0])
+        cells = np.concatenate(ratios) if ratios else np.empty(0)
+        together = np.median(cells) if self._agree(cells) else np.median(middle or [1.0])
         limit = self.config.max_correction
-        return float(np.clip(np.median(together), 1 / limit, limit))
+        return float(np.clip(together, 1 / limit, limit))
+
+    def _agree(self, ratios: F64) -> bool:
+        """Whether enough places of the body say of a view's depth what others do."""
+        if len(ratios) < self.config.min_cells:
+            return False
+        logs = np.log(ratios)
+        return bool(np.median(np.abs(logs - np.median(logs))) < self.config.max_scatter)
