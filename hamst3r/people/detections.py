@@ -15,6 +15,7 @@ from hamst3r.people.densepose import VertexLookup
 from hamst3r.people.instances import ViewPeople
 from hamst3r.people.lifting import Glimpse, LiftingConfig, lift
 from hamst3r.people.triangulation import Triangulator
+from hamst3r.scene import ScaleSource
 
 if TYPE_CHECKING:
     from hamst3r.alignment.incremental import Alignment
@@ -102,12 +103,13 @@ def detect(
         for local, score in view.scores.items():
             scores.setdefault(local, []).append(score)
     found = []
+    metric = alignment.scale_source is ScaleSource.CALIBRATION
     for group in _join(glimpses, triangulator, config.merge_distance):
         own = [glimpse for local in group for glimpse in glimpses[local]]
         if sum(glimpse.count for glimpse in own) < config.min_pixels:
             continue
         score = float(np.mean([value for local in group for value in scores[local]]))
-        found.append(_detection(tuple(group), score, own, triangulator, rng, config))
+        found.append(_detection(tuple(group), score, own, triangulator, rng, config, metric))
     return _doubt(_gather(found, views, alignment, config), views, alignment, config)
 
 
@@ -253,9 +255,11 @@ def _detection(
     triangulator: Triangulator,
     rng: np.random.Generator,
     config: DetectionConfig,
+    metric: bool,
 ) -> Detection:
     crossed, corrected = triangulator(glimpses)
-    corrected = [glimpse.no_giant() for glimpse in corrected]
+    if metric:  # Else it is people who tell how large the world is.
+        corrected = [glimpse.no_giant() for glimpse in corrected]
     factors = {
         before.view: float(after.depth[0] / before.depth[0])
         for before, after in zip(glimpses, corrected, strict=True)

@@ -316,6 +316,10 @@ def test_nobody_is_a_giant_whatever_the_network_says_of_depth():
     assert 1 < ratio < 1.6  # of 2.5
     factors = PeopleTracker(BODY).update(0, views, alignment, ["a"], [np.eye(3)]).depth_factors
     assert factors[0].min() == pytest.approx(ratio / 2.5, rel=0.05)
+    # Where the network tells the scale, people tell how far off it is.
+    guessed = replace(alignment, scale_source=ScaleSource.NETWORK)
+    factors = PeopleTracker(BODY).update(0, views, guessed, ["a"], [np.eye(3)]).depth_factors
+    assert (factors[0] == 1).all()
 
 
 def test_crossed_rays_correct_a_depth_a_fifth_too_large():
