@@ -67,7 +67,7 @@ class Landmarks:
         nearer, std = self.inverse * shown, self.std * shown
         there = (shown > 0) & (std < MAX_STD)
         likely = there & (nearer > 1 / FARTHEST - 2 * std) & (nearer < FARTHEST + 2 * std)
-        at = np.flatnonzero(likely if likely.sum() > there.sum() / 2 else np.zeros_like(likely))
+        at = np.flatnonzero(likely & (likely.sum() > there.sum() / 2))
         return at, nearer[at], std[at]
 
 

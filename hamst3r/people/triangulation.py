@@ -183,7 +183,7 @@ class Triangulator:
         shown = np.array([np.median(glimpse.depth) for glimpse in glimpses])
         extent = np.array([glimpse.extent for glimpse in glimpses])
         ahead = np.array([glimpse.T_world_cam[:3, 2] for glimpse in glimpses])
-        told = np.einsum("nkl,nl->nk", along, rays * shown[:, None]) + INTO_BODY * unit
+        told = rays * shown[:, None] + INTO_BODY * unit
         depth = shown
         for _ in range(2):  # what is nearer is seen more exactly
             beside = across / (self.config.middle_std * extent * depth)[:, None, None] ** 2
@@ -199,8 +199,8 @@ class Triangulator:
         if len({g.view for g, fine in zip(glimpses, good, strict=True) if fine}) < 2:
             return none
         return [
-            [float(max(z - INTO_BODY, 0.1) / np.median(glimpse.depth))] if fine else []
-            for glimpse, z, fine in zip(glimpses, found, good, strict=True)
+            [float(max(z - INTO_BODY, 0.1) / own)] if fine else []
+            for own, z, fine in zip(shown, found, good, strict=True)
         ]
 
     def _factor(self, ratios: list[F64], middle: list[float]) -> float:
