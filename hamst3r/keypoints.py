@@ -10,6 +10,7 @@ import enum
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from weakref import WeakKeyDictionary
 
 import cv2
@@ -22,7 +23,7 @@ F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 MOST = 1500  # keypoints of an image
 THREADS = 4
-# Images are small, and rooms are dimly textured: weak corners are taken, too. Geometry will judge.
+# Rooms are dimly textured: weak corners are taken, too. Geometry will judge.
 CONTRAST, EDGE = 0.005, 20.0
 # Of a match's distance over that of the second best.
 MAX_RATIO = 0.85
@@ -55,13 +56,16 @@ class Keypoints:
     )
 
 
-def detect(image: NetworkImage) -> Keypoints:
-    """Keypoints of an image as the network sees it; none where nothing has texture."""
-    rgb = ((image.tensor.permute(1, 2, 0) + 1) * 127.5).round().byte().cpu().numpy()
-    grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
+def detect(image: NetworkImage, detailed: bool = False) -> Keypoints:
+    """Keypoints of an image as the network sees it; none where nothing has texture.
+
+    Args:
+        detailed: Finer than that, where it was delivered finer: poses gain by it. Depth does not,
+            and errors of a calibration hide within the coarser pixels.
+    """
+    grey, T = (image.detail, image.T_grid_detail) if detailed else _as_seen(image)
     sift = cv2.SIFT.create(nfeatures=MOST, contrastThreshold=CONTRAST, edgeThreshold=EDGE)
     found, descriptors = sift.detectAndCompute(grey, np.empty(0, np.uint8))
-    T = resampling(image.grid[1] / grey.shape[1], image.grid[0] / grey.shape[0])
     if descriptors is None:
         return Keypoints(np.empty((0, 2)), np.empty((0, 128), np.float32), float(T[0, 0]))
     pixels = np.array([point.pt for point in found]) * T[[0, 1], [0, 1]] + T[:2, 2]
@@ -69,10 +73,17 @@ def detect(image: NetworkImage) -> Keypoints:
     return Keypoints(pixels, np.sqrt(share), float(T[0, 0]))
 
 
-def detect_all(images: Sequence[NetworkImage]) -> list[Keypoints]:
+def _as_seen(image: NetworkImage) -> tuple[NDArray[np.uint8], F64]:
+    """The image in grey at the network's size, and its map to the output grid."""
+    rgb = ((image.tensor.permute(1, 2, 0) + 1) * 127.5).round().byte().cpu().numpy()
+    grey = np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), dtype=np.uint8)
+    return grey, resampling(image.grid[1] / grey.shape[1], image.grid[0] / grey.shape[0])
+
+
+def detect_all(images: Sequence[NetworkImage], detailed: bool = False) -> list[Keypoints]:
     """Of several images at once."""
     with ThreadPoolExecutor(THREADS) as pool:
-        return list(pool.map(detect, images))
+        return list(pool.map(partial(detect, detailed=detailed), images))
 
 
 def match(a: Keypoints, b: Keypoints) -> NDArray[np.intp]:
@@ -91,7 +102,9 @@ def _match(a: Keypoints, b: Keypoints) -> NDArray[np.intp]:
     alike = a.descriptors @ b.descriptors.T
     best = alike.argmax(1)
     rows = np.flatnonzero(alike.argmax(0)[best] == np.arange(len(best)))
-    second, first = np.partition(alike[rows], -2, axis=1)[:, -2:].T
+    first = alike[rows, best[rows]]
+    alike[rows, best[rows]] = -1
+    second = alike[rows].max(1)
     # |x - y|^2 = 2 - 2 x.y for unit vectors.
     rows = rows[1 - first < MAX_RATIO**2 * (1 - second)]
     pairs = np.stack([rows, best[rows]], 1)

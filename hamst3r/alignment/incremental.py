@@ -180,6 +180,7 @@ class Aligner:
         ]
         use = self.config.keypoints if observations.joined else KeypointUse.OFF
         keypoints = cache(lambda: detect_all(images))
+        detailed = cache(lambda: detect_all(images, detailed=True))
         marks: Sequence[Landmarks] = ()
         gain = 1.0
         if len(known) == len(images):
@@ -196,7 +197,7 @@ class Aligner:
             placement, std, marks = calibrated.placement, calibrated.scale_std, calibrated.marks
             source = ScaleSource.NETWORK if std is None else ScaleSource.CALIBRATION
         else:
-            detect = None if use is KeypointUse.OFF else keypoints
+            detect = None if use is KeypointUse.OFF else detailed
             stood = self._standing.place(frames, observations, lenses, known, detect)
             placement, std, source = stood.placement, stood.scale_std, stood.scale_source
             K = self._lenses.corrected(stood.lenses, placement, observations)

@@ -361,6 +361,14 @@ TABLE: tuple[Parameter, ...] = (
         choices=("off", "poses", "depth"),
     ),
     Parameter(
+        "world.keypoint_size",
+        640,
+        "Long side of the images that keypoints are found in, pixels: as delivered, or reduced to "
+        "this. Twice the size finds cameras twice as exactly, and takes twice the time.",
+        64,
+        4096,
+    ),
+    Parameter(
         "tf.mode",
         "estimated",
         "What is published on /tf: the cameras' estimated poses below world.frame; with anchor "

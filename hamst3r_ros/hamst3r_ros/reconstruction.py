@@ -37,6 +37,7 @@ def reconstructor_config(values: Values) -> ReconstructorConfig:
         point_confidence=values["points.min_confidence"],
         max_points=values["points.max"],
         voxel=values["points.voxel"],
+        keypoint_size=values["world.keypoint_size"],
         alignment=AlignerConfig(
             find_gravity=values["world.find_gravity"],
             keypoints=KeypointUse(values["world.keypoints"]),

@@ -69,6 +69,30 @@ def test_content_lands_where_the_map_says(height, width, across, down):
     np.testing.assert_allclose(found, expected[:2], atol=0.1)
 
 
+@given(st.integers(60, 400), st.integers(60, 400), st.sampled_from([40, 150, 1000]))
+@settings(max_examples=40, deadline=None)
+def test_detail_shows_the_same_and_is_no_finer_than_asked_for_or_delivered(height, width, side):
+    """A ramp across the image has the same value in the detail and where that lies in the image."""
+    u, v = np.meshgrid(np.arange(width), np.arange(height))
+    for ramp, axis in ((u / width, 0), (v / height, 1)):
+        picture = np.repeat((250 * ramp)[..., None], 3, 2).round().astype(np.uint8)
+        image = prepare(Frame("cam", 0, picture), 112, 14, 2, detail_side=side)
+        h, w = image.detail.shape
+        T_image_detail = image.T_image_grid @ image.T_grid_detail
+        assert T_image_detail[0, 0] >= 1 - 1e-9 and max(h, w) <= side
+        assert max(h, w) == side or T_image_detail[0, 0] == pytest.approx(1)
+        corners = T_image_detail[:2] @ np.array([[0, w - 1], [0, h - 1], [1, 1]])
+        expected = 250 * corners[axis] / (width, height)[axis]
+        found = image.detail.astype(float).mean(axis)[[0, -1]]
+        np.testing.assert_allclose(found, expected, atol=1.5 * T_image_detail[axis, axis])
+        # What the network sees, to the pixel of the delivered image.
+        first = image.T_grid_detail @ [-0.5, -0.5, 1]
+        last = image.T_grid_detail @ [w - 0.5, h - 0.5, 1]
+        tolerance = 1 / np.diag(image.T_image_grid)[:2]
+        assert (abs(first[:2] + 0.5) < tolerance).all()
+        assert (abs(last[:2] + 0.5 - image.grid[::-1]) < tolerance).all()
+
+
 @pytest.mark.parametrize(
     ("delivered", "expected"),
     [

@@ -20,6 +20,7 @@ from hamst3r.alignment.recognition import EVERY, FIRST, GIVE_UP
 from hamst3r.alignment.structure import first_depths
 from hamst3r.alignment.two_views import confirmed, gather, link
 from hamst3r.geometry import invert, make_T, pixel_rays, project, rotation_angle, transform
+from hamst3r.image import NetworkImage, resampling
 from hamst3r.keypoints import Keypoints, KeypointUse, detect, match
 from hamst3r.pairs import Pairing, choose_pairs
 
@@ -50,9 +51,20 @@ def corners(room: Room) -> np.ndarray:
 def textured(room: Room, intrinsics: bool = True):
     """The room's images, with corners on everything."""
     return [
-        replace(image, tensor=torch.tensor(rgb, dtype=torch.float32))
+        shown(image, torch.tensor(rgb, dtype=torch.float32))
         for image, rgb in zip(room.images(intrinsics), corners(room), strict=True)
     ]
+
+
+def shown(image: NetworkImage, tensor: torch.Tensor) -> NetworkImage:
+    """The image with other content."""
+    grey = ((tensor.mean(0) + 1) * 127.5).round().byte().numpy()
+    T_grid_detail = resampling(image.grid[1] / grey.shape[1], image.grid[0] / grey.shape[0])
+    return replace(image, tensor=tensor, detail=grey, T_grid_detail=T_grid_detail)
+
+
+def dark(image: NetworkImage) -> NetworkImage:
+    return shown(image, 0 * image.tensor)
 
 
 def weak(room: Room, seed: int):
@@ -126,7 +138,7 @@ def bundle_of(poses, keypoints, **changes) -> Bundle:
 def test_keypoints_of_a_shifted_image_are_found_again():
     room = make_room(1, 3, 112, 84)
     (image,) = textured(room)
-    shifted = replace(image, tensor=torch.roll(image.tensor, (6, -10), (1, 2)))
+    shifted = shown(image, torch.roll(image.tensor, (6, -10), (1, 2)))
     a, b = detect(image), detect(shifted)
     pairs = match(a, b)
     moved = b.pixels[pairs[:, 1]] - a.pixels[pairs[:, 0]]
@@ -364,11 +376,13 @@ def test_cameras_stay_where_they_were_seen_and_are_looked_for_now_and_then(monke
     frames, images = room.frames(intrinsics=True), textured(room)
     looked = []
     detect_all = incremental.detect_all
-    monkeypatch.setattr(incremental, "detect_all", lambda x: looked.append(now) or detect_all(x))
+    monkeypatch.setattr(
+        incremental, "detect_all", lambda x, detailed: looked.append(now) or detect_all(x, detailed)
+    )
     aligner = Aligner(AlignerConfig(keypoints=KeypointUse.POSES))
     poses = []
     for now in range(FIRST + EVERY + 2):
-        seen = images if now < FIRST else [replace(x, tensor=0 * x.tensor) for x in images]
+        seen = images if now < FIRST else [dark(x) for x in images]
         result = aligner.solve(frames, seen, weak(room, now), still(room))
         poses.append(result.T_world_cam)
         assert not any("moved" in note for note in result.notes)
@@ -382,10 +396,10 @@ def test_cameras_stay_where_they_were_seen_and_are_looked_for_now_and_then(monke
 def test_a_camera_that_comes_later_is_placed_beside_the_others():
     room = near()
     frames, images = room.frames(intrinsics=True), textured(room)
-    dark = [*images[:3], replace(images[3], tensor=0 * images[3].tensor)]
+    without = [*images[:3], dark(images[3])]
     aligner = Aligner()
     for now in range(EVERY + 1):
-        seen = dark if now < FIRST else images
+        seen = without if now < FIRST else images
         result = aligner.solve(frames, seen, weak(room, now), still(room))
         if now == FIRST - 1:
             before = result.T_world_cam
@@ -420,7 +434,7 @@ def test_whatever_images_show_cameras_get_places(what):
         "a stripe": [np.where(np.arange(shape[2]) // 9 % 2, 1.0, -1.0) * np.ones(shape)] * 4,
     }[what]
     images = [
-        replace(image, tensor=torch.tensor(rgb, dtype=torch.float32))
+        shown(image, torch.tensor(rgb, dtype=torch.float32))
         for image, rgb in zip(room.images(), seen, strict=True)
     ]
     aligner = Aligner()

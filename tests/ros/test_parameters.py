@@ -124,6 +124,7 @@ def test_what_the_reconstruction_is_told():
         "points.voxel": 0.02,
         "world.find_gravity": True,
         "world.keypoints": "poses",
+        "world.keypoint_size": 480,
         "points.max": 9,
         "points.min_confidence": 1.5,
         "humans.min_score": 0.7,
@@ -134,7 +135,7 @@ def test_what_the_reconstruction_is_told():
     assert (config.pairing, config.image_size) == (Pairing.SWIN, 320)
     assert (config.voxel, config.max_points, config.point_confidence) == (0.02, 9, 1.5)
     assert config.instances.min_score == 0.7
-    assert config.alignment.find_gravity
+    assert config.alignment.find_gravity and config.keypoint_size == 480
     assert config.alignment.keypoints is KeypointUse.POSES
     assert (config.tracking.timeout, config.tracking.new_timeout) == (0.2, 0.2)
     assert not config.tracking.bodies
