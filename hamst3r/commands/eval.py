@@ -48,6 +48,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--views", type=count(2), default=4, metavar="V", help="cameras per scene (default 4)"
     )
     synthetic.add_argument(
+        "--delivered",
+        type=count(16),
+        default=640,
+        metavar="PIXELS",
+        help="long side of the cameras' images, which the network sees smaller (default 640)",
+    )
+    synthetic.add_argument(
         "--truth",
         nargs="+",
         default=[],
@@ -196,7 +203,8 @@ def _synthetic(engine: Engine, options: argparse.Namespace) -> tuple:
     seeds = range(HELD_OUT + options.seed, HELD_OUT + options.seed + options.scenes)
     evaluation = SyntheticEvaluation(engine, true_parts=options.truth)
     samples, extremes = Samples(), Extremes(options.pictures)
-    for result in _progress(evaluation.run(seeds, options.views), len(seeds), "scene"):
+    results = evaluation.run(seeds, options.views, options.delivered)
+    for result in _progress(results, len(seeds), "scene"):
         samples.extend(result.samples)
         if result.samples["merged_iou"]:
             score = result.samples.mean("merged_iou")
@@ -205,6 +213,7 @@ def _synthetic(engine: Engine, options: argparse.Namespace) -> tuple:
     settings = {
         "seeds": [seeds.start, seeds.stop],
         "views": options.views,
+        "delivered": options.delivered,
         "true_parts": options.truth,
     }
     return FIGURES, samples, settings

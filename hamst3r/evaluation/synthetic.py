@@ -36,6 +36,7 @@ from hamst3r.scene import Scene
 from hamst3r.synthetic.generator import SceneGenerator, SyntheticScene
 
 MIN_PIXELS = 40  # of the output grid; people smaller than that in a view need not be found there
+DELIVERED = 640  # pixels: what cameras deliver that are not made for anything special
 _FOUND = 0.5  # intersection over union
 
 F64 = NDArray[np.float64]
@@ -94,18 +95,23 @@ class SyntheticEvaluation:
         self._replay = _Replay(engine)
         self._reconstructor = Reconstructor(self._replay, config)
 
-    def run(self, seeds: Sequence[int], views: int = 4) -> Iterator[SceneResult]:
+    def run(
+        self, seeds: Sequence[int], views: int = 4, delivered: int = DELIVERED
+    ) -> Iterator[SceneResult]:
         """Generate and evaluate one scene per seed, every third of them in portrait format.
+
+        Args:
+            delivered: Long side of the cameras' images, pixels; the network sees them as small as
+                it was trained for.
 
         Raises:
             ValueError: Fewer than 2 views.
         """
         if views < 2:
             raise ValueError(f"pairs need at least 2 views, got {views}")
-        side, patch = self._engine.image_size, self._engine.patch
-        short = side * 3 // 4 // patch * patch
+        short = delivered * 3 // 4
         for seed in seeds:
-            size = (short, side) if seed % 3 == 0 else (side, short)
+            size = (short, delivered) if seed % 3 == 0 else (delivered, short)
             yield self.score(self._generator.sample(seed, size, views))
 
     def score(self, scene: SyntheticScene) -> SceneResult:

@@ -70,7 +70,7 @@ def oracle():
     # In rooms, few people hide: what is left is the code's, not what cannot be seen.
     easy = SceneGenerator(GeneratorConfig(place="room", difficulty=0.2, empty=0.1))
     evaluation = SyntheticEvaluation(Blank(), true_parts=tuple(PARTS), generator=easy)
-    results = list(evaluation.run(range(900_000, 900_006), views=3))
+    results = list(evaluation.run(range(900_000, 900_006), views=3, delivered=224))
     samples = Samples()
     for result in results:
         samples.extend(result.samples)
