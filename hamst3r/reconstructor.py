@@ -161,6 +161,7 @@ class Reconstructor:
         """
         timer = _Timer(self._clock)
         self._tracker.config = self.config.tracking
+        begins = self._stamp is None
         notes = self._watch_clock(frames.stamp)
         engine = self.engine
         size = self.config.image_size or engine.image_size
@@ -189,15 +190,12 @@ class Reconstructor:
                 recalled if moving else None,
             )
         with timer("people"):
-            tracked = self._tracker.update(
-                frames.stamp,
-                people_2d,
-                alignment,
-                frames.cameras,
-                [image.T_image_grid for image in images],
-            )
-            if self._tracker.scale is not None:
-                self._aligner.heed_scale(*self._tracker.scale)
+            maps = [image.T_image_grid for image in images]
+            tracked = self._track(frames, people_2d, alignment, maps)
+            if begins and self._tracker.scale is not None:
+                alignment = self._aligner.settle(alignment)
+                self._tracker.reset()
+                tracked = self._track(frames, people_2d, alignment, maps)
         with timer("fuse"):
             placed = np.flatnonzero(alignment.placed).tolist()
             views = tuple(_view(images[v], alignment, v, tracked, people_2d[v]) for v in placed)
@@ -217,6 +215,19 @@ class Reconstructor:
             timings=timer.seconds,
             notes=(*notes, *alignment.notes),
         )
+
+    def _track(
+        self,
+        frames: FrameSet,
+        people: Sequence[ViewPeople],
+        alignment: Alignment,
+        maps: Sequence[NDArray[np.float64]],
+    ) -> Tracked:
+        """Everybody, whose size the world will heed."""
+        tracked = self._tracker.update(frames.stamp, people, alignment, frames.cameras, maps)
+        if self._tracker.scale is not None:
+            self._aligner.heed_scale(*self._tracker.scale)
+        return tracked
 
     def _pairs(
         self,

@@ -127,6 +127,7 @@ class Aligner:
             self.config.window, self.config.polish_rounds, self.config.network_scale_std
         )
         self._scale = MetricScale(self.config.network_scale_std)
+        self._scale_is_free = False  # no pose and no map says how large the world is
         self._stream = Stream(self.config.stream, self.config.network_scale_std)
 
     def recall(self, frames: FrameSet) -> Recalled:
@@ -183,6 +184,7 @@ class Aligner:
         detailed = cache(lambda: detect_all(images, detailed=True))
         marks: Sequence[Landmarks] = ()
         gain = 1.0
+        self._scale_is_free = False
         if len(known) == len(images):
             K = [lens.K for lens in lenses]
             look = partial(landmarks, K=K, T_world_cam=known, pairs=observations.joined)
@@ -201,7 +203,8 @@ class Aligner:
             stood = self._standing.place(frames, observations, lenses, known, detect)
             placement, std, source = stood.placement, stood.scale_std, stood.scale_source
             K = self._lenses.corrected(stood.lenses, placement, observations)
-            if not any(frame.T_rig_cam is not None for frame in frames.frames):
+            self._scale_is_free = all(frame.T_rig_cam is None for frame in frames.frames)
+            if self._scale_is_free:
                 gain = self._scale.step()
                 placement = grown(placement, gain)
                 std, source = self._scale.std, self._scale.source
@@ -230,6 +233,27 @@ class Aligner:
             ValueError: Not a positive factor with a positive standard deviation.
         """
         self._scale.heed(factor, std, source)
+
+    def settle(self, alignment: Alignment) -> Alignment:
+        """The first result of a world in the scale that was heeded since.
+
+        Nobody was told of that world yet: it need not follow slowly.
+        """
+        if not self._scale_is_free:
+            return alignment
+        growth = self._scale.settle() / alignment.gain
+        T_world_cam, T_map_world = alignment.T_world_cam.copy(), alignment.T_map_world.copy()
+        T_world_cam[:, :3, 3] *= growth
+        T_map_world[:3, 3] *= growth
+        return replace(
+            alignment,
+            T_world_cam=T_world_cam,
+            T_map_world=T_map_world,
+            depth=[depth * np.float32(growth) for depth in alignment.depth],
+            scale_source=self._scale.source,
+            scale_std=self._scale.std,
+            gain=self._scale.gain,
+        )
 
     def _follow(
         self,
@@ -260,7 +284,8 @@ class Aligner:
         tracked = stream.track(frames, recalled, seen, rays, hold, self.config.polish_rounds)
         K = self._lenses.corrected(lenses, tracked.placement, seen.observations)
         gain, std, source = 1.0, tracked.scale_std, ScaleSource.CALIBRATION
-        if not tracked.metric:
+        self._scale_is_free = not tracked.metric
+        if self._scale_is_free:
             gain, std, source = self._scale.step(), self._scale.std, self._scale.source
         # (A map that was given up tells nothing.)
         known = recalled if stream.graph is graph else Recalled()

@@ -86,6 +86,11 @@ class MetricScale:
         opinion = self._opinions.setdefault(source, _Opinion())
         opinion.add(float(np.log(factor)) + self._log_gain, std)
 
+    def settle(self) -> float:
+        """The gain as it should be, at once: of a world that nobody was told of yet."""
+        self._log_gain = self._fused()[0]
+        return self.gain
+
     def step(self) -> float:
         """The gain of the next frame set: a little nearer to what it should be."""
         self._log_gain += float(np.clip(self._fused()[0] - self._log_gain, -MAX_STEP, MAX_STEP))

@@ -75,6 +75,10 @@ class VertexLookup:
         self._tree = cKDTree(template)
         self.max_distance = max_distance
 
+    def heights(self, coordinates: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Of (..., 3) coordinates above the soles of the template, metres; NaN where they are."""
+        return np.asarray(coordinates[..., 1], dtype=np.float64) * self._size[1]
+
     def __call__(self, coordinates: NDArray[np.floating]) -> NDArray[np.int64]:
         """Vertex of each (..., 3) coordinate in [0, 1]; -1 for none, also for NaN."""
         flat = np.asarray(coordinates, dtype=np.float64).reshape(-1, 3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
@@ -64,6 +65,7 @@ class Detection:
         depth_factors: View -> what its depth of this person is to be multiplied with, as crossed
             rays say.
         camera: (3,) where the camera that sees most of the person is, world metres.
+        stature: How many times as large as the body model they look, NaN = unknown.
         missed: Of somebody whom one view shows, the number of others that should and do not.
     """
 
@@ -79,6 +81,7 @@ class Detection:
     weights: F64
     depth_factors: dict[int, float]
     camera: F64
+    stature: float = math.nan
     missed: int = 0
 
     @property
@@ -272,6 +275,7 @@ def _detection(
     weights = np.concatenate([glimpse.weights for glimpse in glimpses])
     centre = np.median(np.concatenate([glimpse.inner for glimpse in glimpses]), axis=0)
     size = float(np.median(np.linalg.norm(points - np.median(points, axis=0), axis=1)))
+    statures = [own for glimpse in glimpses if math.isfinite(own := glimpse.stature)]
     labelled = np.flatnonzero(vertex_ids >= 0)
     rest = labelled[_draw(len(labelled), room, rng)]
     return Detection(
@@ -289,6 +293,7 @@ def _detection(
         ).astype(np.float32),
         depth_factors=factors,
         camera=max(glimpses, key=lambda glimpse: glimpse.count).T_world_cam[:3, 3],
+        stature=float(np.median(statures)) if statures else math.nan,
     )
 
 

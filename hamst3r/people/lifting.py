@@ -24,6 +24,8 @@ INTO_BODY = 0.16
 # Metres: nobody as wide as high is higher, and somebody n times as high as wide, n up to UPRIGHT,
 # not by more than that to the power of SLENDER. Masks of one person in thirty are.
 TALLEST, SLENDER, UPRIGHT = 1.52, 0.345, 4.0
+# For a stature: pixels, how much of a body they span, and how far they are in order.
+FEWEST_HEIGHTS, SPAN, IN_ORDER = 40, 0.15, 0.7
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,8 @@ class Glimpse:
     Attributes:
         view: Index. count: Number of pixels with depth before sampling.
         pixels: (n, 2) x, y on the output grid. depth: (n,) metres.
-        vertex_ids: (n,) int64, -1 = unknown. weights: (n,) > 0.
+        vertex_ids: (n,) int64, -1 = unknown. heights: (n,) metres from the soles of the body model
+            to the place on it, NaN = unknown. weights: (n,) > 0.
         K: (3, 3) of the grid. T_world_cam: (4, 4).
     """
 
@@ -59,6 +62,7 @@ class Glimpse:
     pixels: F64
     depth: F64
     vertex_ids: NDArray[np.int64]
+    heights: F64
     weights: F64
     K: F64
     T_world_cam: F64
@@ -85,6 +89,26 @@ class Glimpse:
         """Of the mask's pixels, along the longer axis of the image, at unit depth."""
         low, high = np.percentile(self.pixels, (2, 98), axis=0)
         return float(((high - low + 1) / self.K[[0, 1], [0, 1]]).max())
+
+    @property
+    def stature(self) -> float:
+        """How many times as large as the body model somebody looks from here, NaN = unknown.
+
+        By how far apart places on the body are across the line of sight that are apart in height:
+        0.9 for whoever stands with arms that hang, less for whoever sits or bends.
+        """
+        known = np.isfinite(self.heights)
+        heights = self.heights[known]
+        if len(heights) < FEWEST_HEIGHTS or heights.std() < SPAN:
+            return float("nan")
+        heights = heights - heights.mean()
+        plane = self.pixels[known] / self.K[[0, 1], [0, 1]]
+        plane = plane - plane.mean(0)
+        upward = heights @ plane
+        along = plane @ (upward / max(float(np.linalg.norm(upward)), 1e-9))
+        if np.corrcoef(along, heights)[0, 1] < IN_ORDER:
+            return float("nan")
+        return float(np.median(self.depth) * along.std() / heights.std())
 
     def no_giant(self) -> Glimpse:
         """The same pixels, near enough not to show anybody larger than people are."""
@@ -142,6 +166,7 @@ def lift(
                     pixels=np.column_stack([columns, rows]).astype(np.float64),
                     depth=depth[rows, columns].astype(np.float64),
                     vertex_ids=lookup(view.densepose[rows, columns]),
+                    heights=lookup.heights(view.densepose[rows, columns]),
                     weights=weights[chosen],
                     K=alignment.K[index],
                     T_world_cam=alignment.T_world_cam[index],

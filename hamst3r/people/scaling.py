@@ -3,13 +3,14 @@
 Two things are asked over the last frame sets. By how much must the place grow for people to stand
 on it, rather than above or below: JOSH's contact scale, since their depths need not err as the
 place's do. And how large are they against people of usual size? Where too little touches, the sizes
-alone are an opinion: it takes people and place to err alike.
+alone are an opinion: it takes people and place to err alike. Where no body was fitted, how large
+people look is one.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Sequence
+from collections import defaultdict, deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -39,12 +40,16 @@ class PeopleScaleConfig:
 
     Attributes:
         size_std: Relative deviation of people's heights from the body model's own.
+        look, look_std: How large people look who do as people do, children among them, as a share
+            of the body model that stands; and the relative deviation of that.
         apart_std: Of people's scale from that of the place, where nothing ties them together.
         frame_sets: How many of the last ones count.
         contact: How it is looked for what people stand on.
     """
 
     size_std: float = 0.1
+    look: float = 0.87
+    look_std: float = 0.3
     apart_std: float = 0.1
     frame_sets: int = 15
     contact: ScaleConfig = field(default_factory=lambda: ScaleConfig(0.6, 1.67, steps=25))
@@ -88,6 +93,7 @@ class PeopleScale:
         self._points = points
         self._usual = float(np.ptp(body.v_template[:, 1].numpy()))
         self._seen: deque[list[_Sample]] = deque(maxlen=self.config.frame_sets)
+        self._looks: deque[dict[int, float]] = deque(maxlen=self.config.frame_sets)
 
     def grow(self, factor: float) -> None:
         """The world has become ``factor`` times as large."""
@@ -96,12 +102,25 @@ class PeopleScale:
                 _Sample(own.person, factor * own.height, factor * own.camera, factor * own.sole)
                 for own in people
             ]
+        for statures in self._looks:
+            statures.update({person: factor * own for person, own in statures.items()})
 
-    def heed(self, people: Sequence[Sized], surroundings: Surroundings) -> ScaleOpinion | None:
-        """Take in one frame set's bodies; None where there are none."""
+    def heed(
+        self,
+        people: Sequence[Sized],
+        surroundings: Surroundings,
+        statures: Mapping[int, float] | None = None,
+    ) -> ScaleOpinion | None:
+        """Take in one frame set; None where it shows nobody who tells.
+
+        Args:
+            people: Bodies. statures: Id -> how many times as large as the body model somebody
+                looks, body or not.
+        """
         self._seen.append([self._sample(own) for own in people])
+        self._looks.append({k: own for k, own in (statures or {}).items() if own > 0})
         if not people:
-            return None
+            return self._by_looks() if self._looks[-1] else None
         samples = [own for seen in self._seen for own in seen]
         ids = np.array([own.person for own in samples])
         logs = np.log([own.height / self._usual for own in samples])
@@ -121,6 +140,16 @@ class PeopleScale:
             return ScaleOpinion(factor, std, ScaleSource.BODIES)
         tie, tie_std = found
         return ScaleOpinion(tie * factor, float(np.hypot(tie_std, std)), ScaleSource.CONTACT)
+
+    def _by_looks(self) -> ScaleOpinion:
+        """Of everybody who was seen lately."""
+        logs: dict[int, list[float]] = defaultdict(list)
+        for statures in self._looks:
+            for person, own in statures.items():
+                logs[person].append(float(np.log(own / self.config.look)))
+        sizes = [float(np.median(own)) for own in logs.values()]
+        std = float(np.hypot(self.config.look_std / len(sizes) ** 0.5, self.config.apart_std))
+        return ScaleOpinion(float(np.exp(-np.mean(sizes))), std, ScaleSource.BODIES)
 
     def _sample(self, own: Sized) -> _Sample:
         feet = self._points.places(own.state.pose())[0, FEET]

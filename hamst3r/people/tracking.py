@@ -61,7 +61,7 @@ class PeopleTracker:
     Attributes:
         scale: By which factor the world of the last frame set must grow for its people to have the
             size of people and to stand on the ground; None where a calibration tells the scale,
-            or nobody's body was seen.
+            or nobody was seen well enough.
     """
 
     def __init__(
@@ -143,7 +143,8 @@ class PeopleTracker:
         self._embodiment.embody(matches, self._stamp, views, alignment)
         self.scale = None
         if alignment.scale_source is not ScaleSource.CALIBRATION:
-            self.scale = self._scale.heed(self._embodiment.sized, self._surroundings)
+            statures = {track.id: found.stature for track, found in matches if track.id}
+            self.scale = self._scale.heed(self._embodiment.sized, self._surroundings, statures)
         identified = [(track.id, detection) for track, detection in matches if track.id]
         maps, rois = label(views, cameras, grids_to_image, identified)
         people = [

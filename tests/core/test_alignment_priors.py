@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -351,6 +352,27 @@ def test_people_correct_the_networks_scale_slowly():
     assert baselines[0] / baselines[-1] == pytest.approx(ratios[0] / ratios[-1], rel=1e-3)
 
 
+def test_a_world_that_nobody_knows_takes_the_scale_at_once():
+    room = make_room(3, 13)
+    aligner = Aligner()
+    solve = partial(aligner.solve, room.frames(), room.images(), predict(room, choose_pairs(3), 0))
+    first = solve(nobody(room))
+    aligner.heed_scale(1.5, 0.1, ScaleSource.BODIES)
+    settled = aligner.settle(first)
+    growth = settled.gain / first.gain
+    assert 1.4 < growth < 1.5 and settled.scale_source is ScaleSource.BODIES
+    assert settled.scale_std < first.scale_std
+    for a, b in zip(first.depth, settled.depth, strict=True):
+        np.testing.assert_allclose(b, growth * a, rtol=1e-6)
+    np.testing.assert_allclose(
+        settled.T_world_cam[:, :3, 3], growth * first.T_world_cam[:, :3, 3], atol=1e-9
+    )
+    # And goes on in it.
+    then = solve(nobody(room))
+    assert then.gain == pytest.approx(settled.gain)
+    np.testing.assert_allclose(then.T_world_cam, settled.T_world_cam, atol=0.01)
+
+
 def test_a_calibration_is_not_talked_out_of_its_scale_by_people():
     room = make_room(3, 13)
     aligner = Aligner()
@@ -360,6 +382,7 @@ def test_a_calibration_is_not_talked_out_of_its_scale_by_people():
         result = aligner.solve(room.frames(True), room.images(True), pairs, nobody(room))
     np.testing.assert_array_equal(result.T_world_cam, room.T_world_cam)
     assert result.scale_source is ScaleSource.CALIBRATION
+    assert aligner.settle(result) is result
 
 
 @pytest.mark.parametrize(("factor", "std"), [(0.0, 0.1), (np.nan, 0.1), (1.0, 0.0), (-1, 1)])

@@ -83,12 +83,13 @@ def crowd_of_usual_size(frames: int, seed: int) -> Crowd:
 
 
 @pytest.mark.parametrize(
-    ("cameras", "scene", "people", "sets"),
-    [(2, 0.7, 0.7, 65), (1, 0.7, 1.0, 50), (1, 1.3, 1.0, 50)],
+    ("cameras", "scene", "people", "first", "sets"),
+    [(2, 0.7, 0.7, 0.94, 65), (1, 0.7, 1.0, 0.7, 50), (1, 1.3, 1.0, 1.3, 50)],
 )
-def test_a_stream_finds_its_scale(cameras, scene, people, sets):
-    """A scene that is 30 % wrong is brought within 3 % while it runs. With one camera the network
-    knows how far away people are, but not the room: only what they stand on tells."""
+def test_a_stream_finds_its_scale(cameras, scene, people, first, sets):
+    """A scene that is 30 % wrong is brought within 3 % while it runs; what people's sizes tell at
+    once, at once. With one camera the network knows how far away people are, but not the room: only
+    what they stand on tells, and that is not known yet."""
     crowd = crowd_of_usual_size(sets, 4)
     reconstructor = Reconstructor(CrowdEngine(crowd, cameras, scene, people), FEW_PIXELS)
     floor = floor_depth(rig()[0][0], rig()[1])
@@ -98,7 +99,7 @@ def test_a_stream_finds_its_scale(cameras, scene, people, sets):
         view = result.views[0]
         both = (view.instances == 0) & (floor > 0) & (view.depth > 0)
         sizes.append(float(np.median(view.depth[both] / floor[both])))
-    assert sizes[0] == pytest.approx(scene, rel=0.02)
+    assert sizes[0] == pytest.approx(first, rel=0.02)
     assert sizes[-1] == pytest.approx(1, abs=0.03)
     assert np.abs(np.diff(np.log(sizes))).max() < 0.02  # nothing jumps
     assert result.scale_source is ScaleSource.CONTACT
@@ -124,6 +125,22 @@ def test_sizes_alone_tell_the_scale_as_well_as_they_are_known(wrong):
     scale.grow(1 / wrong)
     again = scale.heed(people[:1], Surroundings())  # one of the seven sights is of another world
     assert again is not None and again.factor == pytest.approx(1, abs=0.04)
+
+
+def test_how_large_people_look_tells_the_scale_where_there_are_no_bodies():
+    scale = PeopleScale(BODY, ContactPoints(BODY))
+    usual = scale.config.look
+    looks = {1: 1.3 * usual, 2: 1.5 * usual, 3: float("nan")}
+    opinion = scale.heed([], Surroundings(), looks)
+    assert opinion is not None and opinion.source is ScaleSource.BODIES
+    assert opinion.factor == pytest.approx((1.3 * 1.5) ** -0.5)
+    assert opinion.std == pytest.approx(np.hypot(0.3 / 2**0.5, 0.1))
+    # The median of a person's looks counts, in the world as large as it is by then.
+    scale.grow(0.5)
+    opinion = scale.heed([], Surroundings(), {1: 5 * usual})
+    assert opinion is not None
+    assert opinion.factor == pytest.approx(((0.65 * 5) ** 0.5 * 0.75) ** -0.5)
+    assert scale.heed([], Surroundings(), {3: float("nan")}) is None
 
 
 def test_what_stood_still_grows_with_the_world():

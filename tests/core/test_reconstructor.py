@@ -120,8 +120,13 @@ def test_exact_predictions_give_the_room(room, poses):
     scene = Reconstructor(ExactEngine(room)).push(frames)
     check_consistent(scene, frames)
     assert len(scene.cameras) == 3
-    assert scene.scale_source is (ScaleSource.CALIBRATION if poses else ScaleSource.NETWORK)
-    # Whatever the world: seen from camera 0, the points are the room's.
+    assert scene.scale_source is (ScaleSource.CALIBRATION if poses else ScaleSource.BODIES)
+    # Whatever the world: seen from camera 0, the points are the room's; without a calibration in a
+    # scale that people tell a little of.
+    told = (room.T_world_cam, [camera.T_world_cam for camera in scene.cameras])
+    spans = [np.linalg.norm(T[2][:3, 3] - T[0][:3, 3]) for T in told]
+    scale = spans[1] / spans[0]
+    assert scale == pytest.approx(1, abs=1e-6 if poses else 0.1)
     T_0_world = invert(scene.cameras[0].T_world_cam)
     for index, view in enumerate(scene.views):
         of_view = scene.points.camera == index
@@ -129,7 +134,7 @@ def test_exact_predictions_give_the_room(room, poses):
         keep = confident(view, ReconstructorConfig())
         assert keep.mean() > 0.9
         T_0_view = invert(room.T_world_cam[0]) @ room.T_world_cam[index]
-        truth = transform(T_0_view, room.points(index)[keep])
+        truth = scale * transform(T_0_view, room.points(index)[keep])
         assert np.median(np.linalg.norm(xyz - truth, axis=1)) < 0.02
         K = scene.cameras[index].K
         expected = frames.frames[index].K if poses else np.diag([2, 2, 1]) @ room.K[index]

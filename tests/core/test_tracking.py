@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 from people_crowd import STEP, Crowd, Flaws
-from people_data import camera_at, intrinsics, photograph, standing
+from people_data import GRID, camera_at, intrinsics, photograph, standing
 from scipy.spatial.distance import cdist
+from scipy.spatial.transform import Rotation
 
 from hamst3r.alignment.incremental import Alignment
 from hamst3r.people.body import anny24
@@ -302,6 +303,26 @@ def test_without_evidence_there_is_a_person_but_no_body():
     (person,), *_ = PeopleTracker(BODY).update(0, views, alignment, ["a"], [np.eye(3)])
     assert person.fit is None and person.joints.shape == (0, 3)
     assert np.linalg.norm(person.position - [0, 0, HIP]) < 0.2  # inside, not on the skin
+
+
+def test_how_large_somebody_looks():
+    lookup, rng = VertexLookup(BODY), np.random.default_rng(0)
+
+    def stature(state, depth_scale=1.0, noise=0.0) -> float:
+        views, alignment = see({"ann": state}, (FRONT,), depth_scale=depth_scale)
+        views[0].densepose[..., 1] += noise * rng.standard_normal(GRID).astype(np.float32)
+        return lift(views, alignment, lookup, rng)[1][0].stature
+
+    upright = standing((0.0, 0.0, HIP))
+    usual = stature(upright)
+    assert usual == pytest.approx(0.9, abs=0.04)
+    assert stature(upright, depth_scale=1.5) == pytest.approx(1.5 * usual, rel=0.01)
+    assert stature(upright, noise=0.06) == pytest.approx(usual, rel=0.08)
+    bent = upright.rotations.clone()
+    bent[:, 1:3] = torch.tensor(Rotation.from_euler("x", -90, degrees=True).as_matrix()).float()
+    assert stature(replace(upright, rotations=bent)) < 0.8
+    # Places in no order tell nothing, and none do neither.
+    assert math.isnan(stature(upright, noise=2.0)) and math.isnan(stature(upright, noise=math.nan))
 
 
 def test_nobody_is_a_giant_whatever_the_network_says_of_depth():
