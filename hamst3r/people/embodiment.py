@@ -83,7 +83,7 @@ class Embodiment:
         self._fit(warm, stamp)
         # Also those whose last body did not lead to a believable one.
         self._fit([match for match in able if match[0].body is None], stamp)
-        if self.config.bodies and alignment.scale_source is ScaleSource.CALIBRATION:
+        if self.config.bodies and alignment.scale_source is not ScaleSource.NETWORK:
             self._stand(matches, stamp, views, alignment)
 
     def _fit(self, matches: Sequence[Match], stamp: int) -> None:
@@ -158,7 +158,10 @@ class Embodiment:
         views: Sequence[ViewPeople],
         alignment: Alignment,
     ) -> None:
-        """Who has no body, and had none lately, may have one that fits the outlines."""
+        """Who has no body, and had none lately, may have one that fits the outlines.
+
+        In a world whose size nobody tells, none of people's sizes would.
+        """
         # One at a time is looked for afresh: it takes long.
         waited = {t.id: t.stance.searched for t, _ in matches if t.stance is not None}
         due = max(waited, key=lambda who: waited[who], default=None)
