@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
+from hamst3r.export.colors import person_colors
 from hamst3r_ros.demo_snapshot import Body, CameraShot, Snapshot
 from hamst3r_ros.splat import Splats, Viewpoint, look_at, project, render, segments
 
@@ -32,16 +33,14 @@ NEIGHBOURS = 12  # points that tell the direction of a surface
 BODY_SAMPLES = 60_000
 FRUSTUM_DEPTH = 0.45  # metres from a camera to the image drawn in front of it
 
-# Okabe and Ito's palette without its greys: told apart with any colour vision.
-PERSON_COLORS = ((230, 120, 0), (86, 180, 233), (0, 190, 130), (240, 228, 66), (213, 74, 100),
-                 (150, 120, 240))  # fmt: skip
 Label = tuple[int, int, str, tuple[int, int, int]]  # x, y, text, colour
 CAMERA_COLORS = ((255, 99, 110), (255, 200, 87), (110, 220, 170), (120, 170, 255))
 
 
 def person_color(person: int) -> tuple[int, int, int]:
     """RGB of a person, the same everywhere in the picture."""
-    return PERSON_COLORS[(person - 1) % len(PERSON_COLORS)]
+    red, green, blue = person_colors(np.array(person)).tolist()
+    return red, green, blue
 
 
 def draw(shot: Snapshot) -> NDArray[np.uint8]:

@@ -17,6 +17,7 @@ from export_scene import make_scene
 from roma import rotvec_to_rotmat
 
 from hamst3r.export import FORMATS, SceneFileError, export_scene, load_scene, save_scene
+from hamst3r.export.colors import person_colors
 from hamst3r.export.glb import T_GLTF_WORLD
 from hamst3r.export.report import ReportFacts, Shown, grouped, write_report
 from hamst3r.export.writer import ExportOptions, file_names
@@ -72,6 +73,13 @@ def assert_same(a, b, where="scene"):
         np.testing.assert_array_equal(a, b, where)
     else:
         assert a == b, where
+
+
+def test_people_with_near_ids_have_colours_of_their_own():
+    colors = person_colors(np.arange(1, 60)).astype(int)
+    for first in range(len(colors) - 20):
+        apart = abs(colors[first : first + 21, None] - colors[first : first + 21]).sum(-1)
+        assert apart[~np.eye(21, dtype=bool)].min() > 30
 
 
 def test_a_scene_comes_back_to_the_last_bit(scene, folder):
