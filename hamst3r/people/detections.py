@@ -33,8 +33,6 @@ class DetectionConfig:
         merge_distance: Local ids of no common view this near are one person, metres.
         max_points: Points handed to the fit. max_triangulated: Of these, from crossed rays.
         triangulated_weight: Of such a point against a pixel's.
-        middle_std: Deviation of the middle of the points across the line of sight, of one view, as
-            a share of the person's extent. depth_std: Along it, as a share of the depth.
         hidden: A view whose depth is less than this share of a place's does not show the place.
         beside: Pixels that a place may be beside a mask and still be in it.
     """
@@ -44,8 +42,6 @@ class DetectionConfig:
     max_points: int = 500
     max_triangulated: int = 200
     triangulated_weight: float = 3.0
-    middle_std: float = 0.08
-    depth_std: float = 0.3
     hidden: float = 0.7
     beside: int = 2
     lifting: LiftingConfig = field(default_factory=LiftingConfig)
@@ -284,7 +280,7 @@ def _detection(
         score=score,
         num_points=sum(glimpse.count for glimpse in glimpses),
         centre=centre,
-        covariance=_covariance(glimpses, config),
+        covariance=_covariance(glimpses),
         size=max(size, 0.05),
         points=np.concatenate([crossed.points[some], points[rest]]).astype(np.float32),
         vertex_ids=np.concatenate([crossed.vertex_ids[some], vertex_ids[rest]]),
@@ -297,14 +293,11 @@ def _detection(
     )
 
 
-def _covariance(glimpses: Sequence[Glimpse], config: DetectionConfig) -> F64:
+def _covariance(glimpses: Sequence[Glimpse]) -> F64:
     """(3, 3) of the middle of a person: one view tells it across the line of sight only."""
     information: F64 = np.zeros((3, 3))
     for glimpse in glimpses:
-        depth, ray = float(np.median(glimpse.depth)), np.median(glimpse.directions, axis=0)
-        along = np.outer(ray, ray) / (ray @ ray)
-        beside = (config.middle_std * glimpse.extent * depth) ** 2
-        information += (np.eye(3) - along) / beside + along / (config.depth_std * depth) ** 2
+        information += sum(glimpse.information(float(np.median(glimpse.depth))))
     return np.linalg.inv(information).astype(np.float64)
 
 

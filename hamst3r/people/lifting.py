@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import cv2
@@ -24,6 +25,9 @@ INTO_BODY = 0.16
 # Metres: nobody as wide as high is higher, and somebody n times as high as wide, n up to UPRIGHT,
 # not by more than that to the power of SLENDER. Masks of one person in thirty are.
 TALLEST, SLENDER, UPRIGHT = 1.52, 0.345, 4.0
+# Deviation of the middle of a mask from the person's across the line of sight, as a share of the
+# mask's extent, and of the depth along it, as a share of the depth.
+MIDDLE_STD, DEPTH_STD = 0.08, 0.3
 # For a stature: pixels, how much of a body they span, and how far they are in order.
 FEWEST_HEIGHTS, SPAN, IN_ORDER = 40, 0.15, 0.7
 
@@ -67,7 +71,7 @@ class Glimpse:
     K: F64
     T_world_cam: F64
 
-    @property
+    @cached_property
     def directions(self) -> F64:
         """(n, 3) rays in world axes with unit depth."""
         homogeneous = np.column_stack([self.pixels, np.ones(len(self.pixels))])
@@ -84,7 +88,22 @@ class Glimpse:
         rays = self.directions
         return self.points + INTO_BODY * rays / np.linalg.norm(rays, axis=1, keepdims=True)
 
-    @property
+    @cached_property
+    def ray(self) -> F64:
+        """(3,) through the middle of the mask, in world axes with unit depth."""
+        return np.asarray(np.median(self.directions, axis=0), dtype=np.float64)
+
+    def information(self, depth: float) -> tuple[F64, F64]:
+        """What one view knows of where the middle of somebody at that depth is.
+
+        Returns:
+            (3, 3) across the line of sight, which the mask tells, and along it, which depth does.
+        """
+        along = np.outer(self.ray, self.ray) / (self.ray @ self.ray)
+        across = (np.eye(3) - along) / (MIDDLE_STD * self.extent * depth) ** 2
+        return across, along / (DEPTH_STD * depth) ** 2
+
+    @cached_property
     def extent(self) -> float:
         """Of the mask's pixels, along the longer axis of the image, at unit depth."""
         low, high = np.percentile(self.pixels, (2, 98), axis=0)

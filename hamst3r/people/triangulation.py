@@ -32,8 +32,6 @@ class TriangulationConfig:
         min_angle: Smallest angle between the rays, radians.
         min_cells, max_scatter: With fewer places in a view, or with logarithms of the ratios of
             depth that are more scattered (median deviation), its depth follows the masks' middles.
-        middle_std: Deviation of a mask's middle from the person's, as a share of the mask's extent.
-        depth_std: Of a view's depth of a person, relative, beside what the masks' middles say.
         max_correction: Largest factor, and its inverse, by which a view's depth is corrected.
     """
 
@@ -42,8 +40,6 @@ class TriangulationConfig:
     min_angle: float = 0.07
     min_cells: int = 8
     max_scatter: float = 0.15
-    middle_std: float = 0.08
-    depth_std: float = 0.3
     max_correction: float = 1.8
 
 
@@ -173,28 +169,26 @@ class Triangulator:
         view shows. A ray that passes farther from there than a quarter of its mask's extent, where
         parts may be hidden, has none."""
         none: list[list[float]] = [[] for _ in glimpses]
-        rays = np.array([np.median(glimpse.directions, axis=0) for glimpse in glimpses])
+        rays = np.array([glimpse.ray for glimpse in glimpses])
         unit = rays / np.linalg.norm(rays, axis=1, keepdims=True)
         if np.abs(unit @ unit.T).min() > np.cos(self.config.min_angle):
             return none
         eyes = np.array([glimpse.T_world_cam[:3, 3] for glimpse in glimpses])
-        along = unit[:, :, None] * unit[:, None]
-        across = np.eye(3) - along
         shown = np.array([np.median(glimpse.depth) for glimpse in glimpses])
         extent = np.array([glimpse.extent for glimpse in glimpses])
         ahead = np.array([glimpse.T_world_cam[:3, 2] for glimpse in glimpses])
         told = rays * shown[:, None] + INTO_BODY * unit
         depth = shown
         for _ in range(2):  # what is nearer is seen more exactly
-            beside = across / (self.config.middle_std * extent * depth)[:, None, None] ** 2
             # Rays at small angles cross anywhere: then it counts how far the view has it.
-            before = along / (self.config.depth_std * depth)[:, None, None] ** 2
+            known = [glimpse.information(z) for glimpse, z in zip(glimpses, depth, strict=True)]
+            beside, before = (np.stack(part) for part in zip(*known, strict=True))
             aim = np.einsum("nkl,nl->k", beside + before, eyes)
             aim += np.einsum("nkl,nl->k", before, told)
             place = np.linalg.solve((beside + before).sum(0), aim)
             found = np.einsum("nk,nk->n", place - eyes, ahead)
             depth = np.maximum(found, 0.1)
-        off = np.linalg.norm(np.einsum("nkl,nl->nk", across, place - eyes), axis=1)
+        off = np.linalg.norm(np.cross(unit, place - eyes), axis=1)
         good = (found > 0.1) & (off < 0.25 * depth * extent)
         if len({g.view for g, fine in zip(glimpses, good, strict=True) if fine}) < 2:
             return none
