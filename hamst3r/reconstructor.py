@@ -59,8 +59,8 @@ class ReconstructorConfig:
             what is usual (the median) in their view: what confidence means differs by network.
         max_points: Largest cloud; more are thinned evenly.
         voxel: Metres; keeps the most confident point of each cube, 0 keeps all.
-        keypoint_size: Long side, pixels, of the images that keypoints are found in, where they were
-            delivered no smaller.
+        keypoint_size: Long side, pixels, of the images in which keypoints of unknown cameras are
+            found, where they were delivered no smaller.
         alignment, instances, tracking: Of the stages within.
     """
 

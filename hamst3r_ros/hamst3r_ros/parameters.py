@@ -363,8 +363,8 @@ TABLE: tuple[Parameter, ...] = (
     Parameter(
         "world.keypoint_size",
         640,
-        "Long side of the images that keypoints are found in, pixels: as delivered, or reduced to "
-        "this. Twice the size finds cameras twice as exactly, and takes twice the time.",
+        "Long side of the images in which keypoints of unknown cameras are found, pixels: as "
+        "delivered, or reduced to this.",
         64,
         4096,
     ),

@@ -297,11 +297,12 @@ def test_a_tracked_person_has_a_body_that_says_how_little_is_known():
     assert person.joint_std[1] > person.joint_std[0]
 
 
-def test_without_known_cameras_outlines_are_not_believed():
+@pytest.mark.parametrize(("source", "believed"), [("NETWORK", False), ("BODIES", True)])
+def test_outlines_are_believed_where_something_tells_the_scale(source, believed):
     tracker = PeopleTracker(BODY)
     state = standing((0.0, 0.0, 0.95))
-    (person,) = watch(tracker, 0.0, state, ScaleSource.NETWORK).people
-    assert person.fit is None
+    (person,) = watch(tracker, 0.0, state, ScaleSource[source]).people
+    assert (person.fit is not None) == believed
 
 
 def test_who_wants_no_bodies_gets_none_of_any_kind():
