@@ -30,8 +30,6 @@ class NetworkImage:
         K: (3, 3) float64 on the output grid, undistorted; None if unknown.
         K_image: (3, 3) of the undistorted image at its delivered size; None if unknown.
         T_image_grid: (3, 3) homogeneous pixel map, output grid -> delivered (undistorted) image.
-        detail: (h, w) uint8, what the network sees in grey and finer, for keypoints.
-        T_grid_detail: (3, 3) homogeneous pixel map, detail -> output grid.
     """
 
     camera: str
@@ -40,8 +38,6 @@ class NetworkImage:
     K: NDArray[np.float64] | None
     K_image: NDArray[np.float64] | None
     T_image_grid: NDArray[np.float64]
-    detail: NDArray[np.uint8]
-    T_grid_detail: NDArray[np.float64]
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -49,15 +45,12 @@ class NetworkImage:
         return self.rgb.shape[0], self.rgb.shape[1]
 
 
-def prepare(
-    frame: Frame, size: int, patch: int, stride: int, detail_side: int = DETAIL_SIDE
-) -> NetworkImage:
+def prepare(frame: Frame, size: int, patch: int, stride: int) -> NetworkImage:
     """Undistort, resize and crop a frame.
 
     The long side becomes ``size`` rounded to a multiple of ``patch``; the short side follows the
     aspect, rounded likewise, and what sticks out after a resize that keeps the aspect is cropped
     evenly (never padded). ``stride`` is input pixels per output pixel and divides ``patch``.
-    ``detail`` is as fine as it was delivered, but at most ``detail_side`` pixels long.
 
     Raises:
         ValueError: Sizes that do not fit each other, or distortion OpenCV does not know.
@@ -82,7 +75,6 @@ def prepare(
 
     T_input_image = resampling(scaled_w / delivered_w, scaled_h / delivered_h, left, top)
     T_grid_image = resampling(1 / stride, 1 / stride) @ T_input_image
-    detail, T_detail_image = _detail(image, T_input_image, (width, height), detail_side)
     tensor = torch.from_numpy(cropped).permute(2, 0, 1).float().div_(127.5).sub_(1)
     return NetworkImage(
         camera=frame.camera,
@@ -91,8 +83,6 @@ def prepare(
         K=None if frame.K is None else T_grid_image @ frame.K,
         K_image=None if frame.K is None else frame.K.astype(float),
         T_image_grid=np.linalg.inv(T_grid_image).astype(np.float64),
-        detail=detail,
-        T_grid_detail=T_grid_image @ np.linalg.inv(T_detail_image),
     )
 
 
@@ -116,24 +106,32 @@ def resized(image: NetworkImage, size: int, patch: int, stride: int) -> NetworkI
         rgb=np.asarray(rgb, dtype=np.uint8),
         K=None if image.K is None else T_new_old @ image.K,
         T_image_grid=image.T_image_grid @ np.linalg.inv(T_new_old),
-        T_grid_detail=T_new_old @ image.T_grid_detail,
     )
 
 
-def _detail(
-    image: NDArray[np.uint8], T_input_image: NDArray[np.float64], size: tuple[int, int], side: int
+def detail(
+    frame: Frame, image: NetworkImage, side: int = DETAIL_SIDE
 ) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
-    """What an input of ``size`` (width, height) shows of an image, and the map from that to it."""
-    T_image_input = np.linalg.inv(T_input_image)
-    corners = T_image_input @ np.array([[-0.5, size[0] - 0.5], [-0.5, size[1] - 0.5], [1, 1]])
-    (left, right), (top, bottom) = (corners[:2] + 0.5).round().astype(int).tolist()
-    part = cv2.cvtColor(image[top:bottom, left:right], cv2.COLOR_RGB2GRAY)
+    """What the network sees of a frame in grey, finer where that was delivered finer.
+
+    Args:
+        frame: Delivered. image: Prepared from it. side: Longest side, pixels.
+
+    Returns:
+        (h, w) uint8, and the (3, 3) homogeneous pixel map from there to the output grid.
+    """
+    rows, columns = image.grid
+    edges = np.array([[-0.5, columns - 0.5], [-0.5, rows - 0.5], [1, 1]])
+    corners = (image.T_image_grid @ edges)[:2]
+    (left, right), (top, bottom) = (corners + 0.5).round().astype(int).tolist()
+    part = cv2.cvtColor(undistorted(frame)[top:bottom, left:right], cv2.COLOR_RGB2GRAY)
     height, width = part.shape
     scale = min(1.0, side / max(width, height))
     to = max(1, round(width * scale)), max(1, round(height * scale))
     x, y = to[0] / width, to[1] / height
     small = cv2.resize(part, to, interpolation=cv2.INTER_AREA)
-    return np.asarray(small, dtype=np.uint8), resampling(x, y, x * left, y * top)
+    T_detail_grid = resampling(x, y, x * left, y * top) @ image.T_image_grid
+    return np.asarray(small, dtype=np.uint8), np.linalg.inv(T_detail_grid).astype(np.float64)
 
 
 def _network_size(width: int, height: int, size: int, patch: int) -> tuple[int, int]:

@@ -7,17 +7,18 @@ unknown cameras stand; keypoints know it to a degree wherever the views share en
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from hamst3r.image import NetworkImage, resampling
+from hamst3r.frames import Frame
+from hamst3r.image import NetworkImage, detail, resampling
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -56,14 +57,23 @@ class Keypoints:
     )
 
 
-def detect(image: NetworkImage, detailed: bool = False) -> Keypoints:
-    """Keypoints of an image as the network sees it; none where nothing has texture.
+def detect(image: NetworkImage) -> Keypoints:
+    """Keypoints of an image as the network sees it; none where nothing has texture."""
+    rgb = ((image.tensor.permute(1, 2, 0) + 1) * 127.5).round().byte().cpu().numpy()
+    grey = np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), dtype=np.uint8)
+    return _detect(grey, resampling(image.grid[1] / grey.shape[1], image.grid[0] / grey.shape[0]))
 
-    Args:
-        detailed: Finer than that, where it was delivered finer: poses gain by it. Depth does not,
-            and errors of a calibration hide within the coarser pixels.
+
+def detect_detailed(frame: Frame, image: NetworkImage, side: int) -> Keypoints:
+    """The same in all detail that was delivered, up to ``side`` pixels: poses gain by it.
+
+    Depth does not, and errors of a calibration hide within the network's coarser pixels.
     """
-    grey, T = (image.detail, image.T_grid_detail) if detailed else _as_seen(image)
+    return _detect(*detail(frame, image, side))
+
+
+def _detect(grey: NDArray[np.uint8], T: F64) -> Keypoints:
+    """Of an image (h, w) and its map (3, 3) to the output grid."""
     sift = cv2.SIFT.create(nfeatures=MOST, contrastThreshold=CONTRAST, edgeThreshold=EDGE)
     found, descriptors = sift.detectAndCompute(grey, np.empty(0, np.uint8))
     if descriptors is None:
@@ -73,17 +83,10 @@ def detect(image: NetworkImage, detailed: bool = False) -> Keypoints:
     return Keypoints(pixels, np.sqrt(share), float(T[0, 0]))
 
 
-def _as_seen(image: NetworkImage) -> tuple[NDArray[np.uint8], F64]:
-    """The image in grey at the network's size, and its map to the output grid."""
-    rgb = ((image.tensor.permute(1, 2, 0) + 1) * 127.5).round().byte().cpu().numpy()
-    grey = np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), dtype=np.uint8)
-    return grey, resampling(image.grid[1] / grey.shape[1], image.grid[0] / grey.shape[0])
-
-
-def detect_all(images: Sequence[NetworkImage], detailed: bool = False) -> list[Keypoints]:
-    """Of several images at once."""
+def at_once(work: Callable[..., Keypoints], *of: Sequence[Any]) -> list[Keypoints]:
+    """Several images' keypoints, by one of the functions above."""
     with ThreadPoolExecutor(THREADS) as pool:
-        return list(pool.map(partial(detect, detailed=detailed), images))
+        return list(pool.map(work, *of))
 
 
 def match(a: Keypoints, b: Keypoints) -> NDArray[np.intp]:

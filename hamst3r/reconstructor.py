@@ -15,7 +15,7 @@ from hamst3r.alignment.incremental import Aligner, AlignerConfig, Alignment
 from hamst3r.alignment.stream import Recalled
 from hamst3r.frames import FrameSet
 from hamst3r.geometry import transform, unproject
-from hamst3r.image import DETAIL_SIDE, NetworkImage, prepare
+from hamst3r.image import NetworkImage, prepare
 from hamst3r.pairs import Edge, Pairing, choose_pairs
 from hamst3r.people.association import Eye
 from hamst3r.people.body import BodyModel
@@ -59,8 +59,6 @@ class ReconstructorConfig:
             what is usual (the median) in their view: what confidence means differs by network.
         max_points: Largest cloud; more are thinned evenly.
         voxel: Metres; keeps the most confident point of each cube, 0 keeps all.
-        keypoint_size: Long side, pixels, of the images in which keypoints of unknown cameras are
-            found, where they were delivered no smaller.
         alignment, instances, tracking: Of the stages within.
     """
 
@@ -70,7 +68,6 @@ class ReconstructorConfig:
     relative_confidence: float = 0.2
     max_points: int = 500_000
     voxel: float = 0.0
-    keypoint_size: int = DETAIL_SIDE
     alignment: AlignerConfig = field(default_factory=AlignerConfig)
     instances: InstancesConfig = field(default_factory=InstancesConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
@@ -78,8 +75,6 @@ class ReconstructorConfig:
     def __post_init__(self) -> None:
         if self.max_points < 1:
             raise ValueError(f"max_points must be at least 1, got {self.max_points}")
-        if self.keypoint_size < 1:
-            raise ValueError(f"keypoint_size must be at least 1, got {self.keypoint_size}")
         if not self.voxel >= 0:
             raise ValueError(f"voxel must be 0 or a length in metres, got {self.voxel}")
 
@@ -166,10 +161,7 @@ class Reconstructor:
         engine = self.engine
         size = self.config.image_size or engine.image_size
         with timer("prepare"):
-            images = [
-                prepare(f, size, engine.patch, engine.stride, self.config.keypoint_size)
-                for f in frames.frames
-            ]
+            images = [prepare(f, size, engine.patch, engine.stride) for f in frames.frames]
             pairs = self._pairs(images, edges)
             moving = self.config.pairing is Pairing.RIG
             recalled = self._aligner.recall(frames) if moving else Recalled()

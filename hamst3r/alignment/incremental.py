@@ -19,14 +19,14 @@ from hamst3r.alignment.lenses import Lenses
 from hamst3r.alignment.observations import Observations, observe
 from hamst3r.alignment.placement import PairScore, Placement
 from hamst3r.alignment.priors import exact_poses, uncertain_poses
-from hamst3r.alignment.scale import MetricScale, grown
+from hamst3r.alignment.scale import MetricScale, grown, grown_poses
 from hamst3r.alignment.standing import Standing
 from hamst3r.alignment.stream import Recalled, Stream, StreamConfig
 from hamst3r.alignment.tracked import kept_depths
 from hamst3r.frames import FrameSet
-from hamst3r.geometry import invert, make_T
-from hamst3r.image import NetworkImage
-from hamst3r.keypoints import KeypointUse, detect_all
+from hamst3r.geometry import invert
+from hamst3r.image import DETAIL_SIDE, NetworkImage
+from hamst3r.keypoints import KeypointUse, at_once, detect, detect_detailed
 from hamst3r.scene import ScaleSource
 
 F32 = NDArray[np.float32]
@@ -54,6 +54,8 @@ class AlignerConfig:
         keypoints: What keypoints are asked for where the network does not know: where unknown
             cameras stand (:mod:`hamst3r.alignment.structure`), and depth
             (:mod:`hamst3r.alignment.landmarks`).
+        keypoint_size: Long side, pixels, of the images in which keypoints of unknown cameras are
+            found, where they were delivered no smaller.
         stream: What is remembered of cameras that move.
     """
 
@@ -65,6 +67,7 @@ class AlignerConfig:
     clean: bool = True
     find_gravity: bool = False
     keypoints: KeypointUse = KeypointUse.DEPTH
+    keypoint_size: int = DETAIL_SIDE
     stream: StreamConfig = field(default_factory=StreamConfig)
 
 
@@ -87,6 +90,7 @@ class Alignment:
         keyframe: Whether this frame set is one of those that are kept.
         gain: How much larger the world is than the network, or the past, says (:meth:`heed_scale
             <Aligner.heed_scale>`): what remembers places in the world must grow as it does.
+        scale_is_free: Whether no pose and no map says how large the world is.
     """
 
     placed: NDArray[np.bool_]
@@ -102,6 +106,7 @@ class Alignment:
     T_map_world: F64 = field(default_factory=lambda: np.eye(4))
     keyframe: bool = False
     gain: float = 1.0
+    scale_is_free: bool = False
 
 
 class Aligner:
@@ -127,7 +132,6 @@ class Aligner:
             self.config.window, self.config.polish_rounds, self.config.network_scale_std
         )
         self._scale = MetricScale(self.config.network_scale_std)
-        self._scale_is_free = False  # no pose and no map says how large the world is
         self._stream = Stream(self.config.stream, self.config.network_scale_std)
 
     def recall(self, frames: FrameSet) -> Recalled:
@@ -180,11 +184,9 @@ class Aligner:
             for v, (frame, image) in enumerate(zip(frames.frames, images, strict=True))
         ]
         use = self.config.keypoints if observations.joined else KeypointUse.OFF
-        keypoints = cache(lambda: detect_all(images))
-        detailed = cache(lambda: detect_all(images, detailed=True))
+        keypoints = cache(lambda: at_once(detect, images))
         marks: Sequence[Landmarks] = ()
-        gain = 1.0
-        self._scale_is_free = False
+        gain, scale_is_free = 1.0, False
         if len(known) == len(images):
             K = [lens.K for lens in lenses]
             look = partial(landmarks, K=K, T_world_cam=known, pairs=observations.joined)
@@ -199,12 +201,14 @@ class Aligner:
             placement, std, marks = calibrated.placement, calibrated.scale_std, calibrated.marks
             source = ScaleSource.NETWORK if std is None else ScaleSource.CALIBRATION
         else:
-            detect = None if use is KeypointUse.OFF else detailed
-            stood = self._standing.place(frames, observations, lenses, known, detect)
+            in_detail = partial(detect_detailed, side=self.config.keypoint_size)
+            looked = partial(at_once, in_detail, frames.frames, images)
+            detailed = None if use is KeypointUse.OFF else looked
+            stood = self._standing.place(frames, observations, lenses, known, detailed)
             placement, std, source = stood.placement, stood.scale_std, stood.scale_source
             K = self._lenses.corrected(stood.lenses, placement, observations)
-            self._scale_is_free = all(frame.T_rig_cam is None for frame in frames.frames)
-            if self._scale_is_free:
+            scale_is_free = all(frame.T_rig_cam is None for frame in frames.frames)
+            if scale_is_free:
                 gain = self._scale.step()
                 placement = grown(placement, gain)
                 std, source = self._scale.std, self._scale.source
@@ -213,7 +217,7 @@ class Aligner:
                 poses = {v: T for v, T in placement.T_world_cam.items() if v in sure}
                 marks = landmarks(keypoints(), K, poses, observations.joined, RECOGNISED_STD)
         result = self._result(observations, K, placement, std, source, marks=marks)
-        return replace(result, gain=gain)
+        return replace(result, gain=gain, scale_is_free=scale_is_free)
 
     def _asks_for_gravity(self, frames: FrameSet) -> bool:
         """Whether it changes anything: a world begins, or poses are still uncertain."""
@@ -239,16 +243,13 @@ class Aligner:
 
         Nobody was told of that world yet: it need not follow slowly.
         """
-        if not self._scale_is_free:
+        if not alignment.scale_is_free:
             return alignment
         growth = self._scale.settle() / alignment.gain
-        T_world_cam, T_map_world = alignment.T_world_cam.copy(), alignment.T_map_world.copy()
-        T_world_cam[:, :3, 3] *= growth
-        T_map_world[:3, 3] *= growth
         return replace(
             alignment,
-            T_world_cam=T_world_cam,
-            T_map_world=T_map_world,
+            T_world_cam=grown_poses(alignment.T_world_cam, growth),
+            T_map_world=grown_poses(alignment.T_map_world, growth),
             depth=[depth * np.float32(growth) for depth in alignment.depth],
             scale_source=self._scale.source,
             scale_std=self._scale.std,
@@ -284,8 +285,7 @@ class Aligner:
         tracked = stream.track(frames, recalled, seen, rays, hold, self.config.polish_rounds)
         K = self._lenses.corrected(lenses, tracked.placement, seen.observations)
         gain, std, source = 1.0, tracked.scale_std, ScaleSource.CALIBRATION
-        self._scale_is_free = not tracked.metric
-        if self._scale_is_free:
+        if not tracked.metric:
             gain, std, source = self._scale.step(), self._scale.std, self._scale.source
         # (A map that was given up tells nothing.)
         known = recalled if stream.graph is graph else Recalled()
@@ -305,8 +305,13 @@ class Aligner:
             if v in tracked.placed
         }
         keyframe = stream.remember(frames, recalled, tracked, views)
-        T_map_world = make_T(stream.T_map_world[:3, :3], gain * stream.T_map_world[:3, 3])
-        return replace(result, T_map_world=T_map_world, keyframe=keyframe is not None, gain=gain)
+        return replace(
+            result,
+            T_map_world=grown_poses(stream.T_map_world, gain),
+            keyframe=keyframe is not None,
+            gain=gain,
+            scale_is_free=not tracked.metric,
+        )
 
     def _result(
         self,

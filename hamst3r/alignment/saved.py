@@ -62,7 +62,7 @@ class SavedPairs:
             K, T = self.K[view], self.T_rig_cam[view]
             frames.append(Frame(name, 0, rgb, K, None, T))
             tensor = torch.zeros(3, *self.shape(view))
-            images.append(NetworkImage(name, tensor, rgb, K, K, np.eye(3), rgb[..., 0], np.eye(3)))
+            images.append(NetworkImage(name, tensor, rgb, K, K, np.eye(3)))
         nobody = [np.zeros(image.grid, bool) for image in images]
         return Aligner(config).solve(FrameSet(0, tuple(frames)), images, self.predictions, nobody)
 

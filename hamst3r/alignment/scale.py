@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from hamst3r.alignment.placement import Placement, scaling
-from hamst3r.geometry import make_T
+from hamst3r.geometry import F64
 from hamst3r.scene import ScaleSource
 
 # The published world grows or shrinks by no more per frame set.
@@ -97,6 +97,13 @@ class MetricScale:
         return self.gain
 
 
+def grown_poses(T: F64, gain: float) -> F64:
+    """Rigid poses (..., 4, 4) in a world that is ``gain`` times as large."""
+    T = T.copy()
+    T[..., :3, 3] *= gain
+    return T
+
+
 def grown(placement: Placement, gain: float) -> Placement:
     """The placement in a world that is ``gain`` times as large."""
     if gain == 1.0:
@@ -104,8 +111,6 @@ def grown(placement: Placement, gain: float) -> Placement:
     growth = scaling(gain)
     return replace(
         placement,
-        T_world_cam={
-            v: make_T(T[:3, :3], gain * T[:3, 3]) for v, T in placement.T_world_cam.items()
-        },
+        T_world_cam={v: grown_poses(T, gain) for v, T in placement.T_world_cam.items()},
         T_world_look={slot: growth @ T for slot, T in placement.T_world_look.items()},
     )

@@ -9,7 +9,7 @@ people look is one.
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -123,11 +123,8 @@ class PeopleScale:
             return self._by_looks() if self._looks[-1] else None
         samples = [own for seen in self._seen for own in seen]
         ids = np.array([own.person for own in samples])
-        logs = np.log([own.height / self._usual for own in samples])
-        # Every person counts once, however often seen.
-        sizes = [float(np.median(logs[ids == person])) for person in np.unique(ids)]
-        factor = float(np.exp(-np.mean(sizes)))
-        std = self.config.size_std / len(sizes) ** 0.5
+        sizes = np.array([own.height / self._usual for own in samples])
+        factor, std = _by_sizes(ids, sizes, self.config.size_std)
         found = contact_scale(
             np.stack([own.sole for own in samples]),
             ids,
@@ -136,22 +133,29 @@ class PeopleScale:
             self.config.contact,
         )
         if found is None:
-            std = float(np.hypot(std, self.config.apart_std))
-            return ScaleOpinion(factor, std, ScaleSource.BODIES)
+            return self._untied(factor, std)
         tie, tie_std = found
         return ScaleOpinion(tie * factor, float(np.hypot(tie_std, std)), ScaleSource.CONTACT)
 
     def _by_looks(self) -> ScaleOpinion:
         """Of everybody who was seen lately."""
-        logs: dict[int, list[float]] = defaultdict(list)
-        for statures in self._looks:
-            for person, own in statures.items():
-                logs[person].append(float(np.log(own / self.config.look)))
-        sizes = [float(np.median(own)) for own in logs.values()]
-        std = float(np.hypot(self.config.look_std / len(sizes) ** 0.5, self.config.apart_std))
-        return ScaleOpinion(float(np.exp(-np.mean(sizes))), std, ScaleSource.BODIES)
+        ids, statures = np.array([own for seen in self._looks for own in seen.items()]).T
+        return self._untied(*_by_sizes(ids, statures / self.config.look, self.config.look_std))
+
+    def _untied(self, factor: float, std: float) -> ScaleOpinion:
+        """Where nothing ties people to the place, both need not err alike."""
+        std = float(np.hypot(std, self.config.apart_std))
+        return ScaleOpinion(factor, std, ScaleSource.BODIES)
 
     def _sample(self, own: Sized) -> _Sample:
         feet = self._points.places(own.state.pose())[0, FEET]
         up = own.state.rotations[0, 0, :, 1].double().numpy()  # the world's may not be known
         return _Sample(own.person, own.height, own.camera, feet[(feet @ up).argmin()])
+
+
+def _by_sizes(ids: NDArray, sizes: F64, size_std: float) -> tuple[float, float]:
+    """What makes people's sizes (n,) usual, and its deviation; each counts once, however often
+    seen."""
+    logs = np.log(sizes)
+    each = [float(np.median(logs[ids == person])) for person in np.unique(ids)]
+    return float(np.exp(-np.mean(each))), size_std / len(each) ** 0.5

@@ -37,10 +37,10 @@ def reconstructor_config(values: Values) -> ReconstructorConfig:
         point_confidence=values["points.min_confidence"],
         max_points=values["points.max"],
         voxel=values["points.voxel"],
-        keypoint_size=values["world.keypoint_size"],
         alignment=AlignerConfig(
             find_gravity=values["world.find_gravity"],
             keypoints=KeypointUse(values["world.keypoints"]),
+            keypoint_size=values["world.keypoint_size"],
         ),
         instances=InstancesConfig(
             min_score=values["humans.min_score"], min_pixels=values["humans.min_pixels"]

@@ -85,8 +85,6 @@ class Room:
                     K=self.K[view] if intrinsics else None,
                     K_image=T @ self.K[view] if intrinsics else None,
                     T_image_grid=T,
-                    detail=np.zeros((height, width), np.uint8),
-                    T_grid_detail=np.eye(3),
                 )
             )
         return result

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from hamst3r.frames import Frame
 from hamst3r.geometry import pixel_rays, project
-from hamst3r.image import prepare
+from hamst3r.image import detail, prepare
 
 K = np.array([[300.0, 0, 155.3], [0, 310.0, 121.9], [0, 0, 1]])
 
@@ -76,18 +76,20 @@ def test_detail_shows_the_same_and_is_no_finer_than_asked_for_or_delivered(heigh
     u, v = np.meshgrid(np.arange(width), np.arange(height))
     for ramp, axis in ((u / width, 0), (v / height, 1)):
         picture = np.repeat((250 * ramp)[..., None], 3, 2).round().astype(np.uint8)
-        image = prepare(Frame("cam", 0, picture), 112, 14, 2, detail_side=side)
-        h, w = image.detail.shape
-        T_image_detail = image.T_image_grid @ image.T_grid_detail
+        frame = Frame("cam", 0, picture)
+        image = prepare(frame, 112, 14, 2)
+        grey, T_grid_detail = detail(frame, image, side)
+        h, w = grey.shape
+        T_image_detail = image.T_image_grid @ T_grid_detail
         assert T_image_detail[0, 0] >= 1 - 1e-9 and max(h, w) <= side
         assert max(h, w) == side or T_image_detail[0, 0] == pytest.approx(1)
         corners = T_image_detail[:2] @ np.array([[0, w - 1], [0, h - 1], [1, 1]])
         expected = 250 * corners[axis] / (width, height)[axis]
-        found = image.detail.astype(float).mean(axis)[[0, -1]]
+        found = grey.astype(float).mean(axis)[[0, -1]]
         np.testing.assert_allclose(found, expected, atol=1.5 * T_image_detail[axis, axis])
         # What the network sees, to the pixel of the delivered image.
-        first = image.T_grid_detail @ [-0.5, -0.5, 1]
-        last = image.T_grid_detail @ [w - 0.5, h - 0.5, 1]
+        first = T_grid_detail @ [-0.5, -0.5, 1]
+        last = T_grid_detail @ [w - 0.5, h - 0.5, 1]
         tolerance = 1 / np.diag(image.T_image_grid)[:2]
         assert (abs(first[:2] + 0.5) < tolerance).all()
         assert (abs(last[:2] + 0.5 - image.grid[::-1]) < tolerance).all()

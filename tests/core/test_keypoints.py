@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import cv2
@@ -19,8 +20,9 @@ from hamst3r.alignment.looks import rigid_steps
 from hamst3r.alignment.recognition import EVERY, FIRST, GIVE_UP
 from hamst3r.alignment.structure import first_depths
 from hamst3r.alignment.two_views import confirmed, gather, link
+from hamst3r.frames import FrameSet
 from hamst3r.geometry import invert, make_T, pixel_rays, project, rotation_angle, transform
-from hamst3r.image import NetworkImage, resampling
+from hamst3r.image import NetworkImage
 from hamst3r.keypoints import Keypoints, KeypointUse, detect, match
 from hamst3r.pairs import Pairing, choose_pairs
 
@@ -51,20 +53,16 @@ def corners(room: Room) -> np.ndarray:
 def textured(room: Room, intrinsics: bool = True):
     """The room's images, with corners on everything."""
     return [
-        shown(image, torch.tensor(rgb, dtype=torch.float32))
+        replace(image, tensor=torch.tensor(rgb, dtype=torch.float32))
         for image, rgb in zip(room.images(intrinsics), corners(room), strict=True)
     ]
 
 
-def shown(image: NetworkImage, tensor: torch.Tensor) -> NetworkImage:
-    """The image with other content."""
-    grey = ((tensor.mean(0) + 1) * 127.5).round().byte().numpy()
-    T_grid_detail = resampling(image.grid[1] / grey.shape[1], image.grid[0] / grey.shape[0])
-    return replace(image, tensor=tensor, detail=grey, T_grid_detail=T_grid_detail)
-
-
-def dark(image: NetworkImage) -> NetworkImage:
-    return shown(image, 0 * image.tensor)
+def filmed(frames: FrameSet, images: Sequence[NetworkImage]) -> FrameSet:
+    """The frames as cameras deliver them that show the images."""
+    shown = [((x.tensor.permute(1, 2, 0) + 1) * 127.5).round().byte().numpy() for x in images]
+    pairs = zip(frames.frames, shown, strict=True)
+    return FrameSet(frames.stamp, tuple(replace(frame, image=image) for frame, image in pairs))
 
 
 def weak(room: Room, seed: int):
@@ -138,7 +136,7 @@ def bundle_of(poses, keypoints, **changes) -> Bundle:
 def test_keypoints_of_a_shifted_image_are_found_again():
     room = make_room(1, 3, 112, 84)
     (image,) = textured(room)
-    shifted = shown(image, torch.roll(image.tensor, (6, -10), (1, 2)))
+    shifted = replace(image, tensor=torch.roll(image.tensor, (6, -10), (1, 2)))
     a, b = detect(image), detect(shifted)
     pairs = match(a, b)
     moved = b.pixels[pairs[:, 1]] - a.pixels[pairs[:, 0]]
@@ -348,7 +346,8 @@ def still(room: Room):
 @pytest.mark.parametrize("intrinsics", [True, False])
 def test_unknown_cameras_are_found_where_the_network_guesses(intrinsics):
     room = near()
-    frames, images = room.frames(intrinsics=intrinsics), textured(room, intrinsics)
+    images = textured(room, intrinsics)
+    frames = filmed(room.frames(intrinsics=intrinsics), images)
     guessed = Aligner(AlignerConfig(keypoints=KeypointUse.OFF)).solve(
         frames, images, weak(room, 1), still(room)
     )
@@ -360,7 +359,8 @@ def test_unknown_cameras_are_found_where_the_network_guesses(intrinsics):
 
 def test_a_network_that_knows_is_believed():
     room = near()
-    frames, images = room.frames(intrinsics=True), textured(room)
+    images = textured(room)
+    frames = filmed(room.frames(intrinsics=True), images)
     pairs = predict(room, COMPLETE, 1, EXACT)
     with_them, without = (
         Aligner(AlignerConfig(keypoints=use)).solve(frames, images, pairs, still(room))
@@ -373,17 +373,16 @@ def test_a_network_that_knows_is_believed():
 
 def test_cameras_stay_where_they_were_seen_and_are_looked_for_now_and_then(monkeypatch):
     room = near()
-    frames, images = room.frames(intrinsics=True), textured(room)
+    images = textured(room)
+    frames = filmed(room.frames(intrinsics=True), images)
     looked = []
-    detect_all = incremental.detect_all
-    monkeypatch.setattr(
-        incremental, "detect_all", lambda x, detailed: looked.append(now) or detect_all(x, detailed)
-    )
+    at_once = incremental.at_once
+    monkeypatch.setattr(incremental, "at_once", lambda *x: looked.append(now) or at_once(*x))
     aligner = Aligner(AlignerConfig(keypoints=KeypointUse.POSES))
     poses = []
     for now in range(FIRST + EVERY + 2):
-        seen = images if now < FIRST else [dark(x) for x in images]
-        result = aligner.solve(frames, seen, weak(room, now), still(room))
+        seen = images if now < FIRST else [replace(x, tensor=0 * x.tensor) for x in images]
+        result = aligner.solve(filmed(frames, seen), seen, weak(room, now), still(room))
         poses.append(result.T_world_cam)
         assert not any("moved" in note for note in result.notes)
     assert looked == [0, 1, 2, 3, 4, EVERY]
@@ -395,12 +394,13 @@ def test_cameras_stay_where_they_were_seen_and_are_looked_for_now_and_then(monke
 
 def test_a_camera_that_comes_later_is_placed_beside_the_others():
     room = near()
-    frames, images = room.frames(intrinsics=True), textured(room)
-    without = [*images[:3], dark(images[3])]
+    images = textured(room)
+    frames = filmed(room.frames(intrinsics=True), images)
+    dark = [*images[:3], replace(images[3], tensor=0 * images[3].tensor)]
     aligner = Aligner()
     for now in range(EVERY + 1):
-        seen = without if now < FIRST else images
-        result = aligner.solve(frames, seen, weak(room, now), still(room))
+        seen = dark if now < FIRST else images
+        result = aligner.solve(filmed(frames, seen), seen, weak(room, now), still(room))
         if now == FIRST - 1:
             before = result.T_world_cam
     assert turns(before, room.T_world_cam)[2] > 5
@@ -414,9 +414,9 @@ def test_a_camera_that_moved_is_noticed():
     last = EVERY + GIVE_UP - 1  # One look might err.
     for now in range(last + 1):
         room = before if now < EVERY else after
-        result = aligner.solve(
-            room.frames(intrinsics=True), textured(room), weak(room, now), still(room)
-        )
+        images = textured(room)
+        frames = filmed(room.frames(intrinsics=True), images)
+        result = aligner.solve(frames, images, weak(room, now), still(room))
         assert ("camera cam3 has moved" in result.notes) == (now == last)
     assert turns(result.T_world_cam, after.T_world_cam).max() < 3
 
@@ -434,12 +434,13 @@ def test_whatever_images_show_cameras_get_places(what):
         "a stripe": [np.where(np.arange(shape[2]) // 9 % 2, 1.0, -1.0) * np.ones(shape)] * 4,
     }[what]
     images = [
-        shown(image, torch.tensor(rgb, dtype=torch.float32))
+        replace(image, tensor=torch.tensor(rgb, dtype=torch.float32))
         for image, rgb in zip(room.images(), seen, strict=True)
     ]
     aligner = Aligner()
     for now in range(3):
-        result = aligner.solve(room.frames(), images, weak(room, now), still(room))
+        frames = filmed(room.frames(), images)
+        result = aligner.solve(frames, images, weak(room, now), still(room))
         assert result.placed.any()
         assert np.isfinite(result.T_world_cam).all()
         assert all(np.isfinite(z).all() for z in result.depth)

@@ -135,7 +135,7 @@ def test_what_the_reconstruction_is_told():
     assert (config.pairing, config.image_size) == (Pairing.SWIN, 320)
     assert (config.voxel, config.max_points, config.point_confidence) == (0.02, 9, 1.5)
     assert config.instances.min_score == 0.7
-    assert config.alignment.find_gravity and config.keypoint_size == 480
+    assert config.alignment.find_gravity and config.alignment.keypoint_size == 480
     assert config.alignment.keypoints is KeypointUse.POSES
     assert (config.tracking.timeout, config.tracking.new_timeout) == (0.2, 0.2)
     assert not config.tracking.bodies
