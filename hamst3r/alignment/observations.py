@@ -6,8 +6,8 @@ in that very camera; else the view was looked at from the other camera of the pa
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
 import numpy as np
@@ -149,6 +149,19 @@ class Observations:
     def viewer(self, slot: tuple[int, int]) -> int:
         """Whose pixels a look (index of the pair, 0 or 1) shows."""
         return self.pairs[slot[0]].looks[slot[1]].view
+
+    def without(self, views: Collection[int]) -> Observations:
+        """The same pairs, that show nothing of some views and nothing from them."""
+        w, pairs = self.w.copy(), []
+        for edge, pair in enumerate(self.pairs):
+            looks = list(pair.looks)
+            for slot, look in enumerate(pair.looks):
+                if look.view in views or pair.i in views:
+                    w[2 * edge + slot] = 0
+                    weight = np.zeros_like(look.weight)
+                    looks[slot] = replace(look, weight=weight, w=w[2 * edge + slot])
+            pairs.append(replace(pair, first=looks[0], second=looks[1]))
+        return replace(self, pairs=tuple(pairs), w=w)
 
     def own_looks(self, view: int) -> list[Look]:
         """The view's usable pointmaps in its own axes."""

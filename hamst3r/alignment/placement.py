@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,6 +58,17 @@ class Placement:
     focal_variance: dict[int, float] = field(default_factory=dict)
     scores: tuple[PairScore, ...] = ()
     measured: tuple[Relative, ...] = ()
+
+    def without(self, views: Collection[int]) -> Placement:
+        """The same, some views not placed."""
+        if not views:
+            return self
+        groups = (tuple(v for v in group if v not in views) for group in self.groups)
+        return replace(
+            self,
+            T_world_cam={v: T for v, T in self.T_world_cam.items() if v not in views},
+            groups=tuple(group for group in groups if group),
+        )
 
 
 def fit_poses(source: F64, target: F64) -> F64:

@@ -22,6 +22,7 @@ from hamst3r.keypoints import Keypoints
 from hamst3r.scene import ScaleSource
 
 F64 = NDArray[np.float64]
+GROUNDLESS = 0.25  # of a camera's evidence
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,18 +154,22 @@ class Standing:
         fixed = {**known, **recognised.poses}
         K = [lens.K for lens in lenses]
         rays = observations.rays(K)
-        if len(fixed) == len(lenses):
+
+        def around(observations: Observations, poses: Mapping[int, F64]) -> Placement:
             # Keypoints have their scale from the network, so that they cannot tell it one.
             return place_calibrated(
-                observations, fixed, K, rays, self._network_scale_std, metric=len(known) > 1
+                observations, poses, K, rays, self._network_scale_std, metric=len(known) > 1
             ).placement
+
+        if len(fixed) == len(lenses):
+            return around(observations, fixed)
         # Fresh poses have axes of their own, to which the past means nothing.
         previous = {
             v: Remembered(self._world.poses[name], self._agreement.get(name, 0.0))
             for v, name in enumerate(frames.cameras)
             if name in self._world.poses and not recognised.fresh
         }
-        return place_uncalibrated(
+        solved = place_uncalibrated(
             Problem(
                 observations,
                 rays,
@@ -175,6 +180,19 @@ class Standing:
                 measure=bool(uncertain_poses(frames.frames)),
             )
         )
+        if not recognised.poses:
+            return solved
+        # Where keypoints place others, a camera of which hardly anything agrees stands anywhere.
+        groundless = [
+            v
+            for v in range(len(lenses))
+            if v not in fixed and solved.agreement.get(v, 0.0) < GROUNDLESS
+        ]
+        if groundless and len(fixed) + len(groundless) == len(lenses):
+            anywhere = dict.fromkeys(groundless, np.eye(4))
+            placed = around(observations.without(groundless), {**fixed, **anywhere})
+            solved = replace(placed, agreement=solved.agreement)
+        return solved.without(groundless)
 
     def _pose(self, name: str) -> F64:
         """(4, 4), or nothing (0,) of a camera without a place."""

@@ -408,6 +408,28 @@ def test_a_camera_that_comes_later_is_placed_beside_the_others():
     assert turns(result.T_world_cam, room.T_world_cam).max() < 3
 
 
+def test_a_camera_that_nothing_ties_to_the_others_has_no_place_beside_them():
+    room = near(turned={3: 40.0})
+    images = textured(room)
+    images[3] = replace(images[3], tensor=0 * images[3].tensor)
+    frames = filmed(room.frames(intrinsics=True), images)
+    aligner = Aligner()
+    for now in range(FIRST + 1):  # The last one is not looked at.
+        found = aligner.solve(frames, images, weak(room, now), still(room))
+        assert found.placed.tolist() == [True, True, True, False]
+        assert "camera cam3 could not be placed" in found.notes
+        assert not any("moved" in note for note in found.notes)
+        assert all((z > 0).mean() > 0.9 for z in found.depth[:3])
+        assert turns(found.T_world_cam[:3], room.T_world_cam[:3]).max() < 2
+    # A network that knows where it is says so in pairs that fit each other.
+    knows = predict(room, COMPLETE, 1, EXACT)
+    pairs = [k if 3 in (k.i, k.j) else w for k, w in zip(knows, weak(room, 1), strict=True)]
+    assert Aligner().solve(frames, images, pairs, still(room)).placed.all()
+    # Where nothing is known any better, all there is are guesses.
+    nothing = AlignerConfig(keypoints=KeypointUse.OFF)
+    assert Aligner(nothing).solve(frames, images, weak(room, 1), still(room)).placed.all()
+
+
 def test_a_camera_that_moved_is_noticed():
     before, after = near(), near(turned={3: 12.0})
     aligner = Aligner()
