@@ -182,12 +182,11 @@ class Reconstructor:
                 recalled if moving else None,
             )
         with timer("people"):
-            maps = [image.T_image_grid for image in images]
-            tracked = self._track(frames, people_2d, alignment, maps)
+            tracked = self._track(frames, images, people_2d, alignment)
             if begins and self._tracker.scale is not None:
                 alignment = self._aligner.settle(alignment)
                 self._tracker.reset()
-                tracked = self._track(frames, people_2d, alignment, maps)
+                tracked = self._track(frames, images, people_2d, alignment)
         with timer("fuse"):
             placed = np.flatnonzero(alignment.placed).tolist()
             views = tuple(_view(images[v], alignment, v, tracked, people_2d[v]) for v in placed)
@@ -211,12 +210,16 @@ class Reconstructor:
     def _track(
         self,
         frames: FrameSet,
+        images: Sequence[NetworkImage],
         people: Sequence[ViewPeople],
         alignment: Alignment,
-        maps: Sequence[NDArray[np.float64]],
     ) -> Tracked:
         """Everybody, whose size the world will heed."""
-        tracked = self._tracker.update(frames.stamp, people, alignment, frames.cameras, maps)
+        maps = [image.T_image_grid for image in images]
+        colours = [image.rgb for image in images]
+        tracked = self._tracker.update(
+            frames.stamp, people, alignment, frames.cameras, maps, colours
+        )
         if self._tracker.scale is not None:
             self._aligner.heed_scale(*self._tracker.scale)
         return tracked

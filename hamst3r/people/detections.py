@@ -15,6 +15,7 @@ from hamst3r.geometry import project
 from hamst3r.people.densepose import VertexLookup
 from hamst3r.people.instances import ViewPeople
 from hamst3r.people.lifting import Glimpse, LiftingConfig, lift
+from hamst3r.people.looks import Looks
 from hamst3r.people.triangulation import Triangulator
 from hamst3r.scene import ScaleSource
 
@@ -63,6 +64,8 @@ class Detection:
         camera: (3,) where the camera that sees most of the person is, world metres.
         stature: How many times as large as the body model they look, NaN = unknown.
         missed: Of somebody whom one view shows, the number of others that should and do not.
+        doubtful: Whether nobody is there unless somebody is expected there.
+        looks: By camera, where colours are known.
     """
 
     local_ids: tuple[int, ...]
@@ -79,6 +82,8 @@ class Detection:
     camera: F64
     stature: float = math.nan
     missed: int = 0
+    doubtful: bool = False
+    looks: Looks = field(default_factory=dict)
 
     @property
     def known(self) -> int:
@@ -98,6 +103,7 @@ def detect(
     config = config or DetectionConfig()
     glimpses = lift(views, alignment, lookup, rng, config.lifting)
     scores: dict[int, list[float]] = {}
+    believed = {int(k) for view in views for k in np.unique(view.instances)}
     for view in views:
         for local, score in view.scores.items():
             scores.setdefault(local, []).append(score)
@@ -107,8 +113,10 @@ def detect(
         own = [glimpse for local in group for glimpse in glimpses[local]]
         if sum(glimpse.count for glimpse in own) < config.min_pixels:
             continue
-        score = float(np.mean([value for local in group for value in scores[local]]))
-        found.append(_detection(tuple(group), score, own, triangulator, rng, config, metric))
+        sure = [local for local in group if local in believed] or group
+        score = float(np.mean([value for local in sure for value in scores[local]]))
+        one = _detection(tuple(group), score, own, triangulator, rng, config, metric)
+        found.append(replace(one, doubtful=not believed.intersection(group)))
     return _doubt(_gather(found, views, alignment, config), views, alignment, config)
 
 
@@ -127,7 +135,7 @@ def _gather(
         for k, own in enumerate(whole if len(piece.views) == 1 else ()):
             others = own.views - piece.views
             inside = sum(
-                _within(views[v].instances, own.local_ids, pixel, config.beside)
+                _within(views[v].claimed, own.local_ids, pixel, config.beside)
                 for v in others
                 if (pixel := _pixel(piece.centre, alignment, v)) is not None
             )
@@ -309,6 +317,7 @@ def absorb(whole: Detection, piece: Detection) -> Detection:
         views=whole.views | piece.views,
         num_points=whole.num_points + piece.num_points,
         depth_factors=whole.depth_factors | piece.depth_factors,
+        doubtful=whole.doubtful and piece.doubtful,
     )
 
 

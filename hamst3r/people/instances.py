@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch.nn.functional as F
@@ -25,7 +26,10 @@ class ViewPeople:
 
     Attributes:
         instances: (gh, gw) int32, ids local to this frame set and shared by its views, 0 = none.
-        scores: Local id -> person probability, for every id of the frame set seen in this view.
+        doubtful: (gh, gw) int32, ids of those who are believed only if somebody is expected there,
+            on pixels that nobody else has.
+        scores: Local id -> person probability, for every id of the frame set seen in this view,
+            the doubtful ones included.
         densepose: (gh, gw, 3) float32 fused over pairs, NaN off the body.
         confidence: (gh, gw) float32 weight of the densepose pixel in [0, 1].
     """
@@ -34,6 +38,14 @@ class ViewPeople:
     scores: dict[int, float]
     densepose: NDArray[np.float32]
     confidence: NDArray[np.float32]
+    doubtful: NDArray[np.int32] | None = None
+
+    @cached_property
+    def claimed(self) -> NDArray[np.int32]:
+        """(gh, gw) ids of all, the doubtful included."""
+        if self.doubtful is None:
+            return self.instances
+        return np.where(self.instances > 0, self.instances, self.doubtful)
 
 
 def merge_instances(
@@ -69,12 +81,15 @@ def merge_instances(
     groups = _who_is_who(votes, scores, grids, config, eyes or {})
     group_scores = _group_scores(groups, scores)
     believed = {local for local, score in group_scores.items() if score >= config.min_score}
+    doubted = {local for local, score in group_scores.items() if score >= config.doubtful_score}
     densepose = _fuse_densepose(predictions, len(grids))
     people = []
     for view, grid in enumerate(grids):
         own = [vote for vote in votes if vote.view == view]
         instances = elect(own, groups, believed, grid, config)
-        present = (int(local) for local in np.unique(instances) if local)
+        doubtful = elect(own, groups, doubted - believed, grid, config)
+        doubtful[instances > 0] = 0
+        present = (int(k) for k in np.unique([instances, doubtful]) if k)
         coordinates, confidence = densepose.get(view, _no_densepose(grid))
         people.append(
             ViewPeople(
@@ -82,6 +97,7 @@ def merge_instances(
                 scores={local: group_scores[local] for local in present},
                 densepose=coordinates,
                 confidence=confidence,
+                doubtful=doubtful,
             )
         )
     return people

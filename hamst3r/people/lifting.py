@@ -170,7 +170,7 @@ def lift(
         if not alignment.placed[index]:
             continue
         for local in view.scores:
-            held = (view.instances == local) & (depth > 0) & np.isfinite(depth) & (confidence > 0)
+            held = (view.claimed == local) & (depth > 0) & np.isfinite(depth) & (confidence > 0)
             kept = _trim(held, depth, config)
             if not kept.any():
                 continue

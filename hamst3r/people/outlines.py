@@ -99,7 +99,7 @@ def outlines(
     """Of a person in the placed views that hold enough of the pixels."""
     found = []
     for index, view in enumerate(views):
-        mask = np.isin(view.instances, person.local_ids)
+        mask = np.isin(view.claimed, person.local_ids)
         if alignment.placed[index] and mask.sum() >= min_pixels:
             found.append(
                 Outline(

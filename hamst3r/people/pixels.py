@@ -34,7 +34,7 @@ def label(
     for view, camera, grid_to_image in zip(views, cameras, grids_to_image, strict=True):
         ids = np.zeros(view.instances.shape, dtype=np.uint16)
         for identity, detection in matches:
-            ids[np.isin(view.instances, detection.local_ids)] = identity
+            ids[np.isin(view.claimed, detection.local_ids)] = identity
             rows, columns = np.nonzero(ids == identity)
             if len(rows):
                 low = np.array([columns.min() - 0.5, rows.min() - 0.5, 1.0])

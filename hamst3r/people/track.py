@@ -8,6 +8,7 @@ import numpy as np
 
 from hamst3r.people.detections import Detection, DetectionConfig
 from hamst3r.people.fitting import FitConfig
+from hamst3r.people.looks import Looks, LooksConfig
 from hamst3r.people.motion import ConstantVelocity, JointMotion
 from hamst3r.people.normal import ShapePrior
 from hamst3r.people.scaling import PeopleScaleConfig
@@ -28,6 +29,10 @@ class TrackingConfig:
         bodies: Whether bodies are fitted at all; without, people are places and masks.
         timeout: A person unseen for this long is lost.
         new_timeout: The same, for one who was seen only once; at least one frame set is waited for.
+        remembered: Who was lost is known again by their looks for so long.
+        pace: How fast people go out of sight, metres per second.
+        same_looks: Log odds by which looks must speak for somebody, against a stranger and against
+            whoever else was lost.
         gate, max_gate: How far from the predicted place a person may be found; the former grows
             with the prediction's deviation up to the latter.
         piece_distance: An unmatched mask this near a known person whom its view does not show
@@ -35,28 +40,37 @@ class TrackingConfig:
         max_size_ratio: Largest ratio between the sizes of a person now and before.
         weak: Metres that a sight is farther off for having none of the pixels that a person had;
             or as many as the deviation of the place, where that is larger.
+        doubtful_for: For so long doubtful sights alone make somebody last.
+        unlike: By which share of the gate a sight is farther off for each of the log odds that it
+            looks like somebody else.
         sights: Somebody whom one view shows, and two others should but do not, is told of after so
             many sights.
         centre_std: Deviation of the centre of the points as a measure of the hips.
         shape_frames, shape_std: After this many believed fits, and once the betas are known to
             that deviation, a person's shape is held.
         floor: Height of the floor in the world where it is known for certain.
-        detection, fit, standing, smoothing, surroundings, scale: Of the stages within.
+        looks, detection, fit, standing, smoothing, surroundings, scale: Of the stages within.
     """
 
     bodies: bool = True
     timeout: float = 2.0
     new_timeout: float = 0.5
+    remembered: float = 60.0
+    pace: float = 1.5
+    same_looks: float = 0.2
     gate: float = 0.6
-    max_gate: float = 1.8
+    max_gate: float = 2.5
     piece_distance: float = 0.8
     max_size_ratio: float = 3.0
     weak: float = 0.3
+    unlike: float = 0.15
+    doubtful_for: float = 5.0
     sights: int = 3
     centre_std: float = 0.15
     shape_frames: int = 20
     shape_std: float = 0.5
     floor: float | None = None
+    looks: LooksConfig = field(default_factory=LooksConfig)
     detection: DetectionConfig = field(default_factory=DetectionConfig)
     fit: FitConfig = field(default_factory=FitConfig)
     standing: StandingConfig = field(default_factory=StandingConfig)
@@ -71,11 +85,12 @@ class Track:
     def __init__(self, detection: Detection, std: float, stamp: int) -> None:
         self.id = 0
         self.new = True
+        self.looks: Looks = {}
         self.motion = ConstantVelocity(detection.centre, detection.covariance + np.eye(3) * std**2)
         self.offset = np.zeros(3)  # from the filtered position to the centre of the points
         self.size, self.pixels = detection.size, float(detection.num_points)
         self.hits = 0
-        self.seen = stamp
+        self.seen = self.sure = stamp  # ns; the latter: by a sight that nobody doubts
         self.body: BodyState | None = None
         self.stance: Stance | None = None  # from outlines alone, where there is no body
         self.stood = stamp  # ns, of the stance

@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
+from hamst3r.people.assignment import assign
 from hamst3r.people.body import BodyModel, anny24
 from hamst3r.people.densepose import VertexLookup
-from hamst3r.people.detections import Detection, absorb, detect
+from hamst3r.people.detections import Detection, detect
 from hamst3r.people.embodiment import Embodiment
 from hamst3r.people.instances import ViewPeople
+from hamst3r.people.looks import look, remember
+from hamst3r.people.memory import Memory
 from hamst3r.people.motion import ConstantVelocity
 from hamst3r.people.pixels import depth_factors, label, static_points
 from hamst3r.people.scaling import PeopleScale, ScaleOpinion
@@ -81,6 +83,7 @@ class PeopleTracker:
     def reset(self) -> None:
         """Forget everybody; ids start at 1 again."""
         self._tracks: list[Track] = []
+        self._memory = Memory()
         self.scale: ScaleOpinion | None = None
         self._scale = PeopleScale(self.body, self._embodiment.contact_points, self.config.scale)
         self._gain: float | None = None
@@ -98,6 +101,7 @@ class PeopleTracker:
         alignment: Alignment,
         cameras: Sequence[str],
         grids_to_image: Sequence[NDArray[np.float64]],
+        colours: Sequence[NDArray[np.uint8]] = (),
     ) -> Tracked:
         """Take in one frame set.
 
@@ -106,6 +110,7 @@ class PeopleTracker:
                 clock call :meth:`reset`.
             views: From ``merge_instances``. alignment: Of the same views.
             cameras: Their names. grids_to_image: (3, 3) ``NetworkImage.T_image_grid`` of each.
+            colours: (gh, gw, 3) RGB of each; without, people are not known by their looks.
 
         Raises:
             ValueError: Numbers or sizes of the views do not agree.
@@ -115,6 +120,8 @@ class PeopleTracker:
                 f"{len(views)} views, {len(cameras)} cameras and {len(grids_to_image)} pixel maps "
                 "must be as many"
             )
+        if colours and len(colours) != len(views):
+            raise ValueError(f"colours of {len(colours)} views of {len(views)}")
         dt = 0.0 if self._stamp is None else min(max((stamp - self._stamp) / 1e9, 0.0), 10.0)
         self._step = dt
         self._stamp = stamp if self._stamp is None else max(stamp, self._stamp)
@@ -122,6 +129,8 @@ class PeopleTracker:
         detections = detect(
             views, alignment, self._lookup, self._triangulator, self._rng, self.config.detection
         )
+        if colours:
+            detections = [self._look(found, views, cameras, colours) for found in detections]
         if self.config.smoothing.window:
             self._surroundings.add(static_points(views, alignment, self._rng))
         before = [track.motion.position.copy() for track in self._tracks]
@@ -134,11 +143,14 @@ class PeopleTracker:
                 track.body = replace(track.body, transl=moved)
             if track.stance is not None:
                 track.stance = track.stance.moved(shift)
-        matches = self._associate(detections)
+        matches = [
+            (track or self._open(found), found)
+            for track, found in assign(self._tracks, detections, self._stamp, self.config)
+        ]
         for track, detection in matches:
             # Before a doubtful sight becomes a person it must come again.
             if not track.id and (detection.missed < 2 or track.hits + 1 >= self.config.sights):
-                track.id = self._new_id()
+                self._identify(track, detection)
         self._embodiment.config = self.config
         self._embodiment.embody(matches, self._stamp, views, alignment)
         self.scale = None
@@ -166,7 +178,7 @@ class PeopleTracker:
             return
         self._surroundings.grow(growth)
         self._scale.grow(growth)
-        for track in self._tracks:
+        for track in [*self._tracks, *self._memory.tracks]:
             track.motion.state *= growth
             track.offset = track.offset * growth
             track.size *= growth
@@ -177,73 +189,39 @@ class PeopleTracker:
                 # A shape that was learnt in a smaller world is that of a smaller person.
                 track.shape, track.fits, track.shape_held = None, 0, False
 
-    def _associate(self, detections: list[Detection]) -> list[tuple[Track, Detection]]:
-        """Detections with their tracks, newly opened where none fits."""
-        gain = np.zeros((len(self._tracks), len(detections)))
-        least = self.config.gate + self.config.weak
-        for row, track in enumerate(self._tracks):
-            std = float(np.sqrt(np.trace(track.motion.covariance[:3, :3]) / 3))
-            gate = min(self.config.gate + 2 * std, self.config.max_gate)
-            # The less is known of the place, the more it counts who is whole.
-            weak = max(self.config.weak, min(std, self.config.max_gate))
-            reach = gate + weak
-            for column, detection in enumerate(detections):
-                distance = self._distance(track, detection)
-                ratio = max(detection.size / track.size, track.size / detection.size)
-                near = self.config.gate if _doubtful(track, detection) else gate
-                if distance < near and ratio < self.config.max_size_ratio:
-                    share = min(detection.num_points / max(track.pixels, 1.0), 1.0)
-                    cost = distance + weak * (1 - share)
-                    # Who is expected at a place goes before whoever may be anywhere, and nobody
-                    # gives up a good match for the sake of two bad ones.
-                    gain[row, column] = max(1 - cost / reach, 0.0) * least / reach
-        rows, columns = linear_sum_assignment(gain, maximize=True)
-        taken = {
-            int(column): self._tracks[row]
-            for row, column in zip(rows, columns, strict=True)
-            if gain[row, column] > 0
-        }
-        matches = [(taken[k], found) for k, found in enumerate(detections) if k in taken]
-        for k, detection in enumerate(detections):
-            if k not in taken:
-                home = self._owner(detection, matches)
-                if home is None:
-                    matches.append((self._open(detection), detection))
-                else:
-                    track, whole = matches[home]
-                    matches[home] = (track, absorb(whole, detection))
-        return matches
-
-    def _distance(self, track: Track, detection: Detection) -> float:
-        """Metres from where a person is expected; less along lines on which the place is vague,
-        except of doubtful sights: they must come again where they were."""
-        off = detection.centre - track.motion.position - track.offset
-        if _doubtful(track, detection):
-            return float(np.linalg.norm(off))
-        own = self.config.centre_std**2
-        spread = np.eye(3) + detection.covariance / own
-        return float(np.sqrt(off @ np.linalg.solve(spread, off)))
-
-    def _owner(self, piece: Detection, matches: list[tuple[Track, Detection]]) -> int | None:
-        """Which known person an unmatched detection is a piece of: one seen by other views only,
-        who stands where the piece is. Views of one person that could not be joined are likelier
-        than a stranger who appears inside somebody."""
-        near = [
-            (self._distance(track, piece), k)
-            for k, (track, whole) in enumerate(matches)
-            if track.hits and not piece.views & whole.views
-        ]
-        distance, home = min(near, default=(np.inf, None))
-        return home if distance < self.config.piece_distance else None
-
     def _open(self, detection: Detection) -> Track:
         assert self._stamp is not None
         track = Track(detection, self.config.centre_std, self._stamp)
         self._tracks.append(track)
         return track
 
+    def _look(
+        self,
+        found: Detection,
+        views: Sequence[ViewPeople],
+        cameras: Sequence[str],
+        colours: Sequence[NDArray[np.uint8]],
+    ) -> Detection:
+        """The detection with its looks."""
+        looks = {
+            cameras[v]: own
+            for v in sorted(found.views)
+            if (own := look(views[v], colours[v], found.local_ids, self._lookup)) is not None
+        }
+        return replace(found, looks=looks)
+
+    def _identify(self, track: Track, detection: Detection) -> None:
+        """Give an id: a new one, or that of somebody who was lost and is back."""
+        assert self._stamp is not None
+        known = self._memory.recognise(detection, self._stamp, self.config)
+        if known is None:
+            track.id = self._new_id()
+            return
+        track.id, track.looks = known.id, known.looks
+        track.shape, track.fits, track.shape_held = known.shape, known.fits, known.shape_held
+
     def _new_id(self) -> int:
-        alive = {track.id for track in self._tracks}
+        alive = {track.id for track in [*self._tracks, *self._memory.tracks]}
         if self._next_id > _LARGEST_ID:
             _LOG.warning("more than %d people since the last reset: ids repeat", _LARGEST_ID)
             self._next_id = 1
@@ -267,6 +245,9 @@ class PeopleTracker:
         assert self._stamp is not None
         track.hits += 1
         track.seen = self._stamp
+        if not detection.doubtful:
+            track.sure = self._stamp
+            track.looks = remember(track.looks, detection.looks)
         track.size = 0.8 * track.size + 0.2 * detection.size if track.hits > 1 else detection.size
         track.pixels += 0.2 * (detection.num_points - track.pixels)
         if expected:
@@ -288,7 +269,7 @@ class PeopleTracker:
     def _unseen(self, seen: list[Track]) -> list[Person]:
         """Coast the hidden, dismiss the lost."""
         assert self._stamp is not None
-        people, kept = [], []
+        people, kept, gone = [], [], []
         for track in self._tracks:
             if track in seen or track.person is None:
                 kept.append(track)
@@ -308,11 +289,8 @@ class PeopleTracker:
             track.person = replace(person, state=TrackingState.PREDICTED)
             if not lost:
                 kept.append(track)
+            elif known:
+                gone.append(track)
         self._tracks = kept
+        self._memory.keep(gone, self._stamp, self.config)
         return people
-
-
-def _doubtful(track: Track, detection: Detection) -> bool:
-    """Whether a match is no more than a guess: nobody was told of the person yet, or one view
-    claims what two others should show and do not."""
-    return not track.id or detection.missed > 1

@@ -25,6 +25,7 @@ class InstancesConfig:
         min_probability: Smallest person probability of a query.
         min_score: Smallest score of a person: probability times the Dice that the mask expects to
             have, mean over the pairs.
+        doubtful_score: The same, of somebody who is expected at the place.
         min_like: Queries of a pair whose masks have more than this intersection over union are
             thought to see one person, and share its probability.
         min_pixels: Smallest mask in a view, in pixels of the output grid.
@@ -39,6 +40,7 @@ class InstancesConfig:
 
     min_probability: float = 0.5
     min_score: float = 0.5
+    doubtful_score: float = 0.25
     min_like: float = 0.4
     min_pixels: int = 24
     min_kept: float = 0.5

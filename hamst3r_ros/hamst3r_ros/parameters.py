@@ -284,9 +284,18 @@ TABLE: tuple[Parameter, ...] = (
     Parameter(
         "humans.track_timeout",
         2.0,
-        "A person unseen for this long is lost and would come back with a new id, seconds.",
+        "A person unseen for this long is lost, seconds.",
         0.0,
         60.0,
+        dynamic=True,
+    ),
+    Parameter(
+        "humans.remember",
+        60.0,
+        "Who was lost and comes back within this time in the same clothes gets the same id, "
+        "seconds; 0: never.",
+        0.0,
+        3600.0,
         dynamic=True,
     ),
     Parameter(

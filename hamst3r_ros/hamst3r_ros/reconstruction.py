@@ -50,6 +50,7 @@ def reconstructor_config(values: Values) -> ReconstructorConfig:
             bodies=values["humans.fit_body_model"],
             timeout=timeout,
             new_timeout=min(tracking.new_timeout, timeout),
+            remembered=values["humans.remember"],
         ),
     )
 

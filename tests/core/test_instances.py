@@ -194,16 +194,16 @@ def test_a_mask_that_cannot_decide_where_it_ends_scores_less():
     ):
         logits[logits < 0] = -0.5  # everywhere nearly the person
         body[:] = 5.0
-    scores = [merge_instances([one], [GRID] * 2)[1].scores for one in (clear, vague)]
-    assert scores[0][1] > 0.8 and not scores[1]
+    sure, unsure = (merge_instances([one], [GRID] * 2)[1] for one in (clear, vague))
+    assert sure.scores[1] > 0.8 and unsure.scores[1] < 0.5 and not unsure.instances.any()
 
 
 def test_a_mask_of_what_is_hardly_a_body_scores_less():
     clear, doubtful = pair(0, 1, ["bob"]), pair(0, 1, ["bob"])
     for body in (doubtful.body_logits_i, doubtful.body_logits_j):
         body[body > 0] = -0.5  # too little to object
-    scores = [merge_instances([one], [GRID] * 2)[1].scores for one in (clear, doubtful)]
-    assert scores[0][1] > 0.8 and not scores[1]
+    sure, unsure = (merge_instances([one], [GRID] * 2)[1] for one in (clear, doubtful))
+    assert sure.scores[1] > 0.8 and unsure.scores[1] < 0.5 and not unsure.instances.any()
 
 
 def test_who_is_not_sure_enough_over_all_pairs_is_nobody():
@@ -213,7 +213,22 @@ def test_who_is_not_sure_enough_over_all_pairs_is_nobody():
         predictions = [pair(*edge, ["bob"], probability) for edge in edges]
         for view in merge_instances(predictions, [GRID] * 3, config):
             assert set(np.unique(view.instances)) == ids
-            assert set(view.scores) == ids - {0}
+
+
+def test_who_scores_less_is_doubtful_and_takes_nobodys_pixels():
+    ann, eve = SCENE[0]["ann"], SCENE[0]["eve"]
+    wider = (ann[0] - 3, ann[1] + 3, ann[2] - 3, ann[3] + 3)
+    queries = [(ann, None, 0.9), (wider, None, 0.55), (eve, None, 0.5)]
+    config = InstancesConfig(min_probability=0.3, min_kept=0.1, min_like=0.9, min_score=0.6)
+    (view, _) = merge_instances([predict(0, 1, queries)], [GRID] * 2, config)
+    assert set(np.unique(view.instances)) == {0, 1} and id_at(view, ann) == 1
+    assert view.doubtful is not None and not view.doubtful[view.instances > 0].any()
+    assert set(np.unique(view.doubtful)) == {0, 2, 3} == {0} | set(view.scores) - {1}
+    rows, columns = slice(*eve[:2]), slice(*eve[2:])
+    assert (view.claimed[rows, columns] == view.doubtful[rows, columns]).all()
+    nobody = InstancesConfig(min_score=0.6, doubtful_score=0.6)
+    (view, _) = merge_instances([predict(0, 1, queries)], [GRID] * 2, nobody)
+    assert set(view.scores) == {1} and not view.doubtful.any()
 
 
 def test_a_mask_ends_where_the_body_head_sees_no_body():

@@ -129,6 +129,7 @@ def test_what_the_reconstruction_is_told():
         "points.min_confidence": 1.5,
         "humans.min_score": 0.7,
         "humans.track_timeout": 0.2,
+        "humans.remember": 5.0,
         "humans.fit_body_model": False,
     }
     config = reconstructor_config(values)
@@ -138,5 +139,6 @@ def test_what_the_reconstruction_is_told():
     assert config.alignment.find_gravity and config.alignment.keypoint_size == 480
     assert config.alignment.keypoints is KeypointUse.POSES
     assert (config.tracking.timeout, config.tracking.new_timeout) == (0.2, 0.2)
+    assert config.tracking.remembered == 5.0
     assert not config.tracking.bodies
     assert reconstructor_config(parameters.defaults()).image_size is None

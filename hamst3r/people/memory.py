@@ -1,0 +1,43 @@
+"""People who were lost, as long as they may come back."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from hamst3r.people.detections import Detection
+from hamst3r.people.looks import log_odds
+from hamst3r.people.track import Track, TrackingConfig
+
+
+class Memory:
+    """Tracks that ended, of people whose looks are known.
+
+    Attributes:
+        tracks: By when they ended.
+    """
+
+    def __init__(self) -> None:
+        self.tracks: list[Track] = []
+
+    def keep(self, lost: list[Track], stamp: int, config: TrackingConfig) -> None:
+        """Remember those who are lost now (``stamp`` in ns), and forget whom it was long ago."""
+        self.tracks += [track for track in lost if track.looks]
+        self.tracks = [
+            track for track in self.tracks if (stamp - track.seen) / 1e9 < config.remembered
+        ]
+
+    def recognise(self, found: Detection, stamp: int, config: TrackingConfig) -> Track | None:
+        """Whoever looks like the detection, could have come there, and like whom no other does;
+        no longer remembered then."""
+        told = []
+        for rank, track in enumerate(self.tracks):
+            gap = (stamp - track.seen) / 1e9
+            way = float(np.linalg.norm(found.centre - track.motion.position))
+            if gap < config.remembered and way < config.max_gate + config.pace * gap:
+                told.append((log_odds(track.looks, found.looks, config.looks), rank))
+        told.sort(reverse=True)
+        if not told or told[0][0] < config.same_looks:
+            return None
+        if len(told) > 1 and told[0][0] - told[1][0] < config.same_looks:
+            return None
+        return self.tracks.pop(told[0][1])
