@@ -22,7 +22,9 @@ from hamst3r.keypoints import Keypoints
 from hamst3r.scene import ScaleSource
 
 F64 = NDArray[np.float64]
-GROUNDLESS = 0.25  # of a camera's evidence
+# Share of a camera's evidence that agrees, below which it says nothing; mean over the last frame
+# sets, as a share of the newest one in it.
+GROUNDLESS, NEWEST = 0.25, 0.2
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +60,7 @@ class Standing:
         self._world = World(window=window)
         self._world_is_rig = False
         self._agreement: dict[str, float] = {}
+        self._ground: dict[str, float] = {}
         self._recognition = Recognition(window)
 
     def live_in_rig(self, is_rig: bool) -> None:
@@ -183,11 +186,14 @@ class Standing:
         if not recognised.poses:
             return solved
         # Where keypoints place others, a camera of which hardly anything agrees stands anywhere.
-        groundless = [
-            v
-            for v in range(len(lenses))
-            if v not in fixed and solved.agreement.get(v, 0.0) < GROUNDLESS
-        ]
+        groundless = []
+        for v, name in enumerate(frames.cameras):
+            if v not in fixed:
+                share = solved.agreement.get(v, 0.0)
+                mean = self._ground.get(name, share)
+                self._ground[name] = mean + NEWEST * (share - mean)
+                if self._ground[name] < GROUNDLESS:
+                    groundless.append(v)
         if groundless and len(fixed) + len(groundless) == len(lenses):
             anywhere = dict.fromkeys(groundless, np.eye(4))
             placed = around(observations.without(groundless), {**fixed, **anywhere})
