@@ -61,7 +61,7 @@ KNOWN: dict[str, KnownWeights] = {
             "Apache-2.0 (ours, trained on our own synthetic data)",
             ("pointmaps", "descriptors", "humans"),
             21,
-            sha256="f7dc317d53fa26b8d12051b2c09da8a8420365c3c42e83e9892868276146020d",
+            sha256="c4746233b3736c7fcad7fab94ddde5101efefe40a5b6109ab8844cb62d572b50",
         ),
         _naver("dune_vitbase_paper", "dune", "dune_vitbase14_448_paper.pth", 420, "encoder"),
         _naver("dune_vitbase", "dune", "dune_vitbase14_448.pth", 420, "encoder"),
