@@ -87,6 +87,8 @@ def look(
         colours: (gh, gw, 3) RGB on the output grid.
     """
     mask = np.isin(view.claimed, list(ids))
+    if not mask.any():
+        return None
     inner = cv2.erode(mask.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
     # The border is of both, but of somebody small the border is most.
     mask = inner if 2 * inner.sum() > mask.sum() else mask
@@ -111,14 +113,13 @@ def remember(known: Looks, newer: Looks) -> Looks:
 
 def log_odds(a: Looks, b: Looks, config: LooksConfig) -> float:
     """That two are one person, against two; 0 where nothing tells. Cameras err together."""
-    shared = [a[camera].unlike(b[camera]) for camera in a.keys() & b.keys()]
-    shared = [off for off in shared if off == off]
     mean, std = config.same
-    if not shared:
-        shared = [x.unlike(y) for x in a.values() for y in b.values()]
-        shared = [off for off in shared if off == off]
+    shared = np.array([a[camera].unlike(b[camera]) for camera in a.keys() & b.keys()])
+    if not np.isfinite(shared).any():
+        shared = np.array([one.unlike(other) for one in a.values() for other in b.values()])
         mean += config.elsewhere
-    if not shared:
+    shared = shared[np.isfinite(shared)]
+    if not len(shared):
         return 0.0
     off = np.log(np.maximum(shared, 1e-3))
     other, other_std = config.different

@@ -8,12 +8,14 @@ from hamst3r.people.detections import Detection
 from hamst3r.people.looks import log_odds
 from hamst3r.people.track import Track, TrackingConfig
 
+_MOST = 100  # people; a network that errs often must not fill the memory
+
 
 class Memory:
     """Tracks that ended, of people whose looks are known.
 
     Attributes:
-        tracks: By when they ended.
+        tracks: By when they ended, without what only frame sets in a row need.
     """
 
     def __init__(self) -> None:
@@ -21,10 +23,11 @@ class Memory:
 
     def keep(self, lost: list[Track], stamp: int, config: TrackingConfig) -> None:
         """Remember those who are lost now (``stamp`` in ns), and forget whom it was long ago."""
-        self.tracks += [track for track in lost if track.looks]
-        self.tracks = [
-            track for track in self.tracks if (stamp - track.seen) / 1e9 < config.remembered
-        ]
+        for track in lost:
+            track.body = track.stance = track.window = track.joints = None
+        kept = [*self.tracks, *(track for track in lost if track.looks)]
+        kept = [track for track in kept if (stamp - track.seen) / 1e9 < config.remembered]
+        self.tracks = kept[-_MOST:]
 
     def recognise(self, found: Detection, stamp: int, config: TrackingConfig) -> Track | None:
         """Whoever looks like the detection, could have come there, and like whom no other does;

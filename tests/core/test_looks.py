@@ -194,3 +194,15 @@ def test_looks_that_tell_nothing_say_nothing():
     mixed = remember(remember({"front": unseen}, ann), {"side": eve["front"]})
     np.testing.assert_array_equal(mixed["front"].colours, ann["front"].colours)
     assert set(mixed) == {"front", "side"}
+
+
+def test_what_is_remembered_is_bounded():
+    room = Room(timeout=0.2, new_timeout=0.2, remembered=1e6)
+    for visit in range(120):
+        clothes = ((2 * visit, 255 - 2 * visit, 40 * visit % 256),) * 2
+        for step in range(6):
+            ann = {"ann": (0.0, 0.0, clothes)} if step < 2 else {}
+            room.see(visit + 0.1 * step, ann)
+    kept = room.tracker._memory.tracks
+    assert 50 < len(kept) <= 100
+    assert all(track.window is None and track.stance is None for track in kept)
