@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import signal
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,20 +57,33 @@ def run(options: argparse.Namespace) -> int:
     from hamst3r.viewer import SceneViewer
 
     viewer = SceneViewer(options.host, options.port)
-    end = time.monotonic() + (options.seconds or float("inf"))
+    end = time.monotonic() + (options.seconds or threading.TIMEOUT_MAX)
     try:
-        print(f"{viewer.address} shows {options.scene}; Ctrl+C ends", flush=True)
-        if is_node:
-            from hamst3r.live import watch_node
+        with _interrupt() as stop:
+            print(f"{viewer.address} shows {options.scene}; Ctrl+C ends", flush=True)
+            if is_node:
+                from hamst3r.live import watch_node
 
-            watch_node(options.scene, viewer.show_scene, lambda: time.monotonic() < end)
-        else:
-            _watch_folder(options.scene, viewer, options.live, end)
-    except KeyboardInterrupt:
-        pass
+                def go_on() -> bool:
+                    return not stop.is_set() and time.monotonic() < end
+
+                watch_node(options.scene, viewer.show_scene, go_on)
+            else:
+                _watch_folder(options.scene, viewer, options.live, end, stop)
     finally:
         viewer.close()
     return 0
+
+
+@contextlib.contextmanager
+def _interrupt() -> Iterator[threading.Event]:
+    """What Ctrl+C sets: an exception may come where a library swallows it."""
+    stop = threading.Event()
+    before = signal.signal(signal.SIGINT, lambda *_: stop.set())
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _rerun(options: argparse.Namespace) -> int:
@@ -81,12 +98,14 @@ def _rerun(options: argparse.Namespace) -> int:
     return 0
 
 
-def _watch_folder(scene: str, viewer: SceneViewer, live: bool, end: float) -> None:
+def _watch_folder(
+    scene: str, viewer: SceneViewer, live: bool, end: float, stop: threading.Event
+) -> None:
     from hamst3r.export import SceneFileError
     from hamst3r.scene_folder import stored_scenes
 
     known: list[StoredScene] = []
-    while time.monotonic() < end:
+    while not stop.is_set() and time.monotonic() < end:
         try:
             found = stored_scenes(scene)
             if found != known:
@@ -96,10 +115,9 @@ def _watch_folder(scene: str, viewer: SceneViewer, live: bool, end: float) -> No
             if not live:
                 raise  # of a folder that is being written the next look may tell more
         if not live:
-            while time.monotonic() < end:
-                time.sleep(min(POLL, max(0.0, end - time.monotonic())))
+            stop.wait(max(0.0, end - time.monotonic()))
             return
-        time.sleep(POLL)
+        stop.wait(POLL)
 
 
 def _moments(stored: list[StoredScene]) -> list[Moment]:
