@@ -61,8 +61,6 @@ class Placement:
 
     def without(self, views: Collection[int]) -> Placement:
         """The same, some views not placed."""
-        if not views:
-            return self
         groups = (tuple(v for v in group if v not in views) for group in self.groups)
         return replace(
             self,

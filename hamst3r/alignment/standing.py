@@ -22,8 +22,8 @@ from hamst3r.keypoints import Keypoints
 from hamst3r.scene import ScaleSource
 
 F64 = NDArray[np.float64]
-# Share of a camera's evidence that agrees, below which it says nothing; mean over the last frame
-# sets, as a share of the newest one in it.
+# Share of a camera's evidence that agrees, below which it says nothing, and what the newest frame
+# set counts for in its running mean.
 GROUNDLESS, NEWEST = 0.25, 0.2
 
 
@@ -186,14 +186,12 @@ class Standing:
         if not recognised.poses:
             return solved
         # Where keypoints place others, a camera of which hardly anything agrees stands anywhere.
-        groundless = []
-        for v, name in enumerate(frames.cameras):
-            if v not in fixed:
-                share = solved.agreement.get(v, 0.0)
-                mean = self._ground.get(name, share)
-                self._ground[name] = mean + NEWEST * (share - mean)
-                if self._ground[name] < GROUNDLESS:
-                    groundless.append(v)
+        others = {name: v for v, name in enumerate(frames.cameras) if v not in fixed}
+        for name, v in others.items():
+            share = solved.agreement.get(v, 0.0)
+            mean = self._ground.get(name, share)
+            self._ground[name] = mean + NEWEST * (share - mean)
+        groundless = [v for name, v in others.items() if self._ground[name] < GROUNDLESS]
         if groundless and len(fixed) + len(groundless) == len(lenses):
             anywhere = dict.fromkeys(groundless, np.eye(4))
             placed = around(observations.without(groundless), {**fixed, **anywhere})

@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import signal
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -57,33 +56,33 @@ def run(options: argparse.Namespace) -> int:
     from hamst3r.viewer import SceneViewer
 
     viewer = SceneViewer(options.host, options.port)
-    end = time.monotonic() + (options.seconds or threading.TIMEOUT_MAX)
     try:
-        with _interrupt() as stop:
+        with _end(options.seconds) as stop:
             print(f"{viewer.address} shows {options.scene}; Ctrl+C ends", flush=True)
             if is_node:
                 from hamst3r.live import watch_node
 
-                def go_on() -> bool:
-                    return not stop.is_set() and time.monotonic() < end
-
-                watch_node(options.scene, viewer.show_scene, go_on)
+                watch_node(options.scene, viewer.show_scene, lambda: not stop.is_set())
             else:
-                _watch_folder(options.scene, viewer, options.live, end, stop)
+                _watch_folder(options.scene, viewer, options.live, stop)
     finally:
         viewer.close()
     return 0
 
 
 @contextlib.contextmanager
-def _interrupt() -> Iterator[threading.Event]:
-    """What Ctrl+C sets: an exception may come where a library swallows it."""
+def _end(seconds: float | None) -> Iterator[threading.Event]:
+    """What is set after so long, and by Ctrl+C, which as an exception a library may swallow."""
     stop = threading.Event()
+    timer = threading.Timer(seconds or threading.TIMEOUT_MAX, stop.set)
+    timer.daemon = True
+    timer.start()
     before = signal.signal(signal.SIGINT, lambda *_: stop.set())
     try:
         yield stop
     finally:
         signal.signal(signal.SIGINT, before)
+        timer.cancel()
 
 
 def _rerun(options: argparse.Namespace) -> int:
@@ -98,14 +97,12 @@ def _rerun(options: argparse.Namespace) -> int:
     return 0
 
 
-def _watch_folder(
-    scene: str, viewer: SceneViewer, live: bool, end: float, stop: threading.Event
-) -> None:
+def _watch_folder(scene: str, viewer: SceneViewer, live: bool, stop: threading.Event) -> None:
     from hamst3r.export import SceneFileError
     from hamst3r.scene_folder import stored_scenes
 
     known: list[StoredScene] = []
-    while not stop.is_set() and time.monotonic() < end:
+    while not stop.is_set():
         try:
             found = stored_scenes(scene)
             if found != known:
@@ -115,7 +112,7 @@ def _watch_folder(
             if not live:
                 raise  # of a folder that is being written the next look may tell more
         if not live:
-            stop.wait(max(0.0, end - time.monotonic()))
+            stop.wait()
             return
         stop.wait(POLL)
 

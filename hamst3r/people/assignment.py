@@ -27,12 +27,9 @@ def assign(
     Args:
         tracks: Predicted to the time of the detections, ``stamp`` in ns.
     """
-    matches: list[Match] = []
     sure = [own for own in detections if not own.doubtful]
     known = _match(tracks, sure, config)
-    for k, found in enumerate(sure):
-        if k in known:
-            matches.append((tracks[known[k]], found))
+    matches: list[Match] = [(tracks[row], sure[k]) for k, row in known.items()]
     for k, found in enumerate(sure):
         if k not in known:
             home = _owner(found, matches, config)
@@ -41,11 +38,11 @@ def assign(
             else:
                 track, whole = matches[home]
                 matches[home] = (track, absorb(whole, found))
-    seen = {tracks[row].id for row in known.values()}
+    seen = set(known.values())
     waiting = [
         track
-        for track in tracks
-        if track.id and track.id not in seen and (stamp - track.sure) / 1e9 <= config.doubtful_for
+        for row, track in enumerate(tracks)
+        if track.id and row not in seen and (stamp - track.sure) / 1e9 <= config.doubtful_for
     ]
     doubtful = [own for own in detections if own.doubtful and not own.missed]
     held = _match(waiting, doubtful, config)
@@ -55,7 +52,8 @@ def assign(
 def _match(
     tracks: Sequence[Track], detections: Sequence[Detection], config: TrackingConfig
 ) -> dict[int, int]:
-    """Detection -> track, by index: the best of all ways to match those that fit one-to-one."""
+    """Detection -> track, by index, in the order of the detections: the best of all ways to match
+    those that fit one-to-one."""
     gain = np.zeros((len(tracks), len(detections)))
     least = config.gate + config.weak
     for row, track in enumerate(tracks):
@@ -83,7 +81,7 @@ def _match(
 
 def _distance(track: Track, detection: Detection, config: TrackingConfig) -> float:
     """Metres from where a person is expected; less along lines on which the place is vague,
-    except of doubtful sights: they must come again where they were."""
+    except of a guess: it must come again where it was."""
     off = detection.centre - track.motion.position - track.offset
     if _guessed(track, detection):
         return float(np.linalg.norm(off))

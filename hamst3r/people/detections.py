@@ -113,10 +113,10 @@ def detect(
         own = [glimpse for local in group for glimpse in glimpses[local]]
         if sum(glimpse.count for glimpse in own) < config.min_pixels:
             continue
-        sure = [local for local in group if local in believed] or group
-        score = float(np.mean([value for local in sure for value in scores[local]]))
+        sure = [local for local in group if local in believed]
+        score = float(np.mean([value for local in sure or group for value in scores[local]]))
         one = _detection(tuple(group), score, own, triangulator, rng, config, metric)
-        found.append(replace(one, doubtful=not believed.intersection(group)))
+        found.append(replace(one, doubtful=not sure))
     return _doubt(_gather(found, views, alignment, config), views, alignment, config)
 
 

@@ -114,7 +114,7 @@ def remember(known: Looks, newer: Looks) -> Looks:
 def log_odds(a: Looks, b: Looks, config: LooksConfig) -> float:
     """That two are one person, against two; 0 where nothing tells. Cameras err together."""
     mean, std = config.same
-    shared = np.array([a[camera].unlike(b[camera]) for camera in a.keys() & b.keys()])
+    shared = np.array([a[camera].unlike(b[camera]) for camera in a if camera in b])
     if not np.isfinite(shared).any():
         shared = np.array([one.unlike(other) for one in a.values() for other in b.values()])
         mean += config.elsewhere

@@ -39,8 +39,7 @@ class Memory:
             if gap < config.remembered and way < config.max_gate + config.pace * gap:
                 told.append((log_odds(track.looks, found.looks, config.looks), rank))
         told.sort(reverse=True)
-        if not told or told[0][0] < config.same_looks:
-            return None
-        if len(told) > 1 and told[0][0] - told[1][0] < config.same_looks:
+        rival = max([0.0, *(odds for odds, _ in told[1:])])  # 0: of a stranger
+        if not told or told[0][0] - rival < config.same_looks:
             return None
         return self.tracks.pop(told[0][1])

@@ -40,9 +40,9 @@ class TrackingConfig:
         max_size_ratio: Largest ratio between the sizes of a person now and before.
         weak: Metres that a sight is farther off for having none of the pixels that a person had;
             or as many as the deviation of the place, where that is larger.
-        doubtful_for: For so long doubtful sights alone make somebody last.
         unlike: By which share of the gate a sight is farther off for each of the log odds that it
             looks like somebody else.
+        doubtful_for: For so long doubtful sights alone make somebody last.
         sights: Somebody whom one view shows, and two others should but do not, is told of after so
             many sights.
         centre_std: Deviation of the centre of the points as a measure of the hips.

@@ -148,7 +148,7 @@ class PeopleTracker:
             for track, found in assign(self._tracks, detections, self._stamp, self.config)
         ]
         for track, detection in matches:
-            # Before a doubtful sight becomes a person it must come again.
+            # Before a guess becomes a person it must come again.
             if not track.id and (detection.missed < 2 or track.hits + 1 >= self.config.sights):
                 self._identify(track, detection)
         self._embodiment.config = self.config

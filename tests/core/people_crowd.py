@@ -6,14 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from people_data import camera_at, splat
+from people_data import calibrated, camera_at, splat
 from scipy.spatial.transform import Rotation
 
 from hamst3r.alignment.incremental import Alignment
 from hamst3r.people.body import BodyModel
 from hamst3r.people.instances import ViewPeople
 from hamst3r.people.state import BodyState
-from hamst3r.scene import ScaleSource
 from hamst3r.synthetic.poses import UPRIGHT, gait
 
 GRID = (84, 112)  # rows, columns of a view
@@ -169,17 +168,7 @@ class Crowd:
             scores = {int(name): 0.9 for name in np.unique(seen) if name}
             views.append(ViewPeople(seen, scores, canonical, (seen > 0).astype(np.float32)))
             depths.append(depth.astype(np.float32))
-        alignment = Alignment(
-            placed=np.ones(len(poses), dtype=bool),
-            T_world_cam=poses,
-            K=[K] * len(poses),
-            camera_confidence=np.ones(len(poses)),
-            depth=depths,
-            confidence=[(depth > 0) * np.float32(5) for depth in depths],
-            scale_source=ScaleSource.CALIBRATION,
-            scale_std=0.0,
-            notes=(),
-        )
+        alignment = calibrated(poses, K, depths)
         return views, alignment
 
     def _blur(self, canonical: np.ndarray, flaws: Flaws) -> np.ndarray:

@@ -12,10 +12,12 @@ import torch
 from scipy.spatial import cKDTree
 from torch import Tensor
 
+from hamst3r.alignment.incremental import Alignment
 from hamst3r.people.body import BodyModel
 from hamst3r.people.outlines import Outline
 from hamst3r.people.prior import pose_prior
 from hamst3r.people.state import BodyState
+from hamst3r.scene import ScaleSource
 
 UPRIGHT = roma.rotvec_to_rotmat(torch.tensor([np.pi / 2, 0.0, 0.0]))  # y up -> z up
 
@@ -118,6 +120,26 @@ def camera_at(position: tuple[float, float, float], target: tuple[float, float, 
 
 def intrinsics(focal: float = 150.0) -> np.ndarray:
     return np.array([[focal, 0, GRID[1] / 2 - 0.5], [0, focal, GRID[0] / 2 - 0.5], [0, 0, 1.0]])
+
+
+def calibrated(
+    cameras: Sequence[np.ndarray],
+    K: np.ndarray,
+    depths: Sequence[np.ndarray],
+    scale: ScaleSource = ScaleSource.CALIBRATION,
+) -> Alignment:
+    """Cameras (N, 4, 4) that are exactly known, with their depths (gh, gw)."""
+    return Alignment(
+        placed=np.ones(len(cameras), dtype=bool),
+        T_world_cam=np.stack(cameras),
+        K=[K] * len(cameras),
+        camera_confidence=np.ones(len(cameras)),
+        depth=list(depths),
+        confidence=[(depth > 0) * np.float32(5) for depth in depths],
+        scale_source=scale,
+        scale_std=0.0,
+        notes=(),
+    )
 
 
 def standing(transl: tuple[float, float, float], turn: float = 0.0, raise_arms: float = 0.0):

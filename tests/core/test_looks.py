@@ -6,16 +6,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from people_data import GRID, camera_at, intrinsics, photograph, standing
+from people_data import GRID, calibrated, camera_at, intrinsics, photograph, standing
 
-from hamst3r.alignment.incremental import Alignment
 from hamst3r.people.body import anny24
 from hamst3r.people.detections import DetectionConfig
 from hamst3r.people.instances import ViewPeople
 from hamst3r.people.looks import LooksConfig, log_odds, remember
 from hamst3r.people.track import TrackingConfig
 from hamst3r.people.tracking import PeopleTracker
-from hamst3r.scene import Person, ScaleSource, TrackingState
+from hamst3r.scene import Person, TrackingState
 
 BODY = anny24()
 HIP = 0.95  # metres: the height at which a standing person's pelvis is
@@ -67,17 +66,7 @@ class Room:
             views.append(ViewPeople(sure, scores, canonical, weight, unsure))
             depths.append(depth.astype(np.float32))
             colours.append(rgb)
-        alignment = Alignment(
-            placed=np.ones(len(views), dtype=bool),
-            T_world_cam=np.stack([RIG[name] for name in self.cameras]),
-            K=[K] * len(views),
-            camera_confidence=np.ones(len(views)),
-            depth=depths,
-            confidence=[(depth > 0) * np.float32(5) for depth in depths],
-            scale_source=ScaleSource.CALIBRATION,
-            scale_std=0.0,
-            notes=(),
-        )
+        alignment = calibrated([RIG[name] for name in self.cameras], K, depths)
         stamp, maps = round(time * 1e9), [np.eye(3)] * len(views)
         found = self.tracker.update(stamp, views, alignment, self.cameras, maps, colours).people
         return {p.id: p for p in found if p.state != TrackingState.LOST}

@@ -11,6 +11,7 @@ import torch
 from people_data import (
     GRID,
     WeakEyes,
+    calibrated,
     camera_at,
     cameras_around,
     intrinsics,
@@ -242,17 +243,7 @@ def person(local: int) -> Detection:
 def aligned(depths=None, scale=ScaleSource.CALIBRATION) -> Alignment:
     """The cameras :data:`AROUND`, exactly known."""
     depths = depths or [np.full(GRID, 3.0, np.float32) for _ in AROUND]
-    return Alignment(
-        placed=np.ones(len(AROUND), dtype=bool),
-        T_world_cam=np.stack(AROUND),
-        K=[intrinsics()] * len(AROUND),
-        camera_confidence=np.ones(len(AROUND)),
-        depth=depths,
-        confidence=[(d > 0) * np.float32(5) for d in depths],
-        scale_source=scale,
-        scale_std=0.0,
-        notes=(),
-    )
+    return calibrated(AROUND, intrinsics(), depths, scale)
 
 
 def watch(tracker: PeopleTracker, time: float, state, scale=ScaleSource.CALIBRATION):

@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 import torch
 from people_crowd import STEP, Crowd, Flaws
-from people_data import GRID, camera_at, intrinsics, photograph, standing
+from people_data import GRID, calibrated, camera_at, intrinsics, photograph, standing
 from scipy.spatial.distance import cdist
 from scipy.spatial.transform import Rotation
 
-from hamst3r.alignment.incremental import Alignment
 from hamst3r.people.body import anny24
 from hamst3r.people.densepose import VertexLookup
 from hamst3r.people.detections import Detection, DetectionConfig, detect
@@ -46,17 +45,7 @@ def see(people, cameras=(FRONT,), depth_scale=1.0, names=None):
         sure = (instances > 0).astype(np.float32)
         views.append(ViewPeople(instances, scores, canonical, sure))
         depths.append((depth * depth_scale).astype(np.float32))
-    alignment = Alignment(
-        placed=np.ones(len(cameras), dtype=bool),
-        T_world_cam=np.stack(cameras),
-        K=[K] * len(cameras),
-        camera_confidence=np.ones(len(cameras)),
-        depth=depths,
-        confidence=[(depth > 0) * np.float32(5) for depth in depths],
-        scale_source=ScaleSource.CALIBRATION,
-        scale_std=0.0,
-        notes=(),
-    )
+    alignment = calibrated(cameras, K, depths)
     return views, alignment
 
 
