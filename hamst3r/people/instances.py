@@ -87,8 +87,9 @@ def merge_instances(
     for view, grid in enumerate(grids):
         own = [vote for vote in votes if vote.view == view]
         instances = elect(own, groups, believed, grid, config)
-        doubtful = elect(own, groups, doubted - believed, grid, config)
-        doubtful[instances > 0] = 0
+        doubtful = _unclaimed(
+            elect(own, groups, doubted - believed, grid, config), instances, config.min_kept
+        )
         present = (int(k) for k in np.unique([instances, doubtful]) if k)
         coordinates, confidence = densepose.get(view, _no_densepose(grid))
         people.append(
@@ -101,6 +102,17 @@ def merge_instances(
             )
         )
     return people
+
+
+def _unclaimed(
+    doubtful: NDArray[np.int32], instances: NDArray[np.int32], min_kept: float
+) -> NDArray[np.int32]:
+    """A view's doubtful ids (gh, gw) off the sure ones' pixels, without those of whom less than a
+    share is left: the rim of a wider mask is no second person."""
+    wanted = np.bincount(doubtful.ravel())
+    left = np.where(instances > 0, 0, doubtful)
+    kept = np.bincount(left.ravel(), minlength=len(wanted)) >= min_kept * wanted
+    return np.where(kept[left], left, 0)
 
 
 def _pair_instances(

@@ -231,6 +231,18 @@ def test_who_scores_less_is_doubtful_and_takes_nobodys_pixels():
     assert set(view.scores) == {1} and not view.doubtful.any()
 
 
+@pytest.mark.parametrize(("wider", "there"), [(3, False), (6, True)])
+def test_the_rim_of_a_wider_mask_is_nobody(wider, there):
+    ann = SCENE[0]["ann"]
+    wide = (max(ann[0] - wider, 0), ann[1] + wider, max(ann[2] - wider, 0), ann[3] + wider)
+    apart = InstancesConfig(min_iou=1.1, min_overlap=1.1)  # the two pairs' queries are not joined
+    queries = [(ann, 0.98), (wide, 0.7), (wide, 0.7)]
+    pairs = [predict(0, k, [(box, None, prob)]) for k, (box, prob) in enumerate(queries, 1)]
+    view, *_ = merge_instances(pairs, [GRID] * 4, replace(apart, min_score=0.8))
+    assert len(view.scores) == 1 + there and id_at(view, ann) == 1
+    assert view.doubtful is not None and view.doubtful.any() == there
+
+
 def test_a_mask_ends_where_the_body_head_sees_no_body():
     prediction = pair(0, 1, ["ann"])
     body = prediction.body_logits_i.clone()
