@@ -10,7 +10,7 @@ import enum
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import cv2
@@ -22,6 +22,7 @@ from hamst3r.image import NetworkImage, detail, resampling
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
+Found = TypeVar("Found")
 MOST = 1500  # keypoints of an image
 THREADS = 4
 # Rooms are dimly textured: weak corners are taken, too. Geometry will judge.
@@ -83,8 +84,8 @@ def _detect(grey: NDArray[np.uint8], T: F64) -> Keypoints:
     return Keypoints(pixels, np.sqrt(share), float(T[0, 0]))
 
 
-def at_once(work: Callable[..., Keypoints], *of: Sequence[Any]) -> list[Keypoints]:
-    """Several images' keypoints, by one of the functions above."""
+def at_once(work: Callable[..., Found], *of: Sequence[Any]) -> list[Found]:
+    """What OpenCV does for several images, or pairs of them: as many at a time as pay."""
     with ThreadPoolExecutor(THREADS) as pool:
         return list(pool.map(work, *of))
 

@@ -103,7 +103,7 @@ class Recognition:
         kept = self._remembered(lenses, observations, known, world)
         if keypoints is None:
             return kept
-        structure = build(keypoints, lenses, observations, known)
+        structure = build(keypoints, lenses, observations, known, kept.K)
         if structure is None:
             return kept
         if kept.poses and structure.explained(kept.poses, kept.K) > EXPLAINED:
@@ -113,6 +113,10 @@ class Recognition:
         if kept.poses and self._doubts < GIVE_UP:
             return kept
         self._doubts = 0
+        if kept.poses:  # Nor are the focal lengths believed any more.
+            structure = build(keypoints, lenses, observations, known)
+            if structure is None:
+                return kept
         return self._anew(structure, lenses, observations, known, by_network())
 
     def _remembered(

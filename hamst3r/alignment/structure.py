@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,7 @@ from hamst3r.alignment.intrinsics import Lens, scaled_focal
 from hamst3r.alignment.observations import Observations
 from hamst3r.alignment.two_views import FEWEST, Tracks, TwoViews, gather, line_misses, link, rays
 from hamst3r.geometry import closest_approach, invert, make_T
-from hamst3r.keypoints import Keypoints
+from hamst3r.keypoints import Keypoints, at_once
 
 F64 = NDArray[np.float64]
 # Relative error of a depth of the network's, beside those around it; and beside baselines that are
@@ -25,7 +26,10 @@ F64 = NDArray[np.float64]
 NETWORK_STD, UNSURE_STD = 0.25, 1.0
 # Of log focal lengths that only the network tells: of their mean, and by how much they differ:
 # cameras of unknown lenses mostly are of one make.
-GUESS_STD, ALIKE_STD = 0.15, 0.07
+GUESS_STD, ALIKE_STD = 0.25, 0.15
+# These are also tried so much longer and shorter; from how many of the starts that let most matches
+# fit there is a bundle, and how often that is improved at most.
+LONGER, SEARCHED, ROUNDS = 1.35, 2, 4
 # Rays at less than this angle (radians) say little of a depth; where all do, the baseline is taken
 # to be this share of the depth.
 PARALLAX, NO_BASELINE = np.deg2rad(0.7), 0.02
@@ -75,6 +79,7 @@ def build(
     lenses: Sequence[Lens],
     observations: Observations,
     known: Mapping[int, F64],
+    believed: Mapping[int, F64] | None = None,
 ) -> Structure | None:
     """The largest group of views that share keypoints; None where no two do.
 
@@ -82,49 +87,140 @@ def build(
         keypoints, lenses: Per view.
         observations: Which pairs to look at (those that the network saw), and its depths.
         known: view -> exact T_world_cam. With them, the group is the one around them.
+        believed: view -> K that was found before. Without, guessed focal lengths are searched for.
     """
-    K = _alike(lenses, observations)
-    guessed = any(np.isinf(lens.K_std) for lens in lenses)
-    links = [
-        found
-        for i, j in observations.joined
-        if not (i in known and j in known)
-        and (found := link(i, j, keypoints, K, guessed)) is not None
+    views = _Views(keypoints, lenses, observations, known)
+    starts = [(log_focal, views.links(log_focal)) for log_focal in views.starts(believed or {})]
+    starts.sort(key=lambda start: -sum(len(s.matches) for s in start[1]))
+    search = not believed and bool(views.guessed.any())
+    found = [
+        bundle
+        for log_focal, links in starts[:SEARCHED]
+        if (bundle := views.bundle(log_focal, links, search)) is not None
     ]
-    depths = [_depth(observations, view) for view in range(len(K))]
-    start = _strung(links, keypoints, K, depths, known)
-    if len(start) < 2 or len(start) == len(known):
+    if not found:
         return None
-    inside = [s for s in links if s.i in start and s.j in start]
-    tracks = _some(gather(inside, keypoints))
-    if not tracks.count:
-        return None
-    T = np.stack([start.get(v, np.eye(4)) for v in range(len(K))])
-    free = np.array([v in start and v not in known for v in range(len(K))])
-    if not known:
-        free[next(iter(start))] = False
-    depth = _at(depths, tracks.view, tracks.pixels)
-    bundle = Bundle(
-        tracks=tracks,
-        K=K,
-        pixel=np.array([k.pixel for k in keypoints]),
-        free=free,
-        open_lens=np.array([v in start and lens.K_std > 0 for v, lens in enumerate(lenses)]),
-        focal_information=_focal_information(lenses),
-        depth=depth,
-        depth_std=NETWORK_STD if len(known) < 2 else UNSURE_STD,
-        T_world_cam=T,
-        log_focal=np.zeros(len(K)),
-        log_depth=first_depths(tracks, K, T, depth),
-    )
-    bundle = adjust(bundle)
-    fits = fitting(bundle)
-    if not fits.any():
-        return None
-    bundle = _settled(bundle.of(fits))
+    bundle = _settled(max(found, key=_observed))
     bundle = bundle.of(fitting(bundle))
-    views = _hanging_together(bundle.tracks, len(K), list(known) or [next(iter(start))])
-    return Structure(bundle, views) if len(views) > max(1, len(known)) else None
+    together = _hanging_together(bundle, known)
+    return Structure(bundle, together) if len(together) > max(1, len(known)) else None
+
+
+@dataclass(frozen=True, eq=False)
+class _Views:
+    """N views that may hang together; focal lengths as logs (N,), to be added to those of ``K``."""
+
+    keypoints: Sequence[Keypoints]
+    lenses: Sequence[Lens]
+    observations: Observations
+    known: Mapping[int, F64]
+
+    @cached_property
+    def guessed(self) -> NDArray[np.bool_]:
+        """(N,) focal lengths that only the network tells."""
+        return np.isinf([lens.K_std for lens in self.lenses])
+
+    @cached_property
+    def K(self) -> list[F64]:
+        """Per view; those that are no more than guesses share their mean, over the long side."""
+        K = [lens.K for lens in self.lenses]
+        guessed = np.flatnonzero(self.guessed).tolist()
+        sides = {v: max(self.observations.grids[v].shape) for v in guessed}
+        logs = [np.log(K[v][0, 0] / sides[v]) for v in guessed]
+        for v, log in zip(guessed, logs, strict=True):
+            K[v] = scaled_focal(K[v], float(np.exp(np.mean(logs) - log)))
+        return K
+
+    @cached_property
+    def depths(self) -> list[F64]:
+        """Per view, the network's."""
+        return [_depth(self.observations, view) for view in range(len(self.lenses))]
+
+    def starts(self, believed: Mapping[int, F64]) -> list[F64]:
+        """Focal lengths from which to begin: what is believed, or several."""
+        alike = np.zeros(len(self.lenses))
+        if believed:
+            seen = np.isin(np.arange(len(alike)), list(believed))
+            alike[seen] = [np.log(believed[v][0, 0] / self.K[v][0, 0]) for v in sorted(believed)]
+            return [self._filled(alike, seen)]
+        if not self.guessed.any():
+            return [alike]
+        own = [np.log(lens.K[0, 0] / K[0, 0]) for lens, K in zip(self.lenses, self.K, strict=True)]
+        longer = np.log(LONGER) * self.guessed
+        several = [np.array(own)] if self.guessed.sum() > 1 else []
+        return [alike, *several, longer, -longer]
+
+    def _filled(self, log_focal: F64, seen: NDArray[np.bool_]) -> F64:
+        """With the mean of those seen for other views whose focal lengths are guessed."""
+        told = seen & self.guessed
+        mean = float(log_focal[told].mean()) if told.any() else 0.0
+        return np.where(self.guessed & ~seen, mean, log_focal)
+
+    def _K_of(self, log_focal: F64) -> list[F64]:
+        return [scaled_focal(K, float(np.exp(x))) for K, x in zip(self.K, log_focal, strict=True)]
+
+    def links(self, log_focal: F64) -> list[TwoViews]:
+        """What pairs of views say of each other, if these are their focal lengths."""
+        K, guessed = self._K_of(log_focal), bool(self.guessed.any())
+        pairs = [
+            (i, j) for i, j in self.observations.joined if not (i in self.known and j in self.known)
+        ]
+        found = at_once(lambda pair: link(pair[0], pair[1], self.keypoints, K, guessed), pairs)
+        return [s for s in found if s is not None]
+
+    def bundle(self, log_focal: F64, links: Sequence[TwoViews], search: bool) -> Bundle | None:
+        """Of the points that fit: from a start, and as long as better focal lengths let more fit.
+
+        A focal length that is a third off costs half of the matches, so that those that are found
+        with the right one are worth another look.
+        """
+        best = self._strung(log_focal, links)
+        for _ in range(ROUNDS if search else 0):
+            if best is None:
+                break
+            seen = np.isin(np.arange(len(log_focal)), best.tracks.view)
+            log_focal = self._filled(best.log_focal, seen)
+            found = self._strung(log_focal, self.links(log_focal))
+            if found is None or _observed(found) <= _observed(best):
+                break
+            best = found
+        return best
+
+    def _strung(self, log_focal: F64, links: Sequence[TwoViews]) -> Bundle | None:
+        K, known, lenses = self._K_of(log_focal), self.known, self.lenses
+        start = _strung(links, self.keypoints, K, self.depths, known)
+        if len(start) < 2 or len(start) == len(known):
+            return None
+        tracks = _some(gather([s for s in links if s.i in start and s.j in start], self.keypoints))
+        if not tracks.count:
+            return None
+        T = np.stack([start.get(v, np.eye(4)) for v in range(len(K))])
+        free = np.array([v in start and v not in known for v in range(len(K))])
+        if not known:
+            free[next(iter(start))] = False
+        depth = _at(self.depths, tracks.view, tracks.pixels)
+        bundle = adjust(
+            Bundle(
+                tracks=tracks,
+                K=self.K,
+                pixel=np.array([k.pixel for k in self.keypoints]),
+                free=free,
+                open_lens=np.array([v in start and x.K_std > 0 for v, x in enumerate(lenses)]),
+                focal_information=_focal_information(lenses),
+                depth=depth,
+                depth_std=NETWORK_STD if len(known) < 2 else UNSURE_STD,
+                T_world_cam=T,
+                log_focal=log_focal,
+                log_depth=first_depths(tracks, K, T, depth),
+            )
+        )
+        fits = fitting(bundle)
+        return bundle.of(fits) if fits.any() else None
+
+
+def _observed(bundle: Bundle) -> int:
+    """How often views show its points."""
+    return len(bundle.tracks.view)
 
 
 def _settled(bundle: Bundle) -> Bundle:
@@ -135,17 +231,6 @@ def _settled(bundle: Bundle) -> Bundle:
     shorter, seen = adjust(longer, integrated=True), np.unique(bundle.tracks.view)
     spread = [np.linalg.norm(np.std(b.T_world_cam[seen, :3, 3], axis=0)) for b in (shorter, longer)]
     return shorter if spread[0] > COLLAPSED * spread[1] else longer
-
-
-def _alike(lenses: Sequence[Lens], observations: Observations) -> list[F64]:
-    """K per view; those that are no more than guesses share their mean, over the long side."""
-    guessed = [v for v, lens in enumerate(lenses) if np.isinf(lens.K_std)]
-    sides = {v: max(observations.grids[v].shape) for v in guessed}
-    logs = [np.log(lenses[v].K[0, 0] / sides[v]) for v in guessed]
-    K = [lens.K for lens in lenses]
-    for v, log in zip(guessed, logs, strict=True):
-        K[v] = scaled_focal(K[v], float(np.exp(np.mean(logs) - log)))
-    return K
 
 
 def _focal_information(lenses: Sequence[Lens]) -> F64:
@@ -253,12 +338,13 @@ def fitting(bundle: Bundle, most: float = MAX_MISS) -> NDArray[np.bool_]:
     return np.asarray(worst < most)
 
 
-def _hanging_together(tracks: Tracks, count: int, roots: Sequence[int]) -> tuple[int, ...]:
-    """Views that share enough points with the roots or with one another."""
-    seen = np.zeros((tracks.count, count))
+def _hanging_together(bundle: Bundle, known: Mapping[int, F64]) -> tuple[int, ...]:
+    """Views that share enough points with what is held, or with one another."""
+    tracks, views = bundle.tracks, np.arange(len(bundle.free))
+    seen = np.zeros((tracks.count, len(views)))
     seen[tracks.point, tracks.view] = 1
     common = seen.T @ seen >= FEWEST
-    reached = np.isin(np.arange(count), roots)
+    reached = np.isin(views, list(known)) if known else ~bundle.free & seen.any(0)
     while (grown := reached | common[reached].any(0)).sum() > reached.sum():
         reached = grown
     return tuple(np.flatnonzero(reached).tolist())
