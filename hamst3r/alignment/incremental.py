@@ -91,6 +91,8 @@ class Alignment:
         gain: How much larger the world is than the network, or the past, says (:meth:`heed_scale
             <Aligner.heed_scale>`): what remembers places in the world must grow as it does.
         scale_is_free: Whether no pose and no map says how large the world is.
+        depth_std: Per view, relative deviation of the depth at a place beside that of the scale,
+            NaN = unknown. Empty: of no view is it known.
     """
 
     placed: NDArray[np.bool_]
@@ -107,6 +109,7 @@ class Alignment:
     keyframe: bool = False
     gain: float = 1.0
     scale_is_free: bool = False
+    depth_std: Sequence[float] = ()
 
 
 class Aligner:
@@ -332,7 +335,7 @@ class Aligner:
             for grid, is_placed in zip(observations.grids[:count], placed, strict=True)
             if not is_placed
         ]
-        depth, confidence = [], []
+        depth, confidence, depth_std = [], [], []
         T_cam_world = invert(T_world_cam)
         for view, grid in enumerate(observations.grids[:count]):
             opinions = [
@@ -342,7 +345,9 @@ class Aligner:
                 and (T_world_look := placement.T_world_look.get((look.edge, look.slot))) is not None
             ]
             fused, trust = fuse_depth(grid.shape, opinions)
-            depth.append(correct(fused, marks[view]) if marks else fused)
+            fused, std_here = correct(fused, marks[view]) if marks else (fused, float("nan"))
+            depth.append(fused)
+            depth_std.append(std_here)
             confidence.append(trust)
         if self.config.clean:
             views = [v for v in range(count) if placed[v]]
@@ -360,4 +365,5 @@ class Aligner:
             scale_std=self.config.network_scale_std if std is None else std,
             notes=tuple(notes),
             scores=placement.scores,
+            depth_std=depth_std,
         )

@@ -33,6 +33,7 @@ NOISE, TAIL = 0.05, 2.0  # of the points; standard deviations from which on they
 FEWEST, MOST = 8, 250  # points of a view
 FARTHEST = 4.0  # times nearer or farther than the network has it: beyond, matches are wrong
 STEP = 2  # pixels between those at which the field is computed
+SPARSE = 17  # of those, one in so many tells how sure it is
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,12 +126,16 @@ def landmarks(
     return [Landmarks(tracks.pixels[at], 1 / z[at], std[at]) for at in each]
 
 
-def correct(depth: F32, marks: Landmarks) -> F32:
-    """A view's depth (gh, gw), 0 = none, drawn to its landmarks; too few of them change nothing."""
+def correct(depth: F32, marks: Landmarks) -> tuple[F32, float]:
+    """A view's depth (gh, gw), 0 = none, drawn to its landmarks; too few of them change nothing.
+
+    Returns:
+        The depth, and its relative deviation at a place (median), NaN where they are too few.
+    """
     height, width = depth.shape
     at, m, std = marks.beside(depth)
     if len(at) < FEWEST:
-        return depth
+        return depth, float("nan")
     best = np.argsort(std, kind="stable")[:MOST]
     at, m, std = at[best], m[best], std[best]
     # What the logs of depths lack is f: of m = exp(-f) the points tell, with errors of their own.
@@ -149,13 +154,17 @@ def correct(depth: F32, marks: Landmarks) -> F32:
         off = 1 - m * np.exp(f)
         variance = (std * np.exp(f)) ** 2 + NOISE**2
         noise = variance * (1 + off**2 / (variance + known) / TAIL**2)
-        weights = cho_solve(cho_factor(own + np.diag(noise)), f + off)
+        factor = cho_factor(own + np.diag(noise))
+        weights = cho_solve(factor, f + off)
         f, known = np.clip(own @ weights, -2, 2), 0.0
     rows, columns = np.mgrid[0:height:STEP, 0:width:STEP]
     cells = np.stack([columns, rows, log[::STEP, ::STEP]], -1).reshape(-1, 3) / scale
     field = (_kernel(cells, places, local) @ weights).reshape(rows.shape)
     field = cv2.resize(field, (width, height), interpolation=cv2.INTER_LINEAR)
-    return np.asarray(depth * np.exp(np.clip(field, -2, 2)), np.float32)
+    drawn = np.asarray(depth * np.exp(np.clip(field, -2, 2)), np.float32)
+    some = _kernel(cells[::SPARSE], places, local)
+    told = (some * cho_solve(factor, some.T).T).sum(1)
+    return drawn, float(np.sqrt(np.median(np.maximum(WHOLE_STD**2 + local - told, NOISE**2))))
 
 
 def _kernel(a: F64, b: F64, local: float) -> F64:

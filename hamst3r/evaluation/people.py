@@ -32,7 +32,7 @@ class People:
         ids: (P,). joints: (P, J, 3) metres in the scene's world, of one set of joints.
         joint_std: (P, J) metres, NaN without a fitted body, and for joints that are not its own.
         fitted: (P,) whether the joints are those of a fitted body. Otherwise a body stands in: mean
-            shape, upright, arms hanging, its middle where the person's points are, facing the
+            shape, upright, arms hanging, its hips where the person's are said to be, facing the
             middle of the cameras. So a person found but not fitted has an error like any other.
     """
 
@@ -92,7 +92,7 @@ def _regressed(fitted: Sequence[Person], joint_set: str) -> dict[int, F64]:
 
 
 def standing(position: NDArray, towards: NDArray, joint_set: str | None = None) -> F64:
-    """(J, 3) joints of a mean body that stands around ``position`` and faces ``towards``, z up."""
+    """(J, 3) joints of a mean body whose hips are at ``position``, facing ``towards``, z up."""
     x, y = (np.asarray(towards, float) - position)[:2]
     yaw = np.arctan2(y, x) + np.pi / 2  # the body below faces -y
     return position + _standing(anny24(), joint_set) @ Rotation.from_euler("z", yaw).as_matrix().T
@@ -100,7 +100,7 @@ def standing(position: NDArray, towards: NDArray, joint_set: str | None = None) 
 
 @lru_cache(maxsize=4)
 def _standing(body: BodyModel, joint_set: str | None = None) -> F64:
-    """Joints of the mean body, arms down, facing -y in a z-up world, its middle at the origin."""
+    """Joints of the mean body, arms down, facing -y in a z-up world, its hips at the origin."""
     rotations = np.tile(np.eye(3), (len(JOINT_NAMES), 1, 1))
     rotations[0] = Rotation.from_euler("x", 90, degrees=True).as_matrix()
     for side, turn in (("left", -75), ("right", 75)):
@@ -111,9 +111,10 @@ def _standing(body: BodyModel, joint_set: str | None = None) -> F64:
         torch.zeros(1, 3),
         torch.zeros(1, body.shapedirs.shape[-1]),
     )
+    hips = joints[0, 1:3].mean(0)
     if joint_set is not None:
         joints = regressed(body, joint_set, vertices)
-    return (joints[0] - vertices[0].median(0).values).numpy().astype(float)
+    return (joints[0] - hips).numpy().astype(float)
 
 
 def match(ious: NDArray, least: float = MIN_IOU) -> list[tuple[int, int]]:

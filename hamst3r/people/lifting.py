@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,14 +20,15 @@ if TYPE_CHECKING:
     from hamst3r.alignment.incremental import Alignment
 
 F64 = NDArray[np.float64]
-# Metres along the ray from what a view sees of a person to the hips; of generated people, a third
-# of whom are more than 0.08 off.
-INTO_BODY = 0.16
+# Metres, horizontally, from what a view sees of a person to the hips: of generated people, half of
+# whom are within 0.035 of that.
+INTO_BODY = 0.125
 # Metres: nobody as wide as high is higher, and somebody n times as high as wide, n up to UPRIGHT,
 # not by more than that to the power of SLENDER. Masks of one person in thirty are.
 TALLEST, SLENDER, UPRIGHT = 1.52, 0.345, 4.0
 # Deviation of the middle of a mask from the person's across the line of sight, as a share of the
-# mask's extent, and of the depth along it, as a share of the depth.
+# mask's extent, and of the depth along it, as a share of the depth, where nothing says how good it
+# is.
 MIDDLE_STD, DEPTH_STD = 0.08, 0.3
 # For a stature: pixels, how much of a body they span, and how far they are in order.
 FEWEST_HEIGHTS, SPAN, IN_ORDER = 40, 0.15, 0.7
@@ -59,6 +61,7 @@ class Glimpse:
         vertex_ids: (n,) int64, -1 = unknown. heights: (n,) metres from the soles of the body model
             to the place on it, NaN = unknown. weights: (n,) > 0.
         K: (3, 3) of the grid. T_world_cam: (4, 4).
+        depth_std: Relative deviation of the depth as a whole.
     """
 
     view: int
@@ -70,6 +73,7 @@ class Glimpse:
     weights: F64
     K: F64
     T_world_cam: F64
+    depth_std: float = DEPTH_STD
 
     @cached_property
     def directions(self) -> F64:
@@ -85,8 +89,9 @@ class Glimpse:
     @property
     def inner(self) -> F64:
         """(n, 3) metres in world: behind the points, as deep in the body as the hips mostly are."""
-        rays = self.directions
-        return self.points + INTO_BODY * rays / np.linalg.norm(rays, axis=1, keepdims=True)
+        into = self.directions / np.linalg.norm(self.directions, axis=1, keepdims=True)
+        into[:, 2] = 0  # seen from above, too, a body goes on behind what is seen, not below
+        return self.points + INTO_BODY * into
 
     @cached_property
     def ray(self) -> F64:
@@ -101,7 +106,7 @@ class Glimpse:
         """
         along = np.outer(self.ray, self.ray) / (self.ray @ self.ray)
         across = (np.eye(3) - along) / (MIDDLE_STD * self.extent * depth) ** 2
-        return across, along / (DEPTH_STD * depth) ** 2
+        return across, along / (self.depth_std * depth) ** 2
 
     @cached_property
     def extent(self) -> float:
@@ -160,6 +165,7 @@ def lift(
     if len(views) != len(alignment.depth):
         raise ValueError(f"{len(views)} views of people, but {len(alignment.depth)} depth maps")
     found: dict[int, list[Glimpse]] = defaultdict(list)
+    depth_std = alignment.depth_std or [math.nan] * len(views)
     for index, view in enumerate(views):
         depth, confidence = alignment.depth[index], alignment.confidence[index]
         if depth.shape != view.instances.shape:
@@ -189,6 +195,7 @@ def lift(
                     weights=weights[chosen],
                     K=alignment.K[index],
                     T_world_cam=alignment.T_world_cam[index],
+                    depth_std=DEPTH_STD if math.isnan(depth_std[index]) else depth_std[index],
                 )
             )
     return dict(found)

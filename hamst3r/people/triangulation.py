@@ -32,6 +32,7 @@ class TriangulationConfig:
         min_angle: Smallest angle between the rays, radians.
         min_cells, max_scatter: With fewer places in a view, or with logarithms of the ratios of
             depth that are more scattered (median deviation), its depth follows the masks' middles.
+        cells_std: Relative deviation of a depth that enough places agree about.
         max_correction: Largest factor, and its inverse, by which a view's depth is corrected.
     """
 
@@ -40,6 +41,7 @@ class TriangulationConfig:
     min_angle: float = 0.07
     min_cells: int = 8
     max_scatter: float = 0.15
+    cells_std: float = 0.1
     max_correction: float = 1.8
 
 
@@ -102,7 +104,7 @@ class Triangulator:
             ratios[b].append(depth_b / places[b].depth[rows_b])
         middle = self._middle_ratios(glimpses)
         corrected = [
-            glimpse.scaled(self._factor(own, other))
+            glimpse.scaled(self._factor(own, other, glimpse.depth_std))
             for glimpse, own, other in zip(glimpses, ratios, middle, strict=True)
         ]
         if not points:
@@ -197,9 +199,14 @@ class Triangulator:
             for own, z, fine in zip(shown, found, good, strict=True)
         ]
 
-    def _factor(self, ratios: list[F64], middle: list[float]) -> float:
+    def _factor(self, ratios: list[F64], middle: list[float], depth_std: float) -> float:
         cells = np.concatenate(ratios) if ratios else np.empty(0)
-        together = np.median(cells) if self._agree(cells) else np.median(middle or [1.0])
+        if self._agree(cells):
+            # All places of a body err alike where one of the masks is somebody else's.
+            share = depth_std**2 / (depth_std**2 + self.config.cells_std**2)
+            together = np.median(cells) ** share
+        else:
+            together = np.median(middle or [1.0])  # weighed against the depth already
         limit = self.config.max_correction
         return float(np.clip(together, 1 / limit, limit))
 

@@ -297,13 +297,15 @@ def test_bent_depth_is_drawn_to_landmarks_and_outliers_are_not_followed():
     columns, rows = pixels.round().astype(int).T
     depth = true[rows, columns] * np.exp(0.03 * rng.normal(size=60))
     depth[:6] *= 3
-    fixed = correct(bent, Landmarks(pixels, 1 / depth, 0.03 / depth))
+    fixed, std = correct(bent, Landmarks(pixels, 1 / depth, 0.03 / depth))
     before, after = (np.abs(z[10:] / true[10:] - 1) for z in (bent, fixed))
     assert np.median(after) < 0.06 < 0.2 < np.median(before)
     assert np.quantile(after, 0.95) < 0.25
     assert (fixed[:10] == 0).all() and fixed.dtype == np.float32
     few = Landmarks(pixels[:4], 1 / depth[:4], 0.03 / depth[:4])
-    assert correct(bent, few) is bent
+    assert correct(bent, few)[0] is bent and np.isnan(correct(bent, few)[1])
+    straight = np.where(bent > 0, true, 0)
+    assert correct(straight, Landmarks(pixels, 1 / depth, 0.03 / depth))[1] < 0.06 < std < 0.1
 
 
 def test_what_a_short_baseline_tells_of_depth_is_not_too_near():
@@ -313,7 +315,7 @@ def test_what_a_short_baseline_tells_of_depth_is_not_too_near():
     std = 0.09  # of the inverse depth: a third of it
     pixels = np.stack([rng.uniform(0, 111, 200), rng.uniform(0, 83, 200)], 1)
     inverse = np.maximum(1 / 4 + std * rng.normal(size=200), 1e-3)
-    fixed = correct(true * np.float32(1.3), Landmarks(pixels, inverse, np.full(200, std)))
+    fixed, _ = correct(true * np.float32(1.3), Landmarks(pixels, inverse, np.full(200, std)))
     assert abs(np.median(fixed) / 4 - 1) < 0.06
 
 
