@@ -65,10 +65,11 @@ def filmed(frames: FrameSet, images: Sequence[NetworkImage]) -> FrameSet:
     return FrameSet(frames.stamp, tuple(replace(frame, image=image) for frame, image in pairs))
 
 
-def weak(room: Room, seed: int):
+def weak(room: Room, seed: int, wider: float = 1.0):
     """Pairs of a network that knows depth roughly, and thinks that all cameras look one way.
 
-    What was learned by regression varies less than the truth does, and not more.
+    What was learned by regression varies less than the truth does, and not more. Lenses, it thinks,
+    are ``wider`` than they are.
     """
     rng = np.random.default_rng(seed)
     found = []
@@ -78,7 +79,10 @@ def weak(room: Room, seed: int):
             log = np.log(room.depth[v])
             error = 0.28 * cv2.resize(rng.standard_normal((4, 4)), log.shape[::-1])
             bend.append(np.exp(error - 0.3 * (log - np.median(log))))
-        points = [room.points(v) * b[..., None] for v, b in zip((i, j), bend, strict=True)]
+        stretch = [wider, wider, 1]
+        points = [
+            room.points(v) * b[..., None] * stretch for v, b in zip((i, j), bend, strict=True)
+        ]
         sure = np.full(room.depth[i].shape, 3.0)
         found.append(prediction(i, j, *points, sure, sure))
     return found
@@ -357,6 +361,18 @@ def test_unknown_cameras_are_found_where_the_network_guesses(intrinsics):
     assert found.placed.all()
     assert turns(guessed.T_world_cam, room.T_world_cam).max() > 20
     assert turns(found.T_world_cam, room.T_world_cam).max() < (1 if intrinsics else 3)
+
+
+@pytest.mark.parametrize("wider", [0.65, 1.55])
+def test_lenses_are_found_that_the_network_takes_for_others(wider):
+    room = near(focals=[0.7, 1.1, 0.7, 1.1])
+    images = textured(room, intrinsics=False)
+    frames = filmed(room.frames(), images)
+    found = Aligner().solve(frames, images, weak(room, 1, wider), still(room))
+    assert found.placed.all()
+    assert turns(found.T_world_cam, room.T_world_cam).max() < 4
+    focals = np.array([own[0, 0] / true[0, 0] for own, true in zip(found.K, room.K, strict=True)])
+    assert np.abs(np.log(focals)).max() < 0.15
 
 
 def test_a_network_that_knows_is_believed():
