@@ -27,8 +27,8 @@ NETWORK_STD, UNSURE_STD = 0.25, 1.0
 # Of log focal lengths that only the network tells: of their mean, and by how much they differ:
 # cameras of unknown lenses mostly are of one make.
 GUESS_STD, ALIKE_STD = 0.25, 0.15
-# These are also tried so much longer and shorter; from how many of the starts that let most matches
-# fit there is a bundle, and how often that is improved at most.
+# The search for them begins so much longer and shorter, too. Of its starts as many are followed,
+# those that let most matches fit, and each for so many rounds at most.
 LONGER, SEARCHED, ROUNDS = 1.35, 2, 4
 # Rays at less than this angle (radians) say little of a depth; where all do, the baseline is taken
 # to be this share of the depth.
@@ -171,22 +171,21 @@ class _Views:
     def bundle(self, log_focal: F64, links: Sequence[TwoViews], search: bool) -> Bundle | None:
         """Of the points that fit: from a start, and as long as better focal lengths let more fit.
 
-        A focal length that is a third off costs half of the matches, so that those that are found
-        with the right one are worth another look.
+        With a wrong focal length many right matches fit no motion, and what fits is turned.
         """
-        best = self._strung(log_focal, links)
+        best = self._adjusted(log_focal, links)
         for _ in range(ROUNDS if search else 0):
             if best is None:
                 break
             seen = np.isin(np.arange(len(log_focal)), best.tracks.view)
             log_focal = self._filled(best.log_focal, seen)
-            found = self._strung(log_focal, self.links(log_focal))
+            found = self._adjusted(log_focal, self.links(log_focal))
             if found is None or _observed(found) <= _observed(best):
                 break
             best = found
         return best
 
-    def _strung(self, log_focal: F64, links: Sequence[TwoViews]) -> Bundle | None:
+    def _adjusted(self, log_focal: F64, links: Sequence[TwoViews]) -> Bundle | None:
         K, known, lenses = self._K_of(log_focal), self.known, self.lenses
         start = _strung(links, self.keypoints, K, self.depths, known)
         if len(start) < 2 or len(start) == len(known):
