@@ -92,11 +92,11 @@ def build(
     views = _Views(keypoints, lenses, observations, known)
     starts = [(log_focal, views.links(log_focal)) for log_focal in views.starts(believed or {})]
     starts.sort(key=lambda start: -sum(len(s.matches) for s in start[1]))
-    search = not believed and bool(views.guessed.any())
+    rounds = ROUNDS if len(starts) > 1 else 0
     found = [
         bundle
         for log_focal, links in starts[:SEARCHED]
-        if (bundle := views.bundle(log_focal, links, search)) is not None
+        if (bundle := views.bundle(log_focal, links, rounds)) is not None
     ]
     if not found:
         return None
@@ -141,14 +141,18 @@ class _Views:
         alike = np.zeros(len(self.lenses))
         if believed:
             seen = np.isin(np.arange(len(alike)), list(believed))
-            alike[seen] = [np.log(believed[v][0, 0] / self.K[v][0, 0]) for v in sorted(believed)]
-            return [self._filled(alike, seen)]
+            found = [believed.get(v, K) for v, K in enumerate(self.K)]
+            return [self._filled(self._longer(found), seen)]
         if not self.guessed.any():
             return [alike]
-        own = [np.log(lens.K[0, 0] / K[0, 0]) for lens, K in zip(self.lenses, self.K, strict=True)]
+        own = self._longer([lens.K for lens in self.lenses])
         longer = np.log(LONGER) * self.guessed
-        several = [np.array(own)] if self.guessed.sum() > 1 else []
+        several = [own] if self.guessed.sum() > 1 else []
         return [alike, *several, longer, -longer]
+
+    def _longer(self, others: Sequence[F64]) -> F64:
+        """By how much other lenses (N of them, K) are longer."""
+        return np.array([np.log(x[0, 0] / K[0, 0]) for x, K in zip(others, self.K, strict=True)])
 
     def _filled(self, log_focal: F64, seen: NDArray[np.bool_]) -> F64:
         """With the mean of those seen for other views whose focal lengths are guessed."""
@@ -168,13 +172,13 @@ class _Views:
         found = at_once(lambda pair: link(pair[0], pair[1], self.keypoints, K, guessed), pairs)
         return [s for s in found if s is not None]
 
-    def bundle(self, log_focal: F64, links: Sequence[TwoViews], search: bool) -> Bundle | None:
+    def bundle(self, log_focal: F64, links: Sequence[TwoViews], rounds: int) -> Bundle | None:
         """Of the points that fit: from a start, and as long as better focal lengths let more fit.
 
         With a wrong focal length many right matches fit no motion, and what fits is turned.
         """
         best = self._adjusted(log_focal, links)
-        for _ in range(ROUNDS if search else 0):
+        for _ in range(rounds):
             if best is None:
                 break
             seen = np.isin(np.arange(len(log_focal)), best.tracks.view)

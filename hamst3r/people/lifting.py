@@ -73,7 +73,7 @@ class Glimpse:
     weights: F64
     K: F64
     T_world_cam: F64
-    depth_std: float = DEPTH_STD
+    depth_std: float
 
     @cached_property
     def directions(self) -> F64:
