@@ -27,6 +27,8 @@ NETWORK_STD, UNSURE_STD = 0.25, 1.0
 # Of log focal lengths that only the network tells: of their mean, and by how much they differ:
 # cameras of unknown lenses mostly are of one make.
 GUESS_STD, ALIKE_STD = 0.25, 0.15
+# None is farther from what is guessed: matches that want it are wrong, or nothing tells them.
+FARTHEST_GUESS = 1.25
 # The search for them begins so much longer and shorter, too. Of its starts as many are followed,
 # those that let most matches fit, and each for so many rounds at most.
 LONGER, SEARCHED, ROUNDS = 1.35, 2, 4
@@ -100,7 +102,10 @@ def build(
     ]
     if not found:
         return None
-    bundle = _settled(max(found, key=_observed))
+    bundle = max(found, key=_observed)
+    settled = _settled(bundle)
+    if views.are_lenses(settled.log_focal):
+        bundle = settled
     bundle = bundle.of(fitting(bundle))
     together = _hanging_together(bundle, known)
     return Structure(bundle, together) if len(together) > max(1, len(known)) else None
@@ -149,6 +154,10 @@ class _Views:
         longer = np.log(LONGER) * self.guessed
         several = [own] if self.guessed.sum() > 1 else []
         return [alike, *several, longer, -longer]
+
+    def are_lenses(self, log_focal: F64) -> bool:
+        """Whether there may be such focal lengths."""
+        return bool(abs(log_focal[self.guessed]).max(initial=0) < FARTHEST_GUESS)
 
     def _longer(self, others: Sequence[F64]) -> F64:
         """By how much other lenses (N of them, K) are longer."""
@@ -218,7 +227,7 @@ class _Views:
             )
         )
         fits = fitting(bundle)
-        return bundle.of(fits) if fits.any() else None
+        return bundle.of(fits) if fits.any() and self.are_lenses(bundle.log_focal) else None
 
 
 def _observed(bundle: Bundle) -> int:

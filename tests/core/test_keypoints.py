@@ -12,7 +12,7 @@ import torch
 from scipy.spatial.transform import Rotation
 from synthetic_pairs import EXACT, Room, make_room, predict, prediction
 
-from hamst3r.alignment import incremental
+from hamst3r.alignment import incremental, structure
 from hamst3r.alignment.bundle import Bundle, _Equations, adjust
 from hamst3r.alignment.incremental import Aligner, AlignerConfig
 from hamst3r.alignment.landmarks import Landmarks, correct, landmarks
@@ -484,3 +484,18 @@ def test_whatever_images_show_cameras_get_places(what):
         assert result.placed.any()
         assert np.isfinite(result.T_world_cam).all()
         assert all(np.isfinite(z).all() for z in result.depth)
+
+
+def test_lenses_are_not_believed_that_are_far_from_all_guesses(monkeypatch):
+    """Even where they are right, as here: of those that real matches want, hardly any is."""
+    room = near(focals=[0.7, 1.1, 0.7, 1.1])
+    images = textured(room, intrinsics=False)
+    frames = filmed(room.frames(), images)
+
+    def focals():
+        found = Aligner().solve(frames, images, weak(room, 1, 5.0), still(room))
+        return np.array([own[0, 0] / true[0, 0] for own, true in zip(found.K, room.K, strict=True)])
+
+    assert focals() == pytest.approx(0.2, rel=0.1)
+    monkeypatch.setattr(structure, "FARTHEST_GUESS", np.inf)
+    assert focals() == pytest.approx(1.0, rel=0.1)
