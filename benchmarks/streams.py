@@ -21,9 +21,11 @@ import motmetrics
 import numpy as np
 from scipy.spatial.distance import cdist
 
-from hamst3r.engine import PairEngine, PairPrediction
+from hamst3r.engine import PairEngine
+from hamst3r.evaluation.replay import Replay
 from hamst3r.frames import Frame, FrameSet
 from hamst3r.network.checkpoint import shipped_weights
+from hamst3r.people.closeups import CloseupsConfig
 from hamst3r.reconstructor import Reconstructor, ReconstructorConfig
 from hamst3r.scene import TrackingState
 from hamst3r.synthetic.motion import MovingScene
@@ -38,20 +40,6 @@ FIGURES = {
     "num_false_positives": "wrong",
     "num_objects": "people",
 }
-
-
-class Recorded:
-    """An engine that predicts each frame set once, for several reconstructors in turn."""
-
-    def __init__(self, engine: PairEngine) -> None:
-        self.patch, self.stride, self.image_size = engine.patch, engine.stride, engine.image_size
-        self._engine = engine
-        self.predictions: list[PairPrediction] | None = None
-
-    def predict(self, images, edges):
-        if self.predictions is None:
-            self.predictions = self._engine.predict(images, edges)
-        return self.predictions
 
 
 def frame_sets(
@@ -70,8 +58,8 @@ def frame_sets(
 
 
 def configs() -> dict[str, ReconstructorConfig]:
-    """How people are followed."""
-    whole = ReconstructorConfig()
+    """How people are followed: without close-ups, which take most of the time."""
+    whole = ReconstructorConfig(closeups=CloseupsConfig(most=0))
     whole = replace(whole, tracking=replace(whole.tracking, bodies=False))
     places = replace(
         whole,
@@ -85,11 +73,11 @@ def follow(
     engine: PairEngine, seed: int, rate: float, count: int
 ) -> dict[str, motmetrics.MOTAccumulator]:
     """One room."""
-    recorded = Recorded(engine)
-    followers = {name: Reconstructor(recorded, config) for name, config in configs().items()}
+    replay = Replay(engine)
+    followers = {name: Reconstructor(replay, config) for name, config in configs().items()}
     told = {name: motmetrics.MOTAccumulator(auto_id=True) for name in followers}
     for frames, hips in frame_sets(MovingScene(seed, 2 + seed % 3), rate, count):
-        recorded.predictions = None
+        replay.start()
         for name, follower in followers.items():
             people = follower.push(frames).people
             people = [p for p in people if p.state != TrackingState.LOST]

@@ -73,6 +73,10 @@ class CombinedEngine:
             for places, people in zip(geometry, humans, strict=True)
         ]
 
+    def people(self, images: Sequence[NetworkImage]) -> list[PairPrediction]:
+        """As :meth:`PairEngine.people`, on the output grid of the network for people."""
+        return self.humans.people([self._small(image) for image in images])
+
     def describe(self, images: Sequence[NetworkImage]) -> Tensor:
         """As :meth:`PairEngine.describe`, of the network for geometry."""
         return self.geometry.describe(images)

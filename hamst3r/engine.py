@@ -182,6 +182,10 @@ class PairEngine:
         bodies = self._bodies(gathered)
         return [_unpack(*decoded[e], edge, bodies) for e, edge in enumerate(edges)]
 
+    def people(self, images: Sequence[NetworkImage]) -> list[PairPrediction]:
+        """What there is to say of the people of each image alone: it is paired with itself."""
+        return self.predict(images, [(k, k) for k in range(len(images))])
+
     @torch.inference_mode()
     def describe(self, images: Sequence[NetworkImage]) -> Tensor:
         """(N, encoder_dim) float32 on the CPU: each image's mean token, by which to find its like.

@@ -22,6 +22,7 @@ from torch import Tensor
 from hamst3r.engine import PairPrediction
 from hamst3r.image import NetworkImage
 from hamst3r.pairs import Edge
+from hamst3r.people.closeups import SeesPeople
 
 CHUNK = 24
 GEOMETRY = ("pts_i", "pts_j", "conf_i", "conf_j")
@@ -83,6 +84,8 @@ class PairStore:
         self.pairs_with_people = pairs_with_people
         self.predicted, self.found = 0, 0
         self._progress = progress or (lambda done, total: None)
+        if isinstance(engine, SeesPeople):  # close-ups are few, and not kept
+            self.people = engine.people
 
     def predict(
         self, images: Sequence[NetworkImage], edges: Sequence[Edge]

@@ -19,7 +19,8 @@ from hamst3r.image import NetworkImage, prepare
 from hamst3r.pairs import Edge, Pairing, choose_pairs
 from hamst3r.people.association import Eye
 from hamst3r.people.body import BodyModel
-from hamst3r.people.instances import ViewPeople, merge_instances
+from hamst3r.people.closeups import CloseupsConfig, see_people
+from hamst3r.people.instances import ViewPeople
 from hamst3r.people.track import TrackingConfig
 from hamst3r.people.tracking import PeopleTracker, Tracked
 from hamst3r.people.votes import InstancesConfig
@@ -59,7 +60,7 @@ class ReconstructorConfig:
             what is usual (the median) in their view: what confidence means differs by network.
         max_points: Largest cloud; more are thinned evenly.
         voxel: Metres; keeps the most confident point of each cube, 0 keeps all.
-        alignment, instances, tracking: Of the stages within.
+        alignment, instances, closeups, tracking: Of the stages within.
     """
 
     image_size: int | None = None
@@ -70,6 +71,7 @@ class ReconstructorConfig:
     voxel: float = 0.0
     alignment: AlignerConfig = field(default_factory=AlignerConfig)
     instances: InstancesConfig = field(default_factory=InstancesConfig)
+    closeups: CloseupsConfig = field(default_factory=CloseupsConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
     def __post_init__(self) -> None:
@@ -168,10 +170,15 @@ class Reconstructor:
         with timer("network"):
             predictions = engine.predict([*images, *recalled.images], [*pairs, *recalled.edges])
         with timer("instances"):
-            grids = [image.grid for image in images]
-            known = known_eyes(frames, images, self.config.instances.association.max_turn)
-            people_2d = merge_instances(
-                predictions[: len(pairs)], grids, self.config.instances, known
+            config = self.config
+            people_2d = see_people(
+                engine,
+                frames.frames,
+                images,
+                predictions[: len(pairs)],
+                config.instances,
+                config.closeups,
+                known_eyes(frames, images, config.instances.association.max_turn),
             )
         with timer("align"):
             alignment = self._aligner.solve(

@@ -1,8 +1,9 @@
 """What a network reaches on generated scenes: its pair predictions, and the whole pipeline.
 
 The scenes are those of seeds that training never uses (``HELD_OUT`` and up). The network's
-figures are of single pairs, through :func:`hamst3r.people.instances.merge_instances` as the
-pipeline uses it; "merged" ones are of all pairs of a scene together.
+figures are of single pairs, with close-ups and through
+:func:`hamst3r.people.instances.merge_instances` as the pipeline uses them; "merged" ones are of all
+pairs of a scene together.
 """
 
 from __future__ import annotations
@@ -24,13 +25,15 @@ from hamst3r.evaluation.poses import (
     score_cameras,
     score_people,
 )
+from hamst3r.evaluation.replay import Replay
 from hamst3r.evaluation.samples import Figure, Samples, mean
 from hamst3r.evaluation.truth import ViewTruth, on_grid, substitute
 from hamst3r.frames import Frame, FrameSet
 from hamst3r.image import NetworkImage, prepare
 from hamst3r.pairs import choose_pairs
 from hamst3r.people.body import anny24
-from hamst3r.people.instances import ViewPeople, merge_instances
+from hamst3r.people.closeups import see_people
+from hamst3r.people.instances import ViewPeople
 from hamst3r.reconstructor import Engine, Reconstructor, ReconstructorConfig
 from hamst3r.scene import Scene
 from hamst3r.synthetic.generator import SceneGenerator, SyntheticScene
@@ -38,6 +41,7 @@ from hamst3r.synthetic.generator import SceneGenerator, SyntheticScene
 MIN_PIXELS = 40  # of the output grid; people smaller than that in a view need not be found there
 DELIVERED = 640  # pixels: what cameras deliver that are not made for anything special
 _FOUND = 0.5  # intersection over union
+_PEOPLE_PARTS = {"instances", "body", "densepose"}
 
 F64 = NDArray[np.float64]
 
@@ -58,17 +62,6 @@ class SceneResult:
     uncalibrated: Scene
     merged: tuple[ViewPeople, ...]
     samples: Samples
-
-
-class _Replay:
-    """An engine that says what is known already: both reconstructions share one prediction."""
-
-    def __init__(self, engine: Engine) -> None:
-        self.patch, self.stride, self.image_size = engine.patch, engine.stride, engine.image_size
-        self.predictions: list[PairPrediction] = []
-
-    def predict(self, images: Sequence[NetworkImage], edges: Sequence[tuple[int, int]]) -> list:
-        return self.predictions
 
 
 class SyntheticEvaluation:
@@ -92,7 +85,8 @@ class SyntheticEvaluation:
         self._engine = engine
         self._true_parts = true_parts
         self._generator = generator or SceneGenerator()
-        self._replay = _Replay(engine)
+        # Where the truth tells who is where, close-ups would object.
+        self._replay = Replay(engine, closeups=not _PEOPLE_PARTS & set(true_parts))
         self._reconstructor = Reconstructor(self._replay, config)
 
     def run(
@@ -125,15 +119,22 @@ class SyntheticEvaluation:
         predictions = engine.predict(images, edges)
         predictions = substitute(predictions, truths, self._true_parts)
         samples = Samples()
+        self._replay.start(predictions)
         for prediction in predictions:
             _score_points(samples, prediction, truths)
-            _score_pair(samples, prediction, truths, self._reconstructor)
-        merged = tuple(
-            merge_instances(predictions, [image.grid for image in images], config.instances)
-        )
+            both = prediction.i, prediction.j
+            _score_pair(
+                samples,
+                self._people(
+                    [frames.frames[v] for v in both],
+                    [images[v] for v in both],
+                    [replace(prediction, i=0, j=1)],
+                ),
+                [truths[v] for v in both],
+            )
+        merged = tuple(self._people(frames.frames, images, predictions))
         maps = [people.instances for people in merged]
         score_instances(samples, maps, [t.instances for t in truths], "merged_")
-        self._replay.predictions = predictions
         calibrated = self._reconstruct(frames)
         unknown = tuple(replace(f, K=None, T_rig_cam=None) for f in frames.frames)
         uncalibrated = self._reconstruct(FrameSet(0, unknown))
@@ -147,6 +148,18 @@ class SyntheticEvaluation:
         score_people(samples, uncalibrated, truth, "uncalibrated", calibrated=False)
         score_cameras(samples, uncalibrated, truth.cameras)
         return SceneResult(scene, truths, calibrated, uncalibrated, merged, samples)
+
+    def _people(
+        self,
+        frames: Sequence[Frame],
+        images: Sequence[NetworkImage],
+        predictions: Sequence[PairPrediction],
+    ) -> list[ViewPeople]:
+        """As the pipeline sees them in the images of unknown cameras."""
+        config = self._reconstructor.config
+        return see_people(
+            self._replay, frames, images, predictions, config.instances, config.closeups
+        )
 
     def _reconstruct(self, frames: FrameSet) -> Scene:
         self._reconstructor.reset()
@@ -234,18 +247,11 @@ def _score_points(
 
 
 def _score_pair(
-    samples: Samples,
-    prediction: PairPrediction,
-    truths: Sequence[ViewTruth],
-    reconstructor: Reconstructor,
+    samples: Samples, people: Sequence[ViewPeople], truths: Sequence[ViewTruth]
 ) -> None:
-    """People as the pipeline would see them if there were this pair only."""
-    own = [truths[prediction.i], truths[prediction.j]]
-    alone = replace(prediction, i=0, j=1)
-    grids = [truth.depth.shape for truth in own]
-    people = merge_instances([alone], grids, reconstructor.config.instances)
-    score_instances(samples, [p.instances for p in people], [t.instances for t in own])
-    for found, truth in zip(people, own, strict=True):
+    """People of both views as the pipeline would see them if there were this pair only."""
+    score_instances(samples, [p.instances for p in people], [t.instances for t in truths])
+    for found, truth in zip(people, truths, strict=True):
         _score_body(samples, found.densepose, truth)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
@@ -15,7 +16,16 @@ from torch import Tensor
 from hamst3r.engine import PairPrediction
 from hamst3r.people.association import Eye, Sighting, associate
 from hamst3r.people.densepose import DensePoseEstimate, fuse
-from hamst3r.people.votes import Half, InstancesConfig, Node, Vote, elect, unify
+from hamst3r.people.votes import (
+    Half,
+    Hint,
+    InstancesConfig,
+    Node,
+    Vote,
+    elect,
+    take_hints,
+    unify,
+)
 
 NEGLIGIBLE = 0.05  # person probability of a query below which it does not doubt the background
 
@@ -48,11 +58,31 @@ class ViewPeople:
         return np.where(self.instances > 0, self.instances, self.doubtful)
 
 
+@dataclass(frozen=True, eq=False)
+class Closeup:
+    """What a network says of a part of one view, on the output grid of the whole view.
+
+    Attributes:
+        view: Whose part. seen: (gh, gw) whether a pixel is in it.
+        person_prob: (Q,). mask_logits: (Q, gh, gw). body_logits, confidence: (gh, gw). densepose:
+            (gh, gw, 3). As of :class:`hamst3r.engine.PairPrediction`.
+    """
+
+    view: int
+    seen: NDArray[np.bool_]
+    person_prob: Tensor
+    mask_logits: Tensor
+    body_logits: Tensor
+    densepose: Tensor
+    confidence: Tensor
+
+
 def merge_instances(
     predictions: Sequence[PairPrediction],
     grids: Sequence[tuple[int, int]],
     config: InstancesConfig | None = None,
     eyes: Mapping[int, Eye] | None = None,
+    closeups: Sequence[Closeup] = (),
 ) -> list[ViewPeople]:
     """People of each view.
 
@@ -65,6 +95,7 @@ def merge_instances(
         predictions: Of any edges, self-edges (one camera) and both directions included.
         grids: (gh, gw) of each view; views without any prediction come back empty.
         eyes: The cameras that are known, by view.
+        closeups: Of parts of the views.
 
     Raises:
         ValueError: A prediction's grid is not its view's.
@@ -72,17 +103,21 @@ def merge_instances(
     config = config or InstancesConfig()
     # Networks without human heads see no people.
     predictions = [p for p in predictions if p.person_prob is not None]
+    opinions = [_of_pair(p) for p in predictions]
+    opinions += [_of_closeup(c, config.closeup_weight) for c in closeups]
     votes: list[Vote] = []
     scores: dict[Node, float] = {}
-    for pair, prediction in enumerate(predictions):
-        pair_votes, pair_scores = _pair_instances(pair, prediction, grids, config)
-        votes += pair_votes
-        scores |= {(pair, query): score for query, score in pair_scores.items()}
-    groups = _who_is_who(votes, scores, grids, config, eyes or {})
-    group_scores = _group_scores(groups, scores)
+    hints: list[Hint] = []
+    for number, opinion in enumerate(opinions):
+        own_votes, own_scores, own_hints = _instances(number, opinion, grids, config)
+        votes += own_votes
+        scores |= {(number, query): score for query, score in own_scores.items()}
+        hints += own_hints
+    groups = _who_is_who(votes, scores, hints, grids, config, eyes or {})
+    group_scores = _group_scores(groups, scores, [opinion.weight for opinion in opinions])
     believed = {local for local, score in group_scores.items() if score >= config.min_score}
     doubted = {local for local, score in group_scores.items() if score >= config.doubtful_score}
-    densepose = _fuse_densepose(predictions, len(grids))
+    densepose = _fuse_densepose(predictions, closeups, len(grids), config.closeup_weight)
     people = []
     for view, grid in enumerate(grids):
         own = [vote for vote in votes if vote.view == view]
@@ -115,48 +150,81 @@ def _unclaimed(
     return np.where(kept[left], left, 0)
 
 
-def _pair_instances(
-    pair: int,
-    prediction: PairPrediction,
+@dataclass(frozen=True, eq=False)
+class _Map:
+    """What one opinion says of one view, or of what was seen (gh, gw) of it."""
+
+    view: int
+    mask_logits: Tensor
+    body_logits: Tensor
+    seen: NDArray[np.bool_] | bool = True
+
+
+@dataclass(frozen=True, eq=False)
+class _Opinion:
+    """Queries (Q,), their maps of one or two views, and how much they count."""
+
+    person_prob: Tensor
+    maps: tuple[_Map, ...]
+    weight: float = 1.0
+
+
+def _of_pair(p: PairPrediction) -> _Opinion:
+    return _Opinion(
+        _there(p.person_prob),
+        (
+            _Map(p.i, _there(p.mask_logits_i), _there(p.body_logits_i)),
+            _Map(p.j, _there(p.mask_logits_j), _there(p.body_logits_j)),
+        ),
+    )
+
+
+def _of_closeup(c: Closeup, weight: float) -> _Opinion:
+    return _Opinion(c.person_prob, (_Map(c.view, c.mask_logits, c.body_logits, c.seen),), weight)
+
+
+def _instances(
+    number: int,
+    opinion: _Opinion,
     grids: Sequence[tuple[int, int]],
     config: InstancesConfig,
-) -> tuple[list[Vote], dict[int, float]]:
-    """Maps of both views of a pair and the scores of the queries that hold pixels in them.
+) -> tuple[list[Vote], dict[int, float], list[Hint]]:
+    """Maps of the views of an opinion and the scores of the queries that hold pixels in them; and
+    what the other ones say.
 
-    The best query takes its whole mask, over both views, then the next one what is left of its own:
+    The best query takes its whole mask, over all views, then the next one what is left of its own:
     a mask that is mostly taken is a duplicate. (Were each pixel given to whoever wants it most,
     duplicates would tear a person's mask to pieces.)
     """
-    person = _array(_there(prediction.person_prob))
+    maps = opinion.maps
+    person = _array(opinion.person_prob)
     # The many queries that are surely nobody need no maps.
     queries = np.flatnonzero(person >= min(NEGLIGIBLE, config.min_probability))
     person = person[queries]
-    views = (prediction.i, prediction.j)
+    views = tuple(own.view for own in maps)
     masks = [
         _masks(
-            _on_grid(_there(logits)[queries], grids[view], f"pair {views}"), _there(body), config
+            _on_grid(own.mask_logits[queries], grids[own.view], f"views {views}"),
+            own.body_logits,
+            config,
         )
-        for view, logits, body in (
-            (prediction.i, prediction.mask_logits_i, prediction.body_logits_i),
-            (prediction.j, prediction.mask_logits_j, prediction.body_logits_j),
-        )
+        for own in maps
     ]
     person = _anybody(person, masks, config)
     # Background is as sure as the likeliest person, accepted or not, is unlikely.
     votes = [
         Vote(
-            pair,
-            view,
-            query=np.full(grids[view], -1, dtype=np.int64),
-            strength=1 - (person[:, None, None] * own).max(0, initial=0),
+            number,
+            own.view,
+            query=np.full(grids[own.view], -1, dtype=np.int64),
+            strength=opinion.weight
+            * own.seen
+            * (1 - (person[:, None, None] * mask).max(0, initial=0)),
             sizes={},
         )
-        for view, own in zip(views, masks, strict=True)
+        for own, mask in zip(maps, masks, strict=True)
     ]
-    bodies = [
-        _array(_there(logits).sigmoid())
-        for logits in (prediction.body_logits_i, prediction.body_logits_j)
-    ]
+    bodies = [_array(own.body_logits.sigmoid()) for own in maps]
     rated = {
         int(k): _score(person[k], [own[k] for own in masks], bodies)
         for k in np.flatnonzero(person >= config.min_probability)
@@ -171,9 +239,28 @@ def _pair_instances(
             if held.sum() >= config.min_pixels:
                 vote.query[held] = queries[k]
                 vote.sizes[int(queries[k])] = int(held.sum())
-                vote.strength[held] = person[k] * own[k][held]
+                vote.strength[held] = opinion.weight * person[k] * own[k][held]
                 scores[int(queries[k])] = score
-    return votes, scores
+    return votes, scores, _hints(person, masks, opinion.maps, queries, votes, config)
+
+
+def _hints(
+    person: NDArray[np.float32],
+    masks: Sequence[NDArray[np.float32]],
+    maps: Sequence[_Map],
+    queries: NDArray[np.intp],
+    votes: Sequence[Vote],
+    config: InstancesConfig,
+) -> list[Hint]:
+    """Of the queries that have a mask in two views and were not given both."""
+    views = [own.view for own in maps]
+    hints = []
+    for k, query in enumerate(queries.tolist()):
+        held = [mask[k] > 0.5 for mask in masks]
+        shown = min(int(mask.sum()) for mask in held) >= config.min_pixels
+        if len(set(views)) == 2 and shown and not all(query in vote.sizes for vote in votes):
+            hints.append(Hint(float(person[k]), dict(zip(views, held, strict=True))))
+    return hints
 
 
 def _masks(logits: Tensor, body: Tensor, config: InstancesConfig) -> NDArray[np.float32]:
@@ -229,6 +316,7 @@ def _area(masks: Sequence[NDArray[np.bool_]]) -> int:
 def _who_is_who(
     votes: list[Vote],
     scores: dict[Node, float],
+    hints: Sequence[Hint],
     grids: Sequence[tuple[int, int]],
     config: InstancesConfig,
     eyes: Mapping[int, Eye],
@@ -237,7 +325,7 @@ def _who_is_who(
     halves = sorted({(vote.pair, query, vote.view) for vote in votes for query in vote.sizes})
     if len(eyes) < 2:
         whole = unify(votes, sorted(scores), config)
-        return {half: whole[half[:2]] for half in halves}
+        return take_hints({half: whole[half[:2]] for half in halves}, votes, hints, config)
     sightings, of_half = _sightings(votes, halves, grids, config)
     links = _links(votes, of_half, len(sightings))
     known = [k for k, sighting in enumerate(sightings) if sighting.view in eyes]
@@ -284,7 +372,7 @@ def _links(votes: list[Vote], of_half: dict[Half, int], number: int) -> NDArray[
         pairs[frozenset(both)] += 1
     links = np.zeros((number, number))
     for pair, query, view in of_half:
-        first, second = views[pair]
+        first, second = views[pair][0], views[pair][-1]  # a close-up has one
         other = of_half.get((pair, query, second))
         if view == first and first != second and other is not None:
             one = of_half[pair, query, first]
@@ -316,12 +404,17 @@ def _add_linked(
         others.remove(-k)
 
 
-def _group_scores(groups: dict[Half, int], scores: dict[Node, float]) -> dict[int, float]:
+def _group_scores(
+    groups: dict[Half, int], scores: dict[Node, float], weights: Sequence[float]
+) -> dict[int, float]:
     """Local id -> mean score, ids from 1 by falling score; ``groups`` is renumbered to match."""
-    gathered: dict[int, list[float]] = defaultdict(list)
+    gathered: dict[int, list[Node]] = defaultdict(list)
     for node, group in {(half[:2], group) for half, group in groups.items()}:
-        gathered[group].append(scores[node])
-    mean = {group: float(np.mean(values)) for group, values in gathered.items()}
+        gathered[group].append(node)
+    mean: dict[int, float] = {}
+    for group, nodes in gathered.items():
+        counts = [weights[number] for number, _ in nodes]
+        mean[group] = float(np.average([scores[node] for node in nodes], weights=counts))
     order = sorted(mean, key=lambda group: -mean[group])
     local = {group: rank + 1 for rank, group in enumerate(order)}
     for half in groups:
@@ -330,20 +423,24 @@ def _group_scores(groups: dict[Half, int], scores: dict[Node, float]) -> dict[in
 
 
 def _fuse_densepose(
-    predictions: Sequence[PairPrediction], views: int
+    predictions: Sequence[PairPrediction],
+    closeups: Sequence[Closeup],
+    views: int,
+    closeup_weight: float,
 ) -> dict[int, tuple[NDArray[np.float32], NDArray[np.float32]]]:
     estimates: dict[int, list[DensePoseEstimate]] = defaultdict(list)
+
+    def add(view: int, coordinates: Tensor, body: Tensor, confidence: Tensor) -> None:
+        estimates[view].append(
+            DensePoseEstimate(_array(coordinates), _array(body.sigmoid()), _array(confidence))
+        )
+
     for p in predictions:
-        for view, coordinates, body, confidence in (
-            (p.i, p.densepose_i, p.body_logits_i, p.conf_i),
-            (p.j, p.densepose_j, p.body_logits_j, p.conf_j),
-        ):
-            probability = _there(body).sigmoid()
-            estimates[view].append(
-                DensePoseEstimate(
-                    _array(_there(coordinates)), _array(probability), _array(confidence)
-                )
-            )
+        add(p.i, _there(p.densepose_i), _there(p.body_logits_i), p.conf_i)
+        add(p.j, _there(p.densepose_j), _there(p.body_logits_j), p.conf_j)
+    for c in closeups:
+        seen = torch.from_numpy(c.seen).to(c.confidence)
+        add(c.view, c.densepose, c.body_logits, closeup_weight * c.confidence * seen)
     return {view: fuse(estimates[view]) for view in range(views) if estimates[view]}
 
 

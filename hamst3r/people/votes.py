@@ -35,6 +35,7 @@ class InstancesConfig:
             view reach this intersection over union, or over the smaller one.
         min_part, sure_part: Parts of a mask are dropped that are smaller than this share of the
             largest, and less sure than this share of its sureness.
+        closeup_weight: How much a close-up counts where a pair counts 1.
         association: Among views of known cameras.
     """
 
@@ -49,6 +50,7 @@ class InstancesConfig:
     min_overlap: float = 0.7
     min_part: float = 0.25
     sure_part: float = 0.9
+    closeup_weight: float = 2.0
     association: AssociationConfig = field(default_factory=AssociationConfig)
 
 
@@ -64,6 +66,18 @@ class Vote:
     query: NDArray[np.int64]
     strength: NDArray[np.float32]
     sizes: dict[int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class Hint:
+    """A query that is not sure that there is anybody, but says who would be the same.
+
+    Attributes:
+        person: Its probability. masks: View -> (gh, gw), of two views.
+    """
+
+    person: float
+    masks: dict[int, NDArray[np.bool_]]
 
 
 def unify(votes: Sequence[Vote], nodes: Sequence[Node], config: InstancesConfig) -> dict[Node, int]:
@@ -108,6 +122,45 @@ def _overlaps(votes: Sequence[Vote], config: InstancesConfig) -> list[tuple[floa
                 if iou >= config.min_iou or common / min(size_a, size_b) >= config.min_overlap:
                     found.append((float(iou), (a.pair, int(qa)), (b.pair, int(qb))))
     return found
+
+
+def take_hints(
+    groups: Mapping[Half, int],
+    votes: Sequence[Vote],
+    hints: Sequence[Hint],
+    config: InstancesConfig,
+) -> dict[Half, int]:
+    """Groups, joined where a query that found neither of them has both: the likeliest first; no
+    group holds two sightings of a view that others keep apart."""
+    members: dict[int, set[Half]] = defaultdict(set)
+    of_view: dict[int, list[tuple[Half, NDArray[np.bool_]]]] = defaultdict(list)
+    for vote in votes:
+        for query in vote.sizes:
+            half = (vote.pair, query, vote.view)
+            members[groups[half]].add(half)
+            of_view[vote.view].append((half, vote.query == query))
+
+    def like(view: int, mask: NDArray[np.bool_]) -> tuple[float, Half | None]:
+        rows, columns = np.nonzero(mask)
+        best: tuple[float, Half | None] = (0.0, None)
+        for half, held in of_view[view]:
+            common = np.count_nonzero(held[rows, columns])
+            iou = common / (np.count_nonzero(held) + len(rows) - common)
+            best = max(best, (iou, half), key=lambda one: one[0])
+        return best
+
+    told = []
+    for hint in hints:
+        (iou_a, a), (iou_b, b) = (like(view, mask) for view, mask in hint.masks.items())
+        if a is not None and b is not None and min(iou_a, iou_b) >= config.min_iou:
+            told.append((hint.person * iou_a * iou_b, a, b))
+    joined = dict(groups)
+    for _, a, b in sorted(told, key=lambda one: -one[0]):
+        one, other = members[joined[a]], members[joined[b]]
+        if not {view for *_, view in one} & {view for *_, view in other}:
+            joined |= dict.fromkeys(other, joined[a])
+            one |= other
+    return joined
 
 
 def elect(

@@ -459,3 +459,21 @@ def test_queries_of_one_person_share_their_probability():
         assert view.scores[1] == pytest.approx(1 - 0.55**2, abs=0.03)
     apart = merge_instances([predict(0, 1, [(ann, ann, 0.45), (eve, eve, 0.45)])], [GRID] * 2)
     assert all(not view.instances.any() for view in apart)
+
+
+def test_an_unsure_query_tells_who_is_the_same():
+    """Two queries found one person in a view each; a third one doubts that there is anybody, but
+    has both."""
+    ann = SCENE[0]["ann"], SCENE[1]["ann"]
+    halves = [(ann[0], None, 0.9), (None, ann[1], 0.9)]
+    apart = merge_instances([predict(0, 1, halves)], [GRID] * 2)
+    assert id_at(apart[0], ann[0]) != id_at(apart[1], ann[1])
+    # Its masks are like theirs, but not so like that it would make them surer.
+    wide = [(box[0] - 3, box[1], box[2] - 3, box[3] + 3) for box in ann]
+    joined = merge_instances([predict(0, 1, [*halves, (*wide, 0.2)])], [GRID] * 2)
+    assert id_at(joined[0], ann[0]) == id_at(joined[1], ann[1]) > 0
+    # Who is seen beside somebody in one view is not made the same by it.
+    bob = SCENE[0]["bob"], None
+    both = [(ann[0], ann[1], 0.9), (bob[0], None, 0.9)]
+    kept = merge_instances([predict(0, 1, [*both, (bob[0], (2, 33, 27, 45), 0.2)])], [GRID] * 2)
+    assert id_at(kept[0], ann[0]) == id_at(kept[1], ann[1]) != id_at(kept[0], bob[0])

@@ -1,0 +1,199 @@
+"""Close-ups: whoever might be somebody is looked at again, in the pixels as delivered."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from hamst3r.combined import CombinedEngine
+from hamst3r.engine import PairEngine, PairPrediction
+from hamst3r.frames import Frame
+from hamst3r.image import prepare
+from hamst3r.network.config import NetworkConfig
+from hamst3r.network.hamst3r import HAMSt3R
+from hamst3r.people.closeups import CloseupsConfig, see_people
+from hamst3r.people.votes import InstancesConfig
+
+SIZE, PATCH, STRIDE = 224, 16, 2
+WIDTH, HEIGHT = 640, 480
+Box = tuple[int, int, int, int]  # left, top, right, bottom: pixels of the delivered image
+SMALL: Box = (301, 203, 327, 262)
+
+
+class Eyesight:
+    """Sees the people of single images: whatever is bright, with one query and a body that is as
+    high as the image; counts what it was shown."""
+
+    patch, stride, image_size = PATCH, STRIDE, SIZE
+
+    def __init__(self, probability: float = 0.9) -> None:
+        self.probability = probability
+        self.shown: list = []
+
+    def people(self, images):
+        self.shown.append(list(images))
+        return [self._see(image) for image in images]
+
+    def _see(self, image):
+        bright = torch.nn.functional.avg_pool2d(image.tensor.mean(0)[None], STRIDE)[0]
+        logits = 12 * bright
+        return prediction(0, 0, image.grid, logits, self.probability)
+
+
+def prediction(i, j, grid, logits, probability, body=None):
+    rows = torch.linspace(0, 1, grid[0])[:, None].expand(grid)
+    zeros = torch.zeros(*grid, 3)
+    return PairPrediction(
+        i=i,
+        j=j,
+        pts_i=zeros,
+        pts_j=zeros,
+        conf_i=torch.ones(grid),
+        conf_j=torch.ones(grid),
+        mask_logits_i=logits[None],
+        mask_logits_j=logits[None],
+        person_prob=torch.tensor([probability]),
+        densepose_i=torch.stack([rows * 0, rows, rows * 0], -1),
+        densepose_j=torch.stack([rows * 0, rows, rows * 0], -1),
+        body_logits_i=logits if body is None else body,
+        body_logits_j=logits if body is None else body,
+    )
+
+
+def frame(*boxes: Box, name: str = "front", size: tuple[int, int] = (WIDTH, HEIGHT)) -> Frame:
+    image = np.zeros((size[1], size[0], 3), np.uint8)
+    for left, top, right, bottom in boxes:
+        image[top:bottom, left:right] = 255
+    return Frame(name, 0, image)
+
+
+def cells(box: Box, image) -> np.ndarray:
+    """Pixels of the output grid whose middles are in a box."""
+    T, (rows, columns) = image.T_image_grid, image.grid
+    u, v = T[0, 0] * np.arange(columns) + T[0, 2], T[1, 1] * np.arange(rows) + T[1, 2]
+    return np.outer((v >= box[1]) & (v < box[3]), (u >= box[0]) & (u < box[2]))
+
+
+def look(engine, boxes: list[Box], guess: Box, probability: float, size=(WIDTH, HEIGHT), **config):
+    """People of a view with bright boxes, paired with another that shows nothing; the pair guesses
+    that somebody is in a box."""
+    frames = [frame(*boxes, size=size), frame(name="rear", size=size)]
+    images = [prepare(f, SIZE, PATCH, STRIDE) for f in frames]
+    guessed = torch.from_numpy(np.where(cells(guess, images[0]), 6.0, -6.0)).float()
+    one = prediction(0, 1, images[0].grid, guessed, probability)
+    one = replace(one, mask_logits_j=one.mask_logits_j * 0 - 6, body_logits_j=guessed * 0 - 6)
+    people = see_people(engine, frames, images, [one], closeups=CloseupsConfig(**config))
+    return people, images
+
+
+def iou(a, b) -> float:
+    return (a & b).sum() / (a | b).sum()
+
+
+@pytest.mark.parametrize("size", [(640, 480), (480, 640), (1280, 720), (224, 168)])
+def test_a_doubtful_person_is_found_in_the_delivered_pixels(size):
+    left, top = size[0] // 2, size[1] // 3
+    true = (left, top, left + size[0] // 20, top + size[1] // 6)
+    guess = (true[0] - size[0] // 40, true[1], true[2], true[3] + size[1] // 20)
+    engine = Eyesight()
+    people, images = look(engine, [true], guess, 0.3, size)
+    (identity,) = people[0].scores
+    assert people[0].scores[identity] > 0.5
+    assert iou(people[0].instances == identity, cells(true, images[0])) > 0.8
+    assert not people[1].scores
+    # The body is seen closer, too: its coordinates run over the close-up, not over the view, of
+    # which this is a sixth.
+    shown = people[0].densepose[cells(true, images[0]), 1]
+    assert np.isfinite(shown).mean() > 0.9
+    assert np.ptp(shown[np.isfinite(shown)]) > 0.25
+    whole, _ = look(object(), [true], guess, 0.3, size)
+    assert not whole[0].scores or max(whole[0].scores.values()) < 0.5
+
+
+def test_nobody_there_means_nobody():
+    """The pair is fairly sure; the close-up shows an empty floor."""
+    before, _ = look(object(), [], SMALL, 0.6)
+    assert before[0].instances.any()
+    people, _ = look(Eyesight(), [], SMALL, 0.6)
+    assert not people[0].instances.any()
+
+
+@pytest.mark.parametrize("corner", [(0, 0), (WIDTH - 24, 0), (0, HEIGHT - 50)])
+def test_close_ups_stay_within_the_image(corner):
+    true = (*corner, corner[0] + 24, corner[1] + 50)
+    people, images = look(Eyesight(), [true], true, 0.3)
+    (identity,) = people[0].scores
+    assert iou(people[0].instances == identity, cells(true, images[0])) > 0.75
+
+
+def test_what_is_large_unlikely_or_not_wanted_is_not_looked_at():
+    large = (100, 20, 400, 460)
+    for guess, probability, config in (
+        (large, 0.4, {}),
+        (SMALL, 0.05, {}),
+        (SMALL, 0.4, {"most": 0}),
+        (SMALL, 0.4, {"min_score": 0.9}),
+    ):
+        engine = Eyesight()
+        look(engine, [guess], guess, probability, **config)
+        assert not engine.shown, (guess, probability, config)
+
+
+def test_nothing_is_looked_at_twice_and_no_more_than_asked_for():
+    frames = [frame(SMALL)]
+    images = [prepare(f, SIZE, PATCH, STRIDE) for f in frames]
+    # The halves may be two people, but one look shows both.
+    left, top, right, bottom = 301, 203, 327, 300
+    halves = [(left, top, left + 13, bottom), (left + 13, top, right, bottom)]
+    guesses = [*halves, (60, 300, 80, 360), (500, 300, 520, 360)]
+    logits = [torch.from_numpy(np.where(cells(box, images[0]), 6.0, -6.0)) for box in guesses]
+    masks = torch.stack(logits).float()
+    pair = replace(
+        prediction(0, 0, images[0].grid, masks.amax(0), 0.4),
+        mask_logits_i=masks,
+        mask_logits_j=masks,
+        person_prob=torch.full((len(guesses),), 0.4),
+    )
+    for most, looks in ((6, 3), (3, 3), (2, 2)):
+        engine = Eyesight()
+        see_people(engine, frames, images, [pair], closeups=CloseupsConfig(most=most))
+        assert [len(shown) for shown in engine.shown] == [looks]
+
+
+def test_networks_without_people_take_no_close_ups():
+    engine = Eyesight()
+    frames = [frame(SMALL)]
+    images = [prepare(f, SIZE, PATCH, STRIDE) for f in frames]
+    blind = replace(
+        prediction(0, 0, images[0].grid, torch.zeros(images[0].grid), 0.5), person_prob=None
+    )
+    (view,) = see_people(engine, frames, images, [blind], InstancesConfig())
+    assert not engine.shown and not view.scores
+
+
+@pytest.fixture(scope="module")
+def network():
+    torch.manual_seed(0)
+    config = NetworkConfig(
+        encoder_dim=48, encoder_depth=1, decoder_dim=48, decoder_depth=1, image_size=SIZE
+    )
+    return PairEngine(HAMSt3R(config), "cpu", "fp32")
+
+
+def test_an_engine_sees_the_people_of_single_images_alike_in_any_company(network):
+    images = [
+        prepare(frame(box, name=str(k)), SIZE, PATCH, STRIDE)
+        for k, box in enumerate([SMALL, (10, 10, 90, 400)])
+    ]
+    both = network.people(images)
+    for image, seen in zip(images, both, strict=True):
+        (alone,) = network.people([replace(image)])
+        assert seen.person_prob.shape == (network._network.config.queries,)
+        assert torch.allclose(seen.mask_logits_i, alone.mask_logits_i, atol=1e-4)
+        assert torch.allclose(seen.body_logits_i, alone.body_logits_i, atol=1e-4)
+    combined = CombinedEngine(network, network)
+    for seen, same in zip(combined.people(images), both, strict=True):
+        assert torch.allclose(seen.mask_logits_i, same.mask_logits_i, atol=1e-4)
