@@ -12,7 +12,12 @@ MISSES = 3  # in a row, until less is done
 HITS = 30  # in a row, well within the deadline, until more is tried again
 ROOM = 0.5  # share of the deadline that counts as well within
 SMALLER = 0.75  # of the long side of the images
-STEPS = ("everything", "fewer pairs", "fewer pairs, smaller images")
+STEPS = (
+    "everything",
+    "no close-ups",
+    "no close-ups, fewer pairs",
+    "no close-ups, fewer pairs, smaller images",
+)
 
 
 @dataclass
@@ -70,8 +75,10 @@ class Load:
             patch: The size stays a multiple of this.
         """
         if self.step >= 1:
-            config = replace(config, pairing=Pairing.ONEREF)
+            config = replace(config, closeups=replace(config.closeups, most=0))
         if self.step >= 2:
+            config = replace(config, pairing=Pairing.ONEREF)
+        if self.step >= 3:
             size = int(SMALLER * (config.image_size or usual_size)) // patch * patch
             config = replace(config, image_size=max(size, patch))
         return config

@@ -163,8 +163,8 @@ TABLE: tuple[Parameter, ...] = (
     Parameter(
         "deadline",
         0.0,
-        "Frame sets that take longer than this, three in a row, lead to fewer pairs, then to "
-        "smaller images, until there is room again; seconds, 0: never.",
+        "Frame sets that take longer than this, three in a row, lead to no close-ups, then to "
+        "fewer pairs, then to smaller images, until there is room again; seconds, 0: never.",
         0.0,
         3600.0,
         dynamic=True,
@@ -268,6 +268,15 @@ TABLE: tuple[Parameter, ...] = (
         "Smallest mask of a person in a view, pixels of the output grid.",
         1,
         1000000,
+        dynamic=True,
+    ),
+    Parameter(
+        "humans.closeups",
+        3,
+        "Most parts of an image that the network is shown once more, larger, as there might be "
+        "somebody; 0: none.",
+        0,
+        100,
         dynamic=True,
     ),
     Parameter(

@@ -17,6 +17,7 @@ from hamst3r.network.checkpoint import shipped_weights
 from hamst3r.pairs import Pairing
 from hamst3r.people.body import BodyModel, anny24
 from hamst3r.people.body_files import load_body_model
+from hamst3r.people.closeups import CloseupsConfig
 from hamst3r.people.track import TrackingConfig
 from hamst3r.people.votes import InstancesConfig
 from hamst3r.reconstructor import Reconstructor, ReconstructorConfig
@@ -45,6 +46,7 @@ def reconstructor_config(values: Values) -> ReconstructorConfig:
         instances=InstancesConfig(
             min_score=values["humans.min_score"], min_pixels=values["humans.min_pixels"]
         ),
+        closeups=CloseupsConfig(most=values["humans.closeups"]),
         tracking=replace(
             tracking,
             bodies=values["humans.fit_body_model"],

@@ -128,6 +128,7 @@ def test_what_the_reconstruction_is_told():
         "points.max": 9,
         "points.min_confidence": 1.5,
         "humans.min_score": 0.7,
+        "humans.closeups": 2,
         "humans.track_timeout": 0.2,
         "humans.remember": 5.0,
         "humans.fit_body_model": False,
@@ -135,7 +136,7 @@ def test_what_the_reconstruction_is_told():
     config = reconstructor_config(values)
     assert (config.pairing, config.image_size) == (Pairing.SWIN, 320)
     assert (config.voxel, config.max_points, config.point_confidence) == (0.02, 9, 1.5)
-    assert config.instances.min_score == 0.7
+    assert config.instances.min_score == 0.7 and config.closeups.most == 2
     assert config.alignment.find_gravity and config.alignment.keypoint_size == 480
     assert config.alignment.keypoints is KeypointUse.POSES
     assert (config.tracking.timeout, config.tracking.new_timeout) == (0.2, 0.2)
