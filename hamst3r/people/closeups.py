@@ -35,6 +35,7 @@ class CloseupsConfig:
 
     Attributes:
         most: Close-ups of a view, the likeliest people first; 0 = none.
+        rounds: The second one is of those whom the first one found, or shaped anew.
         min_probability, min_score: As of :class:`hamst3r.people.votes.InstancesConfig`, of whoever
             is worth a close-up.
         filled: Share of the close-up's side that the mask is to fill.
@@ -44,6 +45,7 @@ class CloseupsConfig:
     """
 
     most: int = 3
+    rounds: int = 2
     min_probability: float = 0.2
     min_score: float = 0.1
     filled: float = 0.6
@@ -102,27 +104,31 @@ def take_closeups(
     wide = replace(
         instances, min_probability=config.min_probability, doubtful_score=config.min_score
     )
-    views = merge_instances(predictions, [image.grid for image in images], wide)
+    grids = [image.grid for image in images]
+    taken: list[Closeup] = []
     boxes: list[list[F64]] = [[] for _ in images]
     pictures: dict[int, NDArray[np.uint8]] = {}
-    parts: list[tuple[int, NetworkImage]] = []
-    for view, k in _likeliest(views):
-        if len(boxes[view]) == config.most:
-            continue
-        if view not in pictures:
-            pictures[view] = undistorted(frames[view])
-        picture = pictures[view]
-        box = _box(views[view].claimed == k, images[view], picture.shape[1::-1], config)
-        if box is not None and all(_iou(box, other) <= config.alike for other in boxes[view]):
-            boxes[view].append(box)
-            parts.append((view, _cut(picture, box, images[view].camera, engine)))
-    if not parts:
-        return []
-    seen = engine.people([part for _, part in parts])
-    return [
-        _closeup(view, images[view], part, prediction)
-        for (view, part), prediction in zip(parts, seen, strict=True)
-    ]
+    for _ in range(config.rounds):
+        views = merge_instances(predictions, grids, wide, closeups=taken)
+        parts: list[tuple[int, NetworkImage]] = []
+        for view, k in _likeliest(views):
+            if len(boxes[view]) == config.most:
+                continue
+            if view not in pictures:
+                pictures[view] = undistorted(frames[view])
+            picture = pictures[view]
+            box = _box(views[view].claimed == k, images[view], picture.shape[1::-1], config)
+            if box is not None and all(_iou(box, other) <= config.alike for other in boxes[view]):
+                boxes[view].append(box)
+                parts.append((view, _cut(picture, box, images[view].camera, engine)))
+        if not parts:
+            break
+        seen = engine.people([part for _, part in parts])
+        taken += [
+            _closeup(view, images[view], part, prediction)
+            for (view, part), prediction in zip(parts, seen, strict=True)
+        ]
+    return taken
 
 
 def _likeliest(views: Sequence[ViewPeople]) -> list[tuple[int, int]]:

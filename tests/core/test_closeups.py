@@ -159,8 +159,19 @@ def test_nothing_is_looked_at_twice_and_no_more_than_asked_for():
     )
     for most, looks in ((6, 3), (3, 3), (2, 2)):
         engine = Eyesight()
-        see_people(engine, frames, images, [pair], closeups=CloseupsConfig(most=most))
+        see_people(engine, frames, images, [pair], closeups=CloseupsConfig(most=most, rounds=1))
         assert [len(shown) for shown in engine.shown] == [looks]
+
+
+def test_who_turns_out_to_be_larger_is_looked_at_with_more_room():
+    engine, tall = Eyesight(), (290, 150, 330, 262)
+    people, images = look(engine, [tall], SMALL, 0.4)
+    assert [len(shown) for shown in engine.shown] == [1, 1]
+    (identity,) = people[0].scores
+    assert iou(people[0].instances == identity, cells(tall, images[0])) > 0.8
+    engine = Eyesight()
+    look(engine, [tall], SMALL, 0.4, rounds=1)
+    assert [len(shown) for shown in engine.shown] == [1]
 
 
 def test_networks_without_people_take_no_close_ups():
