@@ -23,7 +23,8 @@ from hamst3r.frames import Frame, FrameSet
 from hamst3r.image import NetworkImage, prepare
 from hamst3r.network.checkpoint import load_checkpoint, shipped_weights
 from hamst3r.pairs import choose_pairs
-from hamst3r.reconstructor import Reconstructor
+from hamst3r.people.closeups import CloseupsConfig
+from hamst3r.reconstructor import Reconstructor, ReconstructorConfig
 from hamst3r.synthetic.motion import MovingScene
 
 
@@ -69,7 +70,9 @@ def main() -> None:
     options = parser.parse_args()
 
     sets = frame_sets(options.sets, 640, 480)
-    reconstructor = Reconstructor.from_checkpoint(options.weights, options.device)
+    # Close-ups, each as long as a pair, are as many as there might be people.
+    whole = ReconstructorConfig(closeups=CloseupsConfig(most=0))
+    reconstructor = Reconstructor.from_checkpoint(options.weights, options.device, config=whole)
     scenes = [reconstructor.push(frames) for frames in sets][2:]
     engine = reconstructor.engine
     lines = [
