@@ -71,8 +71,8 @@ def main() -> None:
 
     sets = frame_sets(options.sets, 640, 480)
     # Close-ups, each as long as a pair, are as many as there might be people.
-    whole = ReconstructorConfig(closeups=CloseupsConfig(most=0))
-    reconstructor = Reconstructor.from_checkpoint(options.weights, options.device, config=whole)
+    without = ReconstructorConfig(closeups=CloseupsConfig(most=0))
+    reconstructor = Reconstructor.from_checkpoint(options.weights, options.device, config=without)
     scenes = [reconstructor.push(frames) for frames in sets][2:]
     engine = reconstructor.engine
     lines = [

@@ -22,7 +22,7 @@ from hamst3r.engine import PairPrediction
 from hamst3r.frames import Frame
 from hamst3r.image import NetworkImage, prepare, undistorted
 from hamst3r.people.association import Eye
-from hamst3r.people.instances import Closeup, ViewPeople, merge_instances
+from hamst3r.people.instances import Closeup, Hearing, ViewPeople, merge_instances
 from hamst3r.people.votes import InstancesConfig
 
 F64 = NDArray[np.float64]
@@ -85,12 +85,12 @@ def see_people(
     instances, closeups = instances or InstancesConfig(), closeups or CloseupsConfig()
     taken: list[Closeup] = []
     if isinstance(engine, SeesPeople):
-        taken = take_closeups(engine, frames, images, predictions, instances, closeups)
+        taken = _take_closeups(engine, frames, images, predictions, instances, closeups)
     grids = [image.grid for image in images]
     return merge_instances(predictions, grids, instances, eyes, taken)
 
 
-def take_closeups(
+def _take_closeups(
     engine: SeesPeople,
     frames: Sequence[Frame],
     images: Sequence[NetworkImage],
@@ -104,12 +104,13 @@ def take_closeups(
     wide = replace(
         instances, min_probability=config.min_probability, doubtful_score=config.min_score
     )
-    grids = [image.grid for image in images]
+    hearing = Hearing([image.grid for image in images], wide)
+    hearing.hear_pairs(predictions)
     taken: list[Closeup] = []
     boxes: list[list[F64]] = [[] for _ in images]
     pictures: dict[int, NDArray[np.uint8]] = {}
     for _ in range(config.rounds):
-        views = merge_instances(predictions, grids, wide, closeups=taken)
+        views = hearing.people()
         parts: list[tuple[int, NetworkImage]] = []
         for view, k in _likeliest(views):
             if len(boxes[view]) == config.most:
@@ -124,10 +125,12 @@ def take_closeups(
         if not parts:
             break
         seen = engine.people([part for _, part in parts])
-        taken += [
+        new = [
             _closeup(view, images[view], part, prediction)
             for (view, part), prediction in zip(parts, seen, strict=True)
         ]
+        hearing.hear_closeups(new)
+        taken += new
     return taken
 
 

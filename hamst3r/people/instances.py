@@ -101,42 +101,81 @@ def merge_instances(
         ValueError: A prediction's grid is not its view's.
     """
     config = config or InstancesConfig()
-    # Networks without human heads see no people.
-    predictions = [p for p in predictions if p.person_prob is not None]
-    opinions = [_of_pair(p) for p in predictions]
-    opinions += [_of_closeup(c, config.closeup_weight) for c in closeups]
-    votes: list[Vote] = []
-    scores: dict[Node, float] = {}
-    hints: list[Hint] = []
-    for number, opinion in enumerate(opinions):
-        own_votes, own_scores, own_hints = _instances(number, opinion, grids, config)
-        votes += own_votes
-        scores |= {(number, query): score for query, score in own_scores.items()}
-        hints += own_hints
-    groups = _who_is_who(votes, scores, hints, grids, config, eyes or {})
-    group_scores = _group_scores(groups, scores, [opinion.weight for opinion in opinions])
-    believed = {local for local, score in group_scores.items() if score >= config.min_score}
-    doubted = {local for local, score in group_scores.items() if score >= config.doubtful_score}
+    hearing = Hearing(grids, config)
+    hearing.hear_pairs(predictions)
+    hearing.hear_closeups(closeups)
     densepose = _fuse_densepose(predictions, closeups, len(grids), config.closeup_weight)
-    people = []
-    for view, grid in enumerate(grids):
-        own = [vote for vote in votes if vote.view == view]
-        instances = elect(own, groups, believed, grid, config)
-        doubtful = _unclaimed(
-            elect(own, groups, doubted - believed, grid, config), instances, config.min_kept
-        )
-        present = (int(k) for k in np.unique([instances, doubtful]) if k)
-        coordinates, confidence = densepose.get(view, _no_densepose(grid))
-        people.append(
-            ViewPeople(
-                instances=instances,
-                scores={local: group_scores[local] for local in present},
-                densepose=coordinates,
-                confidence=confidence,
-                doubtful=doubtful,
+    return hearing.people(eyes, densepose)
+
+
+class Hearing:
+    """What pairs and close-ups say of who is where, each heard once.
+
+    Args:
+        grids: (gh, gw) of each view. config: When a query is a person.
+    """
+
+    def __init__(self, grids: Sequence[tuple[int, int]], config: InstancesConfig) -> None:
+        self._grids, self._config = grids, config
+        self._votes: list[Vote] = []
+        self._scores: dict[Node, float] = {}
+        self._hints: list[Hint] = []
+        self._weights: list[float] = []
+
+    def hear_pairs(self, predictions: Sequence[PairPrediction]) -> None:
+        """Of any edges; raises ValueError where a grid is not its view's."""
+        for p in predictions:
+            if p.person_prob is not None:  # Networks without human heads see no people.
+                self._hear(_of_pair(p))
+
+    def hear_closeups(self, closeups: Sequence[Closeup]) -> None:
+        """Of parts of the views."""
+        for closeup in closeups:
+            self._hear(_of_closeup(closeup, self._config.closeup_weight))
+
+    def _hear(self, opinion: _Opinion) -> None:
+        number = len(self._weights)
+        votes, scores, hints = _instances(number, opinion, self._grids, self._config)
+        self._votes += votes
+        self._scores |= {(number, query): score for query, score in scores.items()}
+        self._hints += hints
+        self._weights.append(opinion.weight)
+
+    def people(
+        self,
+        eyes: Mapping[int, Eye] | None = None,
+        densepose: Mapping[int, tuple[NDArray[np.float32], NDArray[np.float32]]] | None = None,
+    ) -> list[ViewPeople]:
+        """People of each view, as far as was heard.
+
+        Args:
+            eyes: The cameras that are known, by view.
+            densepose: View -> coordinates (gh, gw, 3) and their confidence (gh, gw).
+        """
+        config, votes = self._config, self._votes
+        groups = _who_is_who(votes, self._scores, self._hints, self._grids, config, eyes or {})
+        group_scores = _group_scores(groups, self._scores, self._weights)
+        believed = {local for local, score in group_scores.items() if score >= config.min_score}
+        doubted = {k for k, score in group_scores.items() if score >= config.doubtful_score}
+        people = []
+        for view, grid in enumerate(self._grids):
+            own = [vote for vote in votes if vote.view == view]
+            instances = elect(own, groups, believed, grid, config)
+            doubtful = _unclaimed(
+                elect(own, groups, doubted - believed, grid, config), instances, config.min_kept
             )
-        )
-    return people
+            present = (int(k) for k in np.unique([instances, doubtful]) if k)
+            coordinates, confidence = (densepose or {}).get(view, _no_densepose(grid))
+            people.append(
+                ViewPeople(
+                    instances=instances,
+                    scores={local: group_scores[local] for local in present},
+                    densepose=coordinates,
+                    confidence=confidence,
+                    doubtful=doubtful,
+                )
+            )
+        return people
 
 
 def _unclaimed(
@@ -210,7 +249,8 @@ def _instances(
         )
         for own in maps
     ]
-    person = _anybody(person, masks, config)
+    held = [mask > 0.5 for mask in masks]
+    person = _anybody(person, held, config)
     # Background is as sure as the likeliest person, accepted or not, is unlikely.
     votes = [
         Vote(
@@ -231,35 +271,36 @@ def _instances(
     }
     scores: dict[int, float] = {}
     for k, score in sorted(rated.items(), key=lambda item: -item[1]):
-        wanted = [own[k] > 0.5 for own in masks]
+        wanted = [own[k] for own in held]
         free = [mask & (vote.query < 0) for mask, vote in zip(wanted, votes, strict=True)]
         if _area(free) < config.min_kept * _area(wanted):
             continue
-        for held, vote, own in zip(free, votes, masks, strict=True):
-            if held.sum() >= config.min_pixels:
-                vote.query[held] = queries[k]
-                vote.sizes[int(queries[k])] = int(held.sum())
-                vote.strength[held] = opinion.weight * person[k] * own[k][held]
+        for taken, vote, own in zip(free, votes, masks, strict=True):
+            if taken.sum() >= config.min_pixels:
+                vote.query[taken] = queries[k]
+                vote.sizes[int(queries[k])] = int(taken.sum())
+                vote.strength[taken] = opinion.weight * person[k] * own[k][taken]
                 scores[int(queries[k])] = score
-    return votes, scores, _hints(person, masks, opinion.maps, queries, votes, config)
+    return votes, scores, _hints(person, held, queries, votes, config)
 
 
 def _hints(
     person: NDArray[np.float32],
-    masks: Sequence[NDArray[np.float32]],
-    maps: Sequence[_Map],
+    held: Sequence[NDArray[np.bool_]],
     queries: NDArray[np.intp],
     votes: Sequence[Vote],
     config: InstancesConfig,
 ) -> list[Hint]:
     """Of the queries that have a mask in two views and were not given both."""
-    views = [own.view for own in maps]
+    views = [vote.view for vote in votes]
+    if len(set(views)) < 2:
+        return []
     hints = []
     for k, query in enumerate(queries.tolist()):
-        held = [mask[k] > 0.5 for mask in masks]
-        shown = min(int(mask.sum()) for mask in held) >= config.min_pixels
-        if len(set(views)) == 2 and shown and not all(query in vote.sizes for vote in votes):
-            hints.append(Hint(float(person[k]), dict(zip(views, held, strict=True))))
+        masks = [own[k] for own in held]
+        shown = min(int(mask.sum()) for mask in masks) >= config.min_pixels
+        if shown and not all(query in vote.sizes for vote in votes):
+            hints.append(Hint(float(person[k]), dict(zip(views, masks, strict=True))))
     return hints
 
 
@@ -273,7 +314,7 @@ def _masks(logits: Tensor, body: Tensor, config: InstancesConfig) -> NDArray[np.
 
 
 def _anybody(
-    person: NDArray[np.float32], masks: Sequence[NDArray[np.float32]], config: InstancesConfig
+    person: NDArray[np.float32], held: Sequence[NDArray[np.bool_]], config: InstancesConfig
 ) -> NDArray[np.float32]:
     """(Q,) probability that a query's mask, or one like it, is a person: 1 - prod (1 - p).
 
@@ -282,10 +323,9 @@ def _anybody(
     """
     if not len(person):
         return person
-    held = np.concatenate([own.reshape(len(own), -1) > 0.5 for own in masks], 1)
-    held = held.astype(np.float32)
-    common = held @ held.T
-    area = held.sum(1)
+    flat = np.concatenate([own.reshape(len(own), -1) for own in held], 1).astype(np.float32)
+    common = flat @ flat.T
+    area = flat.sum(1)
     like = common > config.min_like * (area[:, None] + area - common)
     np.fill_diagonal(like, True)
     return 1 - np.where(like, 1 - person, 1).prod(1)
@@ -436,8 +476,9 @@ def _fuse_densepose(
         )
 
     for p in predictions:
-        add(p.i, _there(p.densepose_i), _there(p.body_logits_i), p.conf_i)
-        add(p.j, _there(p.densepose_j), _there(p.body_logits_j), p.conf_j)
+        if p.person_prob is not None:
+            add(p.i, _there(p.densepose_i), _there(p.body_logits_i), p.conf_i)
+            add(p.j, _there(p.densepose_j), _there(p.body_logits_j), p.conf_j)
     for c in closeups:
         seen = torch.from_numpy(c.seen).to(c.confidence)
         add(c.view, c.densepose, c.body_logits, closeup_weight * c.confidence * seen)
@@ -460,7 +501,7 @@ def _on_grid(logits: Tensor, grid: tuple[int, int], pair: str) -> Tensor:
 
 
 def _there(tensor: Tensor | None) -> Tensor:
-    assert tensor is not None  # :func:`merge_instances` keeps only predictions with people
+    assert tensor is not None  # of a prediction with people
     return tensor
 
 
