@@ -134,6 +134,16 @@ def detail(
     return np.asarray(small, dtype=np.uint8), np.linalg.inv(T_detail_grid).astype(np.float64)
 
 
+def corners(mask: NDArray[np.bool_], T_image_grid: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(2, 2) outer corners, the lowest pixel and the highest, of a delivered image's part that
+    shows the cells of a mask (gh, gw), of which there must be some."""
+    rows, columns = np.nonzero(mask)
+    low = np.array([columns.min() - 0.5, rows.min() - 0.5, 1.0])
+    high = np.array([columns.max() + 0.5, rows.max() + 0.5, 1.0])
+    ends = T_image_grid @ np.stack([low, high], 1)
+    return np.asarray((ends[:2] / ends[2]).T)
+
+
 def _network_size(width: int, height: int, size: int, patch: int) -> tuple[int, int]:
     """(width, height) in multiples of the patch, as near to the aspect as those allow."""
     scale = size / max(width, height)

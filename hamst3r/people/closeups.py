@@ -20,7 +20,7 @@ from torch import Tensor
 
 from hamst3r.engine import PairPrediction
 from hamst3r.frames import Frame
-from hamst3r.image import NetworkImage, prepare, undistorted
+from hamst3r.image import NetworkImage, corners, prepare, undistorted
 from hamst3r.people.association import Eye
 from hamst3r.people.instances import Closeup, Hearing, ViewPeople, merge_instances
 from hamst3r.people.votes import InstancesConfig
@@ -145,13 +145,7 @@ def _box(
 ) -> F64 | None:
     """(2, 2) first pixel, and the one behind the last, of the part of a delivered image of a size
     (width, height) to look at, in its aspect; None: it is most of the image."""
-    rows, columns = np.nonzero(mask)
-    if not len(rows):
-        return None
-    ends = np.array(
-        [[columns.min() - 0.5, columns.max() + 0.5], [rows.min() - 0.5, rows.max() + 0.5]]
-    )
-    first, last = (image.T_image_grid[:2] @ np.vstack([ends, [1, 1]])).T
+    first, last = corners(mask, image.T_image_grid)
     whole = np.array(size, float)
     share = max(((last - first) / whole).max() / config.filled, config.least / whole.max())
     if share > config.widest:

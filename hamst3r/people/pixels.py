@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hamst3r.geometry import transform
+from hamst3r.image import corners
 from hamst3r.people.detections import Detection
 from hamst3r.people.instances import ViewPeople
 
@@ -35,13 +36,11 @@ def label(
         ids = np.zeros(view.instances.shape, dtype=np.uint16)
         for identity, detection in matches:
             ids[np.isin(view.claimed, detection.local_ids)] = identity
-            rows, columns = np.nonzero(ids == identity)
-            if len(rows):
-                low = np.array([columns.min() - 0.5, rows.min() - 0.5, 1.0])
-                high = np.array([columns.max() + 0.5, rows.max() + 0.5, 1.0])
-                corners = grid_to_image @ np.stack([low, high], 1)
-                x0, y0 = np.maximum(np.floor(corners[:2, 0] / corners[2, 0] + 0.5), 0).astype(int)
-                x1, y1 = np.floor(corners[:2, 1] / corners[2, 1] + 0.5).astype(int)
+            own = ids == identity
+            if own.any():
+                low, high = np.floor(corners(own, grid_to_image) + 0.5)
+                x0, y0 = np.maximum(low, 0).astype(int)
+                x1, y1 = high.astype(int)
                 box = (int(x0), int(y0), max(int(x1 - x0), 1), max(int(y1 - y0), 1))
                 rois[identity][camera] = box
         maps.append(ids)
