@@ -37,18 +37,18 @@ class CrowdEngine:
 
     def __init__(self, crowd: Crowd, cameras: int, scene: float, people: float) -> None:
         self.crowd, self.cameras, self.frame = crowd, cameras, 0
-        self.scene, self.people = scene, people
+        self.scene_scale, self.people_scale = scene, people
 
     def predict(self, images, edges):
         views, truth = self.crowd.see(self.crowd.state(self.frame), Flaws(missed=0.0, split=0.0))
         self.frame += 1
         points = []
         for view, depth, K in zip(views, truth.depth, truth.K, strict=True):
-            wrong = np.where(view.instances > 0, self.people, self.scene)
+            wrong = np.where(view.instances > 0, self.people_scale, self.scene_scale)
             depth = np.where(depth > 0, depth * wrong, np.nan)
             points.append(pixel_rays(K, *GRID) * depth[..., None])
         poses = truth.T_world_cam.copy()
-        poses[:, :3, 3] *= self.scene
+        poses[:, :3, 3] *= self.scene_scale
         return [self._pair(i, j, views, points, invert(poses[i]) @ poses[j]) for i, j in edges]
 
     def _pair(self, i, j, views, points, T_i_j):
