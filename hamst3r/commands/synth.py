@@ -32,6 +32,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--seeds", required=True, metavar="A:B", help="from A to before B; A:B:STEP takes some"
     )
     write.add_argument("--jobs", type=count(1), default=1, metavar="N", help="processes")
+    write.add_argument(
+        "--side",
+        type=count(16),
+        default=224,
+        metavar="PIXELS",
+        help="long side of the images; close-ups of people want 448 (default 224)",
+    )
     for action in (preview, write):
         action.add_argument("--place", help="room, corridor, hall or yard only")
         action.add_argument(
@@ -108,7 +115,7 @@ def _write(options: argparse.Namespace, config: GeneratorConfig) -> None:
         raise OSError(f"{options.out} is a file; --out names a folder for the scenes")
     store = SceneStore(options.out)
     there = sum(store.has(seed) for seed in seeds)
-    written = fill(options.out, seeds, config, options.jobs)
+    written = fill(options.out, seeds, config, options.jobs, options.side)
     with tqdm(total=len(seeds), initial=there, unit="scene", desc="rendering", disable=None) as bar:
         for _ in written:
             bar.update()

@@ -14,12 +14,13 @@ import torch
 
 from hamst3r.network.checkpoint import load_checkpoint
 from hamst3r.network.hamst3r import HAMSt3R
-from hamst3r.training.loader import rendering
+from hamst3r.training.loader import Stage, rendering
 from hamst3r.training.store import SceneStore
 from hamst3r.training.train import (
     NETWORK,
     OPTIMISERS,
     PEOPLE_STAGES,
+    REFINING_STAGES,
     STATE,
     TrainConfig,
     Trainer,
@@ -38,6 +39,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--optimiser", choices=OPTIMISERS, default=TrainConfig.optimiser)
     parser.add_argument(
         "--people-only", action="store_true", help="learn to find people; leave all else as it is"
+    )
+    parser.add_argument(
+        "--refine", action="store_true", help="only whole images and close-ups, at their size"
     )
     parser.add_argument("--repeats", type=int, default=1, help="steps per batch of people only")
     parser.add_argument("--start", type=Path, help="weights to start from")
@@ -63,7 +67,7 @@ def run(options: argparse.Namespace) -> int:
         optimiser=options.optimiser,
         people_only=options.people_only,
         repeats=options.repeats,
-        stages=PEOPLE_STAGES if options.people_only else TrainConfig.stages,
+        stages=_stages(options),
         memory=int(options.memory * 2**30),
         seed=options.seed,
     )
@@ -91,6 +95,12 @@ def run(options: argparse.Namespace) -> int:
         print(" ".join(f"{name}={value:.4g}" for name, value in losses.items()))
         print(f"{options.out / NETWORK}: {trainer.step} steps, {trainer.pairs} pairs")
     return 0
+
+
+def _stages(options: argparse.Namespace) -> tuple[Stage, ...]:
+    if options.refine:
+        return REFINING_STAGES
+    return PEOPLE_STAGES if options.people_only else TrainConfig.stages
 
 
 def _notes(options: argparse.Namespace) -> dict[str, str]:

@@ -172,7 +172,11 @@ class HAMSt3R(nn.Module):
         return ViewOutput(*geometry, None, None, features)
 
     def forward(self, images_i: Tensor, images_j: Tensor) -> PairOutput:
-        """Both views of a batch of pairs, encoded together when they are of one size."""
+        """Both views of a batch of pairs, encoded together when they are of one size, and once
+        where images are paired with themselves."""
+        if images_j is images_i:
+            encoded = self.encode(images_i)
+            return self.decode(encoded, encoded)
         if images_i.shape == images_j.shape:
             encoded = self.encode(torch.cat([images_i, images_j]))
             half = len(images_i)

@@ -8,14 +8,17 @@ that it shows.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
+from hamst3r.geometry import F64
 from hamst3r.synthetic.sensor import photograph
 from hamst3r.training.losses import PairTarget, ViewTarget
 from hamst3r.training.store import SceneBank, StoredScene
@@ -26,6 +29,8 @@ MATCHES = 192  # most correspondences of a pair
 DEPTH_TOLERANCE = 0.03  # of two views' depths at one surface point
 CLEAR = 0.015  # share of a view's pixels of whom it shows well enough to look at
 PASSED_OVER = 0.9  # share of the scenes without such a person, where one is looked for
+HARDLY = 0.002  # share of a view's pixels of whom it shows well enough for a close-up
+MISTAKEN = 0.2  # share of the close-ups that show whatever there is
 
 
 @dataclass(frozen=True)
@@ -38,12 +43,13 @@ class PairBatch:
 
 
 class Choice(NamedTuple):
-    """A pair of views of a scene, and the row of the person that both look at, if any."""
+    """A pair of views of a scene, and the boxes (2, 2) that they look at, if any."""
 
     scene: StoredScene
     i: int
     j: int
-    person: int | None = None
+    box_i: F64 | None = None
+    box_j: F64 | None = None
 
 
 class PairSampler:
@@ -78,19 +84,43 @@ class PairSampler:
         Raises:
             FileNotFoundError: There are no scenes.
         """
-        rng = self._rng
+        size, chosen = self._choose(
+            pairs, pairs_per_scene, lambda scene: self._choices(scene, overlap, people)
+        )
+        mirror = self._mirrored(pairs)
+        i = self._cut([(c.scene, c.i, c.box_i) for c in chosen], mirror, size)
+        j = self._cut([(c.scene, c.j, c.box_j) for c in chosen], mirror, size)
+        target = PairTarget(_truth(i, i), _truth(j, i), _correspondences(i, j, self._rng))
+        return PairBatch(self._photograph(i), self._photograph(j), target)
+
+    def closeups(self, pairs: int, pairs_per_scene: int = 2) -> PairBatch:
+        """A batch of images of people, or of what may be taken for some, each with itself.
+
+        So they are looked at a second time (:mod:`hamst3r.people.closeups`). Arguments and errors
+        as of :meth:`batch`; ``images_j`` is ``images_i``.
+        """
+        size, chosen = self._choose(pairs, pairs_per_scene, self._closeups)
+        cut = self._cut([(c.scene, c.i, c.box_i) for c in chosen], self._mirrored(pairs), size)
+        truth, images = _truth(cut, cut), self._photograph(cut)
+        target = PairTarget(truth, truth, _correspondences(cut, cut, self._rng))
+        return PairBatch(images, images, target)
+
+    def _choose(
+        self,
+        pairs: int,
+        pairs_per_scene: int,
+        choices: Callable[[StoredScene], list[Choice]],
+    ) -> tuple[Size, list[Choice]]:
+        """The size of a batch's images, and what they show: the first of each scene's choices."""
         if not self.bank.paths:
             self.bank.refresh()
-        size = self.sizes[int(rng.integers(len(self.sizes)))]
+        size = self.sizes[int(self._rng.integers(len(self.sizes)))]
         chosen: list[Choice] = []
         while len(chosen) < pairs:
             lacking = -(-(pairs - len(chosen)) // pairs_per_scene)
             for scene in self._draw(lacking, size[0] > size[1]):
-                choices = self._choices(scene, overlap, people)
-                chosen += choices[: min(pairs_per_scene, pairs - len(chosen))]
-        i, j = self._cut(chosen, size)
-        target = PairTarget(_truth(i, i), _truth(j, i), _correspondences(i, j, rng))
-        return PairBatch(self._photograph(i), self._photograph(j), target)
+                chosen += choices(scene)[: min(pairs_per_scene, pairs - len(chosen))]
+        return size, chosen
 
     def _draw(self, count: int, landscape: bool) -> list[StoredScene]:
         """Scenes, most of them of the wanted orientation.
@@ -124,24 +154,44 @@ class PairSampler:
             clear, others = scene.shown >= CLEAR, ~np.eye(len(scene.K), dtype=bool)
             both = np.argwhere(clear[:, :, None] & clear[:, None] & others)
             if len(both):
-                return [Choice(scene, a, b, row) for row, a, b in rng.permutation(both).tolist()]
+                return [
+                    Choice(scene, a, b, scene.boxes[row, a], scene.boxes[row, b])
+                    for row, a, b in rng.permutation(both).tolist()
+                ]
             if rng.random() < PASSED_OVER:
                 return []
         return [Choice(scene, *edge) for edge in _edges(scene, rng, overlap)]
 
-    def _cut(self, chosen: list[Choice], size: Size) -> tuple[Cut, Cut]:
-        """Both sides of the pairs; a pair's views are mirrored together."""
-        mirror = self._rng.random(len(chosen)) < (0.5 if self.augment else 0.0)
+    def _closeups(self, scene: StoredScene) -> list[Choice]:
+        """People of a scene's views, and a place that may be nobody's."""
+        rng = self._rng
+        shown = rng.permutation(np.argwhere(scene.shown >= HARDLY)).tolist()
+        people = [Choice(scene, v, v, scene.boxes[row, v]) for row, v in shown]
+        if people and rng.random() >= MISTAKEN:
+            return people
+        if not people and rng.random() < PASSED_OVER:
+            return []
+        view = int(rng.integers(len(scene.K)))
+        size = np.array(scene.depth.shape[:0:-1], float)
+        first = size * rng.uniform(0.0, 0.8, 2)
+        box = np.array([first, np.minimum(first + size * rng.uniform(0.1, 0.6, 2), size) - 1])
+        return [Choice(scene, view, view, box), *people]
+
+    def _mirrored(self, pairs: int) -> NDArray[np.bool_]:
+        """Of which pairs both views are mirrored."""
+        return np.asarray(self._rng.random(pairs) < (0.5 if self.augment else 0.0))
+
+    def _cut(
+        self,
+        looks: list[tuple[StoredScene, int, F64 | None]],
+        mirror: NDArray[np.bool_],
+        size: Size,
+    ) -> Cut:
+        """One side of the pairs, by scene, view and box."""
+        views = [(scene, view) for scene, view, _ in looks]
         rng = self._rng if self.augment else None
-        sides = []
-        for side in ("i", "j"):
-            views = [(choice.scene, getattr(choice, side)) for choice in chosen]
-            boxes = [
-                None if choice.person is None else choice.scene.boxes[choice.person, view]
-                for choice, (_, view) in zip(chosen, views, strict=True)
-            ]
-            sides.append(Cut(views, Window.draw(views, mirror, size, rng, boxes), self.stride))
-        return sides[0], sides[1]
+        window = Window.draw(views, mirror, size, rng, [box for _, _, box in looks])
+        return Cut(views, window, self.stride)
 
     def _photograph(self, cut: Cut) -> Tensor:
         images = cut.images()

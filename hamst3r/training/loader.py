@@ -30,12 +30,14 @@ class Stage:
         until: Share of the run at which it ends. sizes: Network input sizes, one per batch.
         overlap: Share of the scenes whose pairs are those that see most of the same.
         people: Share of the scenes whose pairs look at one person.
+        closeups: Share of the batches that are close-ups, each image with itself.
     """
 
     until: float
     sizes: tuple[Size, ...]
     overlap: float
     people: float = 0.0
+    closeups: float = 0.0
 
 
 class Batches:
@@ -49,8 +51,11 @@ class Batches:
         if step % REFRESH == 0:
             self.bank.refresh()
         rng = np.random.default_rng([self.seed, step])
-        sampler = PairSampler(self.bank, self.stage.sizes, self.stride, rng)
-        return sampler.batch(self.pairs, overlap=self.stage.overlap, people=self.stage.people)
+        stage = self.stage
+        sampler = PairSampler(self.bank, stage.sizes, self.stride, rng)
+        if stage.closeups and rng.random() < stage.closeups:
+            return sampler.closeups(self.pairs)
+        return sampler.batch(self.pairs, overlap=stage.overlap, people=stage.people)
 
 
 def batches(data: Batches, start: int, ahead: int = 2) -> Generator[PairBatch]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from hamst3r.synthetic.generator import HELD_OUT, GeneratorConfig, SceneGenerator
-from hamst3r.training.store import SceneStore, render_scenes
+from hamst3r.training.store import SIDE, SceneStore, render_scenes
 
 # Camera effects are drawn anew at every reading, so the stored images are clean.
 CLEAN = GeneratorConfig(sensor=0.0)
@@ -41,20 +41,25 @@ def parse_seeds(text: str) -> range:
 
 
 def fill(
-    folder: Path, seeds: range, config: GeneratorConfig = CLEAN, jobs: int = 1
+    folder: Path,
+    seeds: range,
+    config: GeneratorConfig = CLEAN,
+    jobs: int = 1,
+    side: int = SIDE,
 ) -> Iterator[int]:
     """Render into a store the seeds that it lacks, with ``jobs`` processes; yields each one done.
 
-    What is there stays, so that a call that was interrupted can be repeated.
+    What is there stays, so that a call that was interrupted can be repeated. ``side`` is the long
+    one of the images.
     """
     store = SceneStore(folder)
     if jobs <= 1:
-        yield from render_scenes(store, seeds, SceneGenerator(config))
+        yield from render_scenes(store, seeds, SceneGenerator(config), side)
         return
     context = multiprocessing.get_context("spawn")  # threads and fork do not go together
     with ProcessPoolExecutor(jobs, mp_context=context) as pool:
         missing = [seed for seed in seeds if not store.has(seed)]
-        waiting = {pool.submit(_render, folder, seed, config) for seed in missing}
+        waiting = {pool.submit(_render, folder, seed, config, side) for seed in missing}
         try:
             for done in as_completed(waiting):
                 yield done.result()
@@ -62,8 +67,8 @@ def fill(
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _render(folder: Path, seed: int, config: GeneratorConfig) -> int:
-    list(render_scenes(SceneStore(folder), range(seed, seed + 1), _generator(config)))
+def _render(folder: Path, seed: int, config: GeneratorConfig, side: int) -> int:
+    list(render_scenes(SceneStore(folder), range(seed, seed + 1), _generator(config), side))
     return seed
 
 

@@ -21,6 +21,7 @@ from torch import Tensor
 from hamst3r.synthetic.generator import SceneGenerator, SyntheticScene
 
 F64 = NDArray[np.float64]
+SIDE = 224  # pixels: what whole images need
 OVERLAP_STEP = 12  # pixels between those that tell how much two views share
 
 
@@ -122,12 +123,18 @@ class SceneStore:
         return StoredScene(rgb, depth, labels, K, pose, overlap, *places_of(part["labels"][:, 0]))
 
 
-def render_scenes(store: SceneStore, seeds: range, generator: SceneGenerator) -> Iterator[int]:
-    """Render the seeds that the store lacks, a third of them portrait; yields each seed done."""
+def render_scenes(
+    store: SceneStore, seeds: range, generator: SceneGenerator, side: int = SIDE
+) -> Iterator[int]:
+    """Render the seeds that the store lacks, a third of them portrait; yields each seed done.
+
+    Args:
+        side: Long side of the images, pixels; the short one is 3/4 of it.
+    """
     for seed in seeds:
         if store.has(seed):
             continue
-        size = (168, 224) if seed % 3 == 0 else (224, 168)
+        size = (side * 3 // 4, side) if seed % 3 == 0 else (side, side * 3 // 4)
         store.write(seed, generator.sample(seed, size=size, views=4))
         yield seed
 

@@ -40,6 +40,7 @@ COARSE = ((160, 128), (160, 112), (112, 160), (128, 160))
 FINE = ((224, 160), (224, 176), (160, 224), (224, 128))
 WARM = 0.02  # share of a run after which a slow machine has warmed up, too
 # Where the trunk is done, the images are those that it will be asked about, most of the time.
+REFINING_STAGES = (Stage(1.0, FINE, 0.25, 0.3, closeups=0.6),)
 PEOPLE_STAGES = (Stage(0.2, COARSE, 0.4, 0.5), Stage(1.0, FINE, 0.25, 0.3))
 OPTIMISERS = ("adamw", "muon")
 STATE, NETWORK, TABLE = "state.pt", "network.safetensors", "log.csv"

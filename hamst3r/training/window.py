@@ -19,7 +19,7 @@ from hamst3r.training.store import StoredScene
 
 Size = tuple[int, int]  # width, height
 ZOOM = 1.35  # at most, beyond what fills the image
-PERSON_ZOOM = 3.5  # at most, on a person
+LEAST = 64  # source pixels along the longer side of a window on a person
 PERSON_FILLS = (0.35, 0.95)  # of the window's side, where it looks at one
 ROLLED, MOST_ROLLED = 0.35, np.radians(40)  # share of the views with roll, and most of it
 BENT, MOST_BENT = 0.4, 0.06  # share of the views with distortion, and most of it in a corner
@@ -146,7 +146,8 @@ def _look_at(
         source: (2,) size of the image. inner: (2,) size of the part, in its middle, to stay in.
     """
     filled = ((box[1] - box[0] + 1) / widest[0]).max()
-    zoom = float(np.clip(rng.uniform(*PERSON_FILLS) / filled, 1.0, PERSON_ZOOM))
+    most = max(widest[0].max() / LEAST, 1.0)
+    zoom = float(np.clip(rng.uniform(*PERSON_FILLS) / filled, 1.0, most))
     span = widest[1] / zoom
     middle = box.mean(0) + widest[0] / zoom * rng.uniform(-0.15, 0.15, 2)
     first = (source - inner + span) / 2
