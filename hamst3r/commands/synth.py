@@ -34,7 +34,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     write.add_argument("--jobs", type=count(1), default=1, metavar="N", help="processes")
     write.add_argument(
         "--side",
-        type=count(16),
+        type=count(32),
         default=224,
         metavar="PIXELS",
         help="long side of the images; close-ups of people want 448 (default 224)",

@@ -30,7 +30,7 @@ DEPTH_TOLERANCE = 0.03  # of two views' depths at one surface point
 CLEAR = 0.015  # share of a view's pixels of whom it shows well enough to look at
 PASSED_OVER = 0.9  # share of the scenes without such a person, where one is looked for
 HARDLY = 0.002  # share of a view's pixels of whom it shows well enough for a close-up
-MISTAKEN = 0.2  # share of the close-ups that show whatever there is
+MISTAKEN = 0.25  # share of the close-ups that show whatever there is
 
 
 @dataclass(frozen=True)
@@ -163,19 +163,19 @@ class PairSampler:
         return [Choice(scene, *edge) for edge in _edges(scene, rng, overlap)]
 
     def _closeups(self, scene: StoredScene) -> list[Choice]:
-        """People of a scene's views, and a place that may be nobody's."""
+        """People of a scene's views, or whatever there is, as by mistake."""
         rng = self._rng
         shown = rng.permutation(np.argwhere(scene.shown >= HARDLY)).tolist()
-        people = [Choice(scene, v, v, scene.boxes[row, v]) for row, v in shown]
-        if people and rng.random() >= MISTAKEN:
-            return people
-        if not people and rng.random() < PASSED_OVER:
-            return []
-        view = int(rng.integers(len(scene.K)))
-        size = np.array(scene.depth.shape[:0:-1], float)
-        first = size * rng.uniform(0.0, 0.8, 2)
-        box = np.array([first, np.minimum(first + size * rng.uniform(0.1, 0.6, 2), size) - 1])
-        return [Choice(scene, view, view, box), *people]
+        if rng.random() < MISTAKEN or (not shown and rng.random() > PASSED_OVER):
+            return [self._anywhere(scene, view) for view in rng.permutation(len(scene.K)).tolist()]
+        return [Choice(scene, view, view, scene.boxes[row, view]) for row, view in shown]
+
+    def _anywhere(self, scene: StoredScene, view: int) -> Choice:
+        """A close-up of a random part of a view."""
+        whole = np.array(scene.depth.shape[:0:-1], float)
+        first = whole * self._rng.uniform(0.0, 0.8, 2)
+        last = np.minimum(first + whole * self._rng.uniform(0.1, 0.6, 2), whole) - 1
+        return Choice(scene, view, view, np.array([first, last]))
 
     def _mirrored(self, pairs: int) -> NDArray[np.bool_]:
         """Of which pairs both views are mirrored."""

@@ -91,6 +91,17 @@ def test_output_shapes(network, size_i, size_j):
             assert logits.shape == (2, config.queries, *grid)
 
 
+@torch.inference_mode()
+def test_images_paired_with_themselves_are_encoded_once(network, monkeypatch):
+    images = torch.rand(2, 3, *[network.config.patch * n for n in (2, 3)])
+    apart, encode, encoded = network(images, images.clone()), network.encode, []
+    monkeypatch.setattr(network, "encode", lambda x: encoded.append(len(x)) or encode(x))
+    together = network(images, images)
+    assert encoded == [2]
+    for one, other in ((apart.i, together.i), (apart.j, together.j)):
+        torch.testing.assert_close(one.points, other.points)
+
+
 def test_stride_one_is_the_papers_resolution():
     image = torch.rand(1, 3, 28, 42)
     output = HAMSt3R(replace(PAPER, output_stride=1))(image, image)

@@ -44,6 +44,8 @@ def test_write_fills_a_store_once(tmp_path: Path, capsys) -> None:
     config = GeneratorConfig(sensor=0.0, place="corridor", difficulty=0.1)
     view = SceneGenerator(config).sample(5, (224, 168), 4).views[2]
     assert (scene.rgb[2].permute(1, 2, 0).numpy() == view.rgb).all()
+    assert main([*call, "--seeds", "3:4", "--side", "64"]) == 0
+    assert store.read(store.paths()[0]).rgb.shape == (4, 3, 64, 48)
 
 
 def test_several_processes_write_the_same(tmp_path: Path) -> None:

@@ -194,14 +194,42 @@ def test_pairs_look_at_somebody_both_show(store):
     assert at_people > 1.5 * _people(sampler(store).batch(24).target)
 
     draws = sampler(store)
-    read = draws.bank.get
+    draws.bank.get = _deserted(draws.bank.get)
+    assert len(draws.batch(4, people=1.0).images_i) == 4
 
-    def deserted(paths):
+
+def test_closeups_are_of_people_and_paired_with_themselves(store):
+    batch = sampler(store).closeups(24)
+    target = batch.target
+    assert batch.images_j is batch.images_i and target.j is target.i
+    matched = target.matches[target.matches[..., 0] >= 0]
+    assert len(matched) and (matched[:, 0] == matched[:, 1]).all()
+    seen = (target.i.instances > 0).flatten(1).any(1).float().mean()
+    assert seen > 0.7  # a few show nobody
+    assert _people(target) > 1.5 * _people(sampler(store).batch(24).target)
+
+    draws = sampler(store)
+    draws.bank.get = _deserted(draws.bank.get)
+    assert len(draws.closeups(2).images_i) == 2
+
+
+def test_a_stage_may_be_of_closeups(store):
+    shares = []
+    for share in (0.0, 0.5, 1.0):
+        data = Batches(bank(store), Stage(1.0, SIZES, 0.0, closeups=share), 1, 2, seed=3)
+        drawn = [data[step] for step in range(12)]
+        shares.append(sum(batch.images_j is batch.images_i for batch in drawn))
+    assert shares[0] == 0 and 0 < shares[1] < 12 and shares[2] == 12
+
+
+def _deserted(read):
+    """Scenes as they are read, without people."""
+
+    def without(paths):
         nobody = np.zeros((0, 4))
         return [replace(s, boxes=np.zeros((0, 4, 2, 2)), shown=nobody) for s in read(paths)]
 
-    draws.bank.get = deserted
-    assert len(draws.batch(4, people=1.0).images_i) == 4
+    return without
 
 
 def _people(target: PairTarget) -> float:
@@ -470,7 +498,7 @@ def test_the_command_trains_and_resumes(store, tmp_path, capsys, monkeypatch):
     arguments = ["train", "--scenes", str(store.folder), "--out", str(out), "--batch", "2"]
     arguments += ["--device", "cpu", "--steps", "4"]
     assert cli.main([*arguments, "--stop-after", "0"]) == 0
-    assert cli.main([*arguments, "--resume"]) == 0
+    assert cli.main([*arguments, "--resume", "--refine"]) == 0
     assert "4 steps, 8 pairs" in capsys.readouterr().out
     notes = load_checkpoint(out / "network.safetensors").notes
     assert notes["pairs_seen"] == "8" and notes["licence"] == "Apache-2.0"
