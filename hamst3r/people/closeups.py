@@ -105,7 +105,8 @@ def _take_closeups(
         instances, min_probability=config.min_probability, doubtful_score=config.min_score
     )
     hearing = Hearing([image.grid for image in images], wide)
-    hearing.hear_pairs(predictions)
+    # Who is who in other views does not matter here.
+    hearing.hear_pairs([replace(p, desc_i=None, desc_j=None) for p in predictions])
     taken: list[Closeup] = []
     boxes: list[list[F64]] = [[] for _ in images]
     pictures: dict[int, NDArray[np.uint8]] = {}

@@ -16,6 +16,7 @@ from torch import Tensor
 from hamst3r.engine import PairPrediction
 from hamst3r.people.association import Eye, Sighting, associate
 from hamst3r.people.densepose import DensePoseEstimate, fuse
+from hamst3r.people.matching import rematch
 from hamst3r.people.votes import (
     Half,
     Hint,
@@ -23,7 +24,8 @@ from hamst3r.people.votes import (
     Node,
     Vote,
     elect,
-    take_hints,
+    hinted,
+    join,
     unify,
 )
 
@@ -87,9 +89,10 @@ def merge_instances(
     """People of each view.
 
     A query names the same person in both views of its pair; pairs that share a view are joined
-    where their masks overlap there. Two queries of one pair are never joined: the network saw two
-    people. Pixels on a body but in no mask stay background. Among views whose cameras are known it
-    is not the query that says who is the same, but where rays meet.
+    where their masks overlap there. Two queries of one pair are never joined so: the network saw
+    two people. Then descriptors of pixels say who is the same in two views, or, where cameras are
+    known, where rays meet: both know better than the query. Pixels on a body but in no mask stay
+    background.
 
     Args:
         predictions: Of any edges, self-edges (one camera) and both directions included.
@@ -120,6 +123,7 @@ class Hearing:
         self._votes: list[Vote] = []
         self._scores: dict[Node, float] = {}
         self._hints: list[Hint] = []
+        self._pairs: list[PairPrediction] = []
         self._weights: list[float] = []
 
     def hear_pairs(self, predictions: Sequence[PairPrediction]) -> None:
@@ -127,6 +131,7 @@ class Hearing:
         for p in predictions:
             if p.person_prob is not None:  # Networks without human heads see no people.
                 self._hear(_of_pair(p))
+                self._pairs.append(p)
 
     def hear_closeups(self, closeups: Sequence[Closeup]) -> None:
         """Of parts of the views."""
@@ -153,7 +158,7 @@ class Hearing:
             densepose: View -> coordinates (gh, gw, 3) and their confidence (gh, gw).
         """
         config, votes = self._config, self._votes
-        groups = _who_is_who(votes, self._scores, self._hints, self._grids, config, eyes or {})
+        groups = self._who_is_who(eyes or {})
         group_scores = _group_scores(groups, self._scores, self._weights)
         believed = {local for local, score in group_scores.items() if score >= config.min_score}
         doubted = {k for k, score in group_scores.items() if score >= config.doubtful_score}
@@ -176,6 +181,26 @@ class Hearing:
                 )
             )
         return people
+
+    def _who_is_who(self, eyes: Mapping[int, Eye]) -> dict[Half, int]:
+        """Halves of queries -> group."""
+        config, votes = self._config, self._votes
+        halves = sorted({(vote.pair, query, vote.view) for vote in votes for query in vote.sizes})
+        if len(eyes) < 2:
+            whole = unify(votes, sorted(self._scores), config)
+            groups = {half: whole[half[:2]] for half in halves}
+            groups = join(groups, hinted(votes, self._hints, config))
+            return rematch(groups, votes, self._pairs, self._grids, config)
+        sightings, of_half = _sightings(votes, halves, self._grids, config)
+        links = _links(votes, of_half, len(sightings))
+        known = [k for k, sighting in enumerate(sightings) if sighting.view in eyes]
+        gathered = associate(
+            [sightings[k] for k in known], eyes, links[np.ix_(known, known)], config.association
+        )
+        people = [[known[k] for k in group] for group in gathered]
+        _add_linked(people, sightings, links, [k for k in range(len(sightings)) if k not in known])
+        group_of = {k: number for number, group in enumerate(people) for k in group}
+        return {half: group_of[k] for half, k in of_half.items()}
 
 
 def _unclaimed(
@@ -351,31 +376,6 @@ def _score(
 
 def _area(masks: Sequence[NDArray[np.bool_]]) -> int:
     return sum(int(mask.sum()) for mask in masks)
-
-
-def _who_is_who(
-    votes: list[Vote],
-    scores: dict[Node, float],
-    hints: Sequence[Hint],
-    grids: Sequence[tuple[int, int]],
-    config: InstancesConfig,
-    eyes: Mapping[int, Eye],
-) -> dict[Half, int]:
-    """Halves of queries -> group."""
-    halves = sorted({(vote.pair, query, vote.view) for vote in votes for query in vote.sizes})
-    if len(eyes) < 2:
-        whole = unify(votes, sorted(scores), config)
-        return take_hints({half: whole[half[:2]] for half in halves}, votes, hints, config)
-    sightings, of_half = _sightings(votes, halves, grids, config)
-    links = _links(votes, of_half, len(sightings))
-    known = [k for k, sighting in enumerate(sightings) if sighting.view in eyes]
-    groups = associate(
-        [sightings[k] for k in known], eyes, links[np.ix_(known, known)], config.association
-    )
-    people = [[known[k] for k in group] for group in groups]
-    _add_linked(people, sightings, links, [k for k in range(len(sightings)) if k not in known])
-    group_of = {k: number for number, group in enumerate(people) for k in group}
-    return {half: group_of[k] for half, k in of_half.items()}
 
 
 def _sightings(

@@ -33,6 +33,9 @@ class InstancesConfig:
         body_margin: Log odds of being a body below which the body head objects to a mask.
         min_iou, min_overlap: Queries of two pairs are one person where their masks in a common
             view reach this intersection over union, or over the smaller one.
+        min_matched: Two masks of two views are one person where this share of their pixels finds
+            its like, by descriptors, in the other one. told_matched: What is added to that share
+            where queries say that they are one.
         min_part, sure_part: Parts of a mask are dropped that are smaller than this share of the
             largest, and less sure than this share of its sureness.
         closeup_weight: How much a close-up counts where a pair counts 1.
@@ -48,6 +51,8 @@ class InstancesConfig:
     body_margin: float = 1.5
     min_iou: float = 0.35
     min_overlap: float = 0.7
+    min_matched: float = 0.1
+    told_matched: float = 0.12
     min_part: float = 0.25
     sure_part: float = 0.9
     closeup_weight: float = 2.0
@@ -124,21 +129,14 @@ def _overlaps(votes: Sequence[Vote], config: InstancesConfig) -> list[tuple[floa
     return found
 
 
-def take_hints(
-    groups: Mapping[Half, int],
-    votes: Sequence[Vote],
-    hints: Sequence[Hint],
-    config: InstancesConfig,
-) -> dict[Half, int]:
-    """Groups, joined where a query that found neither of them has both: the likeliest first; no
-    group holds two sightings of a view that others keep apart."""
-    members: dict[int, set[Half]] = defaultdict(set)
+def hinted(
+    votes: Sequence[Vote], hints: Sequence[Hint], config: InstancesConfig
+) -> list[tuple[float, Half, Half]]:
+    """What queries that found neither of two sightings, but have a mask like both, say of them: how
+    likely they are one person."""
     of_view: dict[int, list[tuple[Half, NDArray[np.bool_]]]] = defaultdict(list)
     for vote in votes:
-        for query in vote.sizes:
-            half = (vote.pair, query, vote.view)
-            members[groups[half]].add(half)
-            of_view[vote.view].append((half, vote.query == query))
+        of_view[vote.view] += [((vote.pair, q, vote.view), vote.query == q) for q in vote.sizes]
 
     def like(view: int, mask: NDArray[np.bool_]) -> tuple[float, Half | None]:
         rows, columns = np.nonzero(mask)
@@ -154,6 +152,15 @@ def take_hints(
         (iou_a, a), (iou_b, b) = (like(view, mask) for view, mask in hint.masks.items())
         if a is not None and b is not None and min(iou_a, iou_b) >= config.min_iou:
             told.append((hint.person * iou_a * iou_b, a, b))
+    return told
+
+
+def join(groups: Mapping[Half, int], told: Sequence[tuple[float, Half, Half]]) -> dict[Half, int]:
+    """Groups, joined where two of their members are told to be one person: the likeliest first; no
+    group holds two sightings of a view that others keep apart."""
+    members: dict[int, set[Half]] = defaultdict(set)
+    for half, group in groups.items():
+        members[group].add(half)
     joined = dict(groups)
     for _, a, b in sorted(told, key=lambda one: -one[0]):
         one, other = members[joined[a]], members[joined[b]]
