@@ -36,7 +36,7 @@ PEOPLE = (
     "body_logits_i",
     "body_logits_j",
 )
-# Descriptors are many numbers, and only a calibrated rig's few pairs are matched by them.
+# Descriptors are many numbers; what they tell of rigs and of who is who, few pairs tell.
 MAX_DESCRIBED_PAIRS = 64
 # Bytes a pixel and pair: both pointmaps and confidences, mapped and as the solver cleans them.
 BYTES_PER_PIXEL = 2 * 2 * 16
