@@ -26,6 +26,7 @@ from hamst3r.people.votes import (
     elect,
     hinted,
     join,
+    sightings_of,
     unify,
 )
 
@@ -385,21 +386,13 @@ def _sightings(
     config: InstancesConfig,
 ) -> tuple[list[Sighting], dict[Half, int]]:
     """What pairs agree to be one mask of a view, and which halves of queries that is."""
-    sightings: list[Sighting] = []
-    of_half: dict[Half, int] = {}
-    for view, grid in enumerate(grids):
-        own = [vote for vote in votes if vote.view == view]
+    groups: dict[Half, int] = {}
+    for view in range(len(grids)):
         mine = [half for half in halves if half[2] == view]
+        own = [vote for vote in votes if vote.view == view]
         local = unify(own, sorted({half[:2] for half in mine}), config)
-        groups = {half: local[half[:2]] + 1 for half in mine}
-        instances = elect(own, groups, set(groups.values()), grid, config)
-        for number in sorted(set(groups.values())):
-            mask = instances == number
-            if not mask.any():
-                continue
-            of_half |= {half: len(sightings) for half, k in groups.items() if k == number}
-            sightings.append(Sighting(view, mask))
-    return sightings, of_half
+        groups |= {half: local[half[:2]] for half in mine}
+    return sightings_of(groups, votes, grids, config)
 
 
 def _links(votes: list[Vote], of_half: dict[Half, int], number: int) -> NDArray[np.float64]:

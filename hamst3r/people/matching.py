@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hamst3r.engine import PairPrediction
+from hamst3r.geometry import F64
 from hamst3r.people.association import Sighting
-from hamst3r.people.votes import Half, InstancesConfig, Vote, elect
+from hamst3r.people.votes import Half, InstancesConfig, Vote, sightings_of
 
-F64 = NDArray[np.float64]
 ASKED = 32  # pixels of a mask whose like is looked for, at most
 STEP = 2  # of rows and columns where it is looked for
 
@@ -36,55 +36,53 @@ def rematch(
         predictions: With or without descriptors; of the latter nothing is learned.
         grids: (gh, gw) of each view.
     """
-    predictions = [p for p in predictions if p.desc_i is not None and p.i != p.j]
-    if not predictions:
+    described = [
+        (p.i, p.j, p.desc_i, p.desc_j)
+        for p in predictions
+        if p.i != p.j and p.desc_i is not None and p.desc_j is not None
+    ]
+    if not described:
         return dict(groups)
-    sightings: list[Sighting] = []
-    group_of: list[int] = []
-    number_of: dict[tuple[int, int], int] = {}
-    for view, grid in enumerate(grids):
-        own = [vote for vote in votes if vote.view == view]
-        present = {half: group + 1 for half, group in groups.items() if half[2] == view}
-        instances = elect(own, present, set(present.values()), grid, config)
-        for label in np.unique(instances[instances > 0]).tolist():
-            number_of[label - 1, view] = len(sightings)
-            sightings.append(Sighting(view, instances == label))
-            group_of.append(label - 1)
-    shares, asked = _shares(sightings, predictions)
-    same = np.equal.outer(group_of, group_of)
+    sightings, of_half = sightings_of(groups, votes, grids, config)
+    group_of = {k: groups[half] for half, k in of_half.items()}
+    numbers = [group_of[k] for k in range(len(sightings))]
+    shares, asked = _shares(sightings, described)
     joined = _gather(
         np.array([sighting.view for sighting in sightings]),
-        shares + config.told_matched * asked * same,
+        shares + config.told_matched * asked * np.equal.outer(numbers, numbers),
         asked,
         config.min_matched,
     )
     # Halves without pixels of their own go with the largest part of their group.
-    largest: dict[int, int] = {}
-    for k in sorted(range(len(sightings)), key=lambda k: int(sightings[k].mask.sum())):
-        largest[group_of[k]] = k
+    by_size = sorted(group_of, key=lambda k: (int(sightings[k].mask.sum()), k))
+    largest = {group_of[k]: k for k in by_size}
     anew: dict[Half, int] = {}
     for half, group in groups.items():
-        part = number_of.get((group, half[2]), largest.get(group))
+        part = of_half.get(half, largest.get(group))
         anew[half] = len(sightings) + group if part is None else joined[part]
     return anew
 
 
 def _shares(
-    sightings: Sequence[Sighting], predictions: Sequence[PairPrediction]
+    sightings: Sequence[Sighting], described: Sequence[tuple[int, int, Tensor, Tensor]]
 ) -> tuple[F64, F64]:
     """(n, n) sums over the pairs of two sightings' views of the share of pixels that find their
-    like in the other mask, in both directions; and (n, n) how many pairs that are."""
+    like in the other mask, in both directions; and (n, n) how many pairs that are.
+
+    Args:
+        described: Pairs of views i, j and their descriptors (gh, gw, D).
+    """
     shares, asked = np.zeros((2, len(sightings), len(sightings)))
     of_view: dict[int, list[int]] = {}
     for k, sighting in enumerate(sightings):
         of_view.setdefault(sighting.view, []).append(k)
-    for p in predictions:
-        a, b = of_view.get(p.i, []), of_view.get(p.j, [])
-        if not a or not b or p.desc_i is None or p.desc_j is None:
+    for i, j, descriptors_i, descriptors_j in described:
+        a, b = of_view.get(i, []), of_view.get(j, [])
+        if not a or not b:
             continue
         masks_a, masks_b = ([sightings[k].mask for k in own] for own in (a, b))
-        there = _found(p.desc_i, p.desc_j, masks_a, masks_b)
-        share = (there + _found(p.desc_j, p.desc_i, masks_b, masks_a).T) / 2
+        there = _found(descriptors_i, descriptors_j, masks_a, masks_b)
+        share = (there + _found(descriptors_j, descriptors_i, masks_b, masks_a).T) / 2
         shares[np.ix_(a, b)] += share
         shares[np.ix_(b, a)] += share.T
         asked[np.ix_(a, b)] += 1

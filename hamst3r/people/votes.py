@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from hamst3r.people.association import AssociationConfig
+from hamst3r.people.association import AssociationConfig, Sighting
 
 Node = tuple[int, int]  # (prediction, query)
 Half = tuple[int, int, int]  # (prediction, query, view)
@@ -202,6 +202,29 @@ def elect(
             kept[:] = False
         instances[held & ~kept] = 0
     return instances
+
+
+def sightings_of(
+    groups: Mapping[Half, int],
+    votes: Sequence[Vote],
+    grids: Sequence[tuple[int, int]],
+    config: InstancesConfig,
+) -> tuple[list[Sighting], dict[Half, int]]:
+    """The mask of each group in each view, and of which one each half is; not those halves whose
+    group has no pixels in their view."""
+    sightings: list[Sighting] = []
+    of_half: dict[Half, int] = {}
+    for view, grid in enumerate(grids):
+        own = [vote for vote in votes if vote.view == view]
+        mine = {half: group + 1 for half, group in groups.items() if half[2] == view}
+        instances = elect(own, mine, set(mine.values()), grid, config)
+        for number in sorted(set(mine.values())):
+            mask = instances == number
+            if not mask.any():
+                continue
+            of_half |= {half: len(sightings) for half, k in mine.items() if k == number}
+            sightings.append(Sighting(view, mask))
+    return sightings, of_half
 
 
 def _person(
