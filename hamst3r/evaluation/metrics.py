@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import roma
 import torch
 from numpy.typing import NDArray
 
@@ -38,6 +37,8 @@ def registration(source: NDArray, target: NDArray, scale: bool) -> F64:
     Args:
         source, target: (n, 3), n >= 1.
     """
+    import roma  # takes two seconds: it imports torch's compiler
+
     x, y = (torch.from_numpy(np.array(a, np.float64)) for a in (source, target))
     if len(x) < 2 or not scale or float((x - x.mean(0)).abs().max()) < 1e-12:
         rotation, translation = roma.rigid_points_registration(x, y)

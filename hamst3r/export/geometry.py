@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from roma import rotvec_to_rotmat
 from scipy.spatial import cKDTree
+from scipy.spatial.transform import Rotation
 
 from hamst3r.geometry import transform, unproject
 from hamst3r.people.body import BodyModel
@@ -64,10 +64,13 @@ def pose_bodies(people: Sequence[Person], body: BodyModel) -> dict[int, F32]:
     ]
     if not fitted:
         return {}
-    turns = np.stack([np.r_[f.global_orient, f.body_pose].reshape(-1, 3) for _, f in fitted])
+    turns = [
+        Rotation.from_rotvec(np.r_[f.global_orient, f.body_pose].reshape(-1, 3)).as_matrix()
+        for _, f in fitted
+    ]
     with torch.inference_mode():
         vertices, _ = body(
-            rotvec_to_rotmat(torch.from_numpy(turns.astype(np.float32))),
+            torch.from_numpy(np.stack(turns).astype(np.float32)),
             torch.from_numpy(np.stack([f.transl for _, f in fitted]).astype(np.float32)),
             torch.from_numpy(np.stack([f.betas for _, f in fitted]).astype(np.float32)),
         )

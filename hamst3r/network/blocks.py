@@ -61,6 +61,15 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tenso
     return (scores.softmax(-1).to(v.dtype) @ v).view(shape)
 
 
+def small_(tensor: Tensor) -> Tensor:
+    """Fill with small random numbers, as the start of learning.
+
+    A tensor of the meta device has no numbers, but to draw them torch would import its compiler,
+    which takes two seconds: where weights are loaded that is most of the time.
+    """
+    return tensor if tensor.is_meta else nn.init.normal_(tensor, std=0.02)
+
+
 class Linear(nn.Linear):
     """A linear layer that multiplies on CPUs by oneDNN.
 

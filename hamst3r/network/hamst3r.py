@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from hamst3r.network.blocks import small_
 from hamst3r.network.config import NECK_STRIDE, NetworkConfig
 from hamst3r.network.decoder import TwinDecoder
 from hamst3r.network.dpt import DPT
@@ -195,4 +196,4 @@ def _initialise(module: nn.Module) -> None:
         if module.bias is not None:
             nn.init.zeros_(module.bias)
     elif isinstance(module, PixelHead) and isinstance(module.proj, nn.Linear):
-        nn.init.normal_(module.proj.weight, std=0.02)  # Comes after its layer: start near zero.
+        small_(module.proj.weight)  # Comes after its layer: start near zero.

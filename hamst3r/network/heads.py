@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hamst3r.network.blocks import MLP, NORM_EPS, CrossAttention, Linear, SelfAttention
+from hamst3r.network.blocks import MLP, NORM_EPS, CrossAttention, Linear, SelfAttention, small_
 from hamst3r.network.config import NetworkConfig
 
 # Beyond these the exponentials below would overflow long after they stopped meaning anything.
@@ -139,9 +139,9 @@ class InstanceHead(nn.Module):
         dim = config.instance_width
         self.subpixels = config.mask_subpixels or config.subpixels
         self.memory = Linear(dim_in, dim)
-        self.view = nn.Parameter(torch.randn(2, dim) * 0.02)
-        self.query = nn.Parameter(torch.randn(config.queries, dim) * 0.02)
-        self.query_place = nn.Parameter(torch.randn(config.queries, dim) * 0.02)
+        self.view = nn.Parameter(small_(torch.empty(2, dim)))
+        self.query = nn.Parameter(small_(torch.empty(config.queries, dim)))
+        self.query_place = nn.Parameter(small_(torch.empty(config.queries, dim)))
         self.layers = nn.ModuleList(
             InstanceLayer(dim, config.instance_heads) for _ in range(config.instance_layers)
         )

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import roma
 import torch
 from numpy.typing import NDArray
 from scipy.linalg import lapack
+from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from hamst3r.people.body import NUM_JOINTS, BodyModel
@@ -129,7 +129,7 @@ def body_fit(
     body: BodyModel, state: BodyState, rmse: float, inliers: int, facing: float = 1.0
 ) -> BodyFit:
     """The parameters of one person for the scene."""
-    turns = roma.rotmat_to_rotvec(state.rotations[0]).cpu().numpy()
+    turns = Rotation.from_matrix(state.rotations[0].cpu().numpy()).as_rotvec()
     return BodyFit(
         model=body.name,
         model_sha256=body.sha256,

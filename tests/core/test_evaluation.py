@@ -449,9 +449,10 @@ def test_the_sheet_shows_bodies_where_they_are(filmed, tmp_path):
 def test_a_long_recording_keeps_few_pictures(filmed, tmp_path):
     folder, sets = filmed
     (result,) = RecordingEvaluation(Filmed(sets[:1])).run(folder, frame_sets=1)
+    empty = replace(result, calibrated=replace(result.calibrated, people=[]))  # drawn fast
     sheet = BodySheet(tmp_path / "bodies.png")
     for _ in range(130):
-        sheet.add(result)
+        sheet.add(empty)
     assert len(sheet._rows) <= 48
     sheet.close()
     assert (tmp_path / "bodies.png").stat().st_size > 1000
