@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hamst3r.export.colors import by_person, person_colors
+from hamst3r.colors import by_person, person_colors
 from hamst3r.export.geometry import pose_bodies
 from hamst3r.people.body import BodyModel, anny24
 from hamst3r.scene import Scene

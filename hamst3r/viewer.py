@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from hamst3r.export.colors import by_body, by_confidence, by_person, person_colors, tinted
+from hamst3r.colors import by_body, by_confidence, by_person, person_colors, tinted
 from hamst3r.export.geometry import camera_size, overview, pose_bodies
 from hamst3r.people.body import BodyModel, anny24
 from hamst3r.recording import delivered_size

@@ -12,7 +12,7 @@ from PIL import Image
 from trimesh.visual.material import PBRMaterial
 from trimesh.visual.texture import TextureVisuals
 
-from hamst3r.export.colors import PALETTE, person_colors
+from hamst3r.colors import PALETTE, person_colors
 from hamst3r.export.geometry import Triangles, frustum, pose_bodies
 from hamst3r.people.body import BodyModel
 from hamst3r.scene import Camera, Scene

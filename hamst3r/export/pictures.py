@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from hamst3r.export.colors import by_value, tinted
+from hamst3r.colors import by_value, tinted
 from hamst3r.scene import Scene, View
 
 MILLIMETRES = 1000

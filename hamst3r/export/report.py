@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from hamst3r.export.colors import PALETTE, by_body, by_confidence, by_person, person_colors, tinted
+from hamst3r.colors import PALETTE, by_body, by_confidence, by_person, person_colors, tinted
 from hamst3r.export.geometry import camera_size, frustum, overview, pose_bodies
 from hamst3r.export.pictures import confidence_picture, depth_picture, encoded, people_picture
 from hamst3r.people.body import BodyModel, anny24

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hamst3r.export.colors import person_colors
+from hamst3r.colors import person_colors
 from hamst3r.export.geometry import Triangles, pose_bodies
 from hamst3r.people.body import BodyModel
 from hamst3r.scene import Camera, Scene

@@ -18,7 +18,7 @@ from sensor_msgs.msg import CameraInfo, Image
 from tf2_msgs.msg import TFMessage
 from visualization_msgs.msg import Marker, MarkerArray
 
-from hamst3r.export.colors import person_colors
+from hamst3r.colors import person_colors
 from hamst3r.people.body import JOINT_NAMES, PARENTS
 from hamst3r.scene import BodyFit, Camera, Person, Scene, TrackingState, View
 from hamst3r_ros.bodies import Box

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
-from hamst3r.export.colors import person_colors
+from hamst3r.colors import person_colors
 from hamst3r_ros.demo_snapshot import Body, CameraShot, Snapshot
 from hamst3r_ros.splat import Splats, Viewpoint, look_at, project, render, segments
 

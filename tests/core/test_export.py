@@ -16,8 +16,8 @@ import trimesh
 from export_scene import make_scene
 from roma import rotvec_to_rotmat
 
+from hamst3r.colors import person_colors
 from hamst3r.export import FORMATS, SceneFileError, export_scene, load_scene, save_scene
-from hamst3r.export.colors import person_colors
 from hamst3r.export.glb import T_GLTF_WORLD
 from hamst3r.export.report import ReportFacts, Shown, grouped, write_report
 from hamst3r.export.writer import ExportOptions, file_names
