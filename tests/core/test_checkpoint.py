@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import pickle
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -33,6 +35,17 @@ def test_round_trip_is_exact_to_bfloat16(saved, tmp_path):
     for a, b in zip(first.network.parameters(), second.network.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=0)
         assert not a.requires_grad
+
+
+def test_nothing_that_starts_imports_the_compiler(saved):
+    """It takes two seconds; where a library needs it, only what uses that library may wait."""
+    lines = (
+        "import sys, hamst3r.reconstructor",
+        "from hamst3r.engine import PairEngine",
+        "PairEngine.from_checkpoint(sys.argv[1], 'cpu', 'fp32')",
+        "sys.exit('torch._dynamo' in sys.modules)",
+    )
+    subprocess.run([sys.executable, "-c", "\n".join(lines), str(saved)], check=True)
 
 
 def test_missing_file_says_where_the_weights_are(tmp_path):
