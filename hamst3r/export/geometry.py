@@ -64,13 +64,11 @@ def pose_bodies(people: Sequence[Person], body: BodyModel) -> dict[int, F32]:
     ]
     if not fitted:
         return {}
-    turns = [
-        Rotation.from_rotvec(np.r_[f.global_orient, f.body_pose].reshape(-1, 3)).as_matrix()
-        for _, f in fitted
-    ]
+    turns = np.concatenate([np.r_[f.global_orient, f.body_pose].reshape(-1, 3) for _, f in fitted])
+    rotations = Rotation.from_rotvec(turns).as_matrix().reshape(len(fitted), -1, 3, 3)
     with torch.inference_mode():
         vertices, _ = body(
-            torch.from_numpy(np.stack(turns).astype(np.float32)),
+            torch.from_numpy(rotations.astype(np.float32)),
             torch.from_numpy(np.stack([f.transl for _, f in fitted]).astype(np.float32)),
             torch.from_numpy(np.stack([f.betas for _, f in fitted]).astype(np.float32)),
         )
