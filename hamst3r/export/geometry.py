@@ -9,9 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
-from scipy.spatial.transform import Rotation
 
-from hamst3r.geometry import transform, unproject
+from hamst3r.geometry import rotation_matrices, transform, unproject
 from hamst3r.people.body import BodyModel
 from hamst3r.scene import Camera, Person, Scene, View
 
@@ -65,7 +64,7 @@ def pose_bodies(people: Sequence[Person], body: BodyModel) -> dict[int, F32]:
     if not fitted:
         return {}
     turns = np.concatenate([np.r_[f.global_orient, f.body_pose].reshape(-1, 3) for _, f in fitted])
-    rotations = Rotation.from_rotvec(turns).as_matrix().reshape(len(fitted), -1, 3, 3)
+    rotations = rotation_matrices(turns.astype(float)).reshape(len(fitted), -1, 3, 3)
     with torch.inference_mode():
         vertices, _ = body(
             torch.from_numpy(rotations.astype(np.float32)),

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.linalg import lapack
-from scipy.spatial.transform import Rotation
 from torch import Tensor
 
+from hamst3r.geometry import rotation_vectors
 from hamst3r.people.body import NUM_JOINTS, BodyModel
 from hamst3r.people.kinematics import (
     BETAS,
@@ -129,7 +129,7 @@ def body_fit(
     body: BodyModel, state: BodyState, rmse: float, inliers: int, facing: float = 1.0
 ) -> BodyFit:
     """The parameters of one person for the scene."""
-    turns = Rotation.from_matrix(state.rotations[0].cpu().numpy()).as_rotvec()
+    turns = rotation_vectors(state.rotations[0].double().cpu().numpy())
     return BodyFit(
         model=body.name,
         model_sha256=body.sha256,
