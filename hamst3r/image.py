@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -17,6 +18,7 @@ from hamst3r.frames import Frame
 NEGLIGIBLE_DISTORTION = 1e-6
 MAX_SIDE = 16384
 DETAIL_SIDE = 640  # pixels
+MOST_SAMPLES = 8  # along the side of a pixel, of those that it covers in a finer image
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,6 +144,38 @@ def corners(mask: NDArray[np.bool_], T_image_grid: NDArray[np.float64]) -> NDArr
     high = np.array([columns.max() + 0.5, rows.max() + 0.5, 1.0])
     ends = T_image_grid @ np.stack([low, high], 1)
     return np.asarray((ends[:2] / ends[2]).T)
+
+
+def square(image: NDArray[np.uint8], T_image_square: NDArray[np.float64], side: int) -> NDArray:
+    """(side, side, C) uint8 pixels of a square part of an image (H, W, C), which may lie across its
+    edge and be turned or mirrored; each is a mean of the pixels that it covers, 0 beyond the edge.
+
+    Args:
+        T_image_square: (3, 3) pixel map from there to the image, of one scale.
+    """
+    finer = min(max(1, math.ceil(np.linalg.norm(T_image_square[:2, 0]))), MOST_SAMPLES)
+    T_image_finer = T_image_square @ np.linalg.inv(resampling(finer, finer))
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    sampled = cv2.warpAffine(image, T_image_finer[:2], (side * finer, side * finer), flags=flags)
+    if finer > 1:
+        sampled = cv2.resize(sampled, (side, side), interpolation=cv2.INTER_AREA)
+    return np.asarray(sampled)
+
+
+def inside(
+    size: tuple[int, int], T_image_square: NDArray[np.float64], side: int
+) -> NDArray[np.bool_]:
+    """(side, side) which pixels of a square part lie on the image, of a size (width, height)."""
+    at = np.arange(side)
+    x, y = (
+        T_image_square[axis, 0] * at
+        + (T_image_square[axis, 1] * at + T_image_square[axis, 2])[:, None]
+        for axis in range(2)
+    )
+    on_image: NDArray[np.bool_] = (
+        (x > -0.5) & (x < size[0] - 0.5) & (y > -0.5) & (y < size[1] - 0.5)
+    )
+    return on_image
 
 
 def _network_size(width: int, height: int, size: int, patch: int) -> tuple[int, int]:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from hamst3r.frames import Frame
 from hamst3r.geometry import pixel_rays, project
-from hamst3r.image import detail, prepare
+from hamst3r.image import detail, inside, prepare, resampling, square
 
 K = np.array([[300.0, 0, 155.3], [0, 310.0, 121.9], [0, 0, 1]])
 
@@ -149,3 +149,32 @@ def test_errors_say_what_was_expected():
         prepare(frame_of(20, 20), 7, 14, 2)
     with pytest.raises(ValueError, match="distortion needs 4, 5, 8, 12 or 14 finite"):
         prepare(frame_of(20, 20, K, np.ones(3)), 224, 14, 2)
+
+
+def test_squares_of_an_image_are_what_they_cover():
+    """Finer, coarser, turned, mirrored, and across the edge."""
+    image = np.zeros((60, 80, 3), np.uint8)
+    image[20:40, 30:50] = 200
+    whole = square(image, resampling(1, 1, -30, -20), 20)
+    assert (whole == 200).all()
+    assert (square(image, resampling(5, 5, -30, -20), 4) == 200).all()
+    around = square(image, resampling(4, 4, -20, -10), 10)  # its rim lies 10 pixels outside
+    assert around.mean() == pytest.approx(200 / 4, rel=0.02)
+    finer = square(image, resampling(0.25, 0.25, -30, -20), 80)
+    assert finer[2:-2, 2:-2].min() == 200
+    image[:, 40:] = 0  # the left half stays
+    mirrored = np.array([[-1, 0, 49], [0, 1, 20], [0, 0, 1]], float)
+    assert not square(image, mirrored, 20)[:, :10].any()
+    assert (square(image, mirrored, 20)[:, 10:] == 200).all()
+    turned = np.array([[0, -1, 49], [1, 0, 20], [0, 0, 1]], float)  # its rows go left
+    assert (
+        not square(image, turned, 20)[:10].any() and (square(image, turned, 20)[10:] == 200).all()
+    )
+
+
+def test_squares_know_what_lies_on_the_image():
+    T = resampling(2, 2, 20, 10)  # begins 20 pixels left of the image, and 10 above it
+    there = inside((80, 60), T, 60)
+    assert there.sum() == 40 * 30 and there[5:35, 10:50].all()
+    lit = square(np.full((60, 80, 3), 255, np.uint8), T, 60)
+    assert (lit[there] > 100).all() and not lit[~there].any()
