@@ -16,6 +16,7 @@ from torch import Tensor
 
 from hamst3r.engine import PairEngine, PairPrediction
 from hamst3r.image import NetworkImage, resized
+from hamst3r.network.closeup import CloseupOutput
 from hamst3r.pairs import Edge
 
 
@@ -40,6 +41,7 @@ class CombinedEngine:
         self.device, self.precision = geometry.device, geometry.precision
         self.patch, self.stride = geometry.patch, geometry.stride
         self.image_size = geometry.image_size
+        self.closeup_side = humans.closeup_side
         self.sha256 = geometry.sha256
         self.provides = tuple(dict.fromkeys((*geometry.provides, "humans")))
         self._resized: WeakKeyDictionary[NetworkImage, NetworkImage] = WeakKeyDictionary()
@@ -76,6 +78,10 @@ class CombinedEngine:
     def people(self, images: Sequence[NetworkImage]) -> list[PairPrediction]:
         """As :meth:`PairEngine.people`, on the output grid of the network for people."""
         return self.humans.people([self._small(image) for image in images])
+
+    def look(self, images: Tensor) -> CloseupOutput:
+        """As :meth:`PairEngine.look`, of the network for people."""
+        return self.humans.look(images)
 
     def describe(self, images: Sequence[NetworkImage]) -> Tensor:
         """As :meth:`PairEngine.describe`, of the network for geometry."""

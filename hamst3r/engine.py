@@ -14,6 +14,7 @@ from torch import Tensor
 
 from hamst3r.image import NetworkImage
 from hamst3r.network.checkpoint import load_checkpoint
+from hamst3r.network.closeup import CloseupOutput
 from hamst3r.network.encoder import Encoded
 from hamst3r.network.hamst3r import Features, HAMSt3R, PairOutput, ViewOutput
 from hamst3r.pairs import Edge
@@ -68,12 +69,14 @@ class Counters:
 
     Attributes:
         encodes: Images encoded. decodes: Pairs decoded. bodies: Images whose bodies were read.
+        closeups: Looks at single people.
         halvings: Times that memory ran out and the batch was halved.
     """
 
     encodes: int = 0
     decodes: int = 0
     bodies: int = 0
+    closeups: int = 0
     halvings: int = 0
 
 
@@ -119,6 +122,7 @@ class PairEngine:
         self.patch = network.config.patch
         self.stride = network.config.output_stride
         self.image_size = network.config.image_size
+        self.closeup_side = network.config.closeup_side
         self.provides = network.config.provides
         self.counters = Counters()
         self._dtype = PRECISIONS[precision]
@@ -185,6 +189,29 @@ class PairEngine:
     def people(self, images: Sequence[NetworkImage]) -> list[PairPrediction]:
         """What there is to say of the people of each image alone: it is paired with itself."""
         return self.predict(images, [(k, k) for k in range(len(images))])
+
+    @torch.inference_mode()
+    def look(self, images: Tensor) -> CloseupOutput:
+        """What single people's images (N, 3, S, S) show, S = ``closeup_side``; see
+        :class:`hamst3r.network.closeup.CloseupNetwork`. On the CPU.
+
+        Raises:
+            ValueError: The network has no part for close-ups.
+        """
+        network = self._network.closeup
+        if network is None:
+            raise ValueError("these weights have no network for close-ups")
+        seen: dict[int, CloseupOutput] = {}
+
+        def look(indices: list[int]) -> None:
+            batch = images[indices].to(self.device, self._dtype)
+            output = CloseupOutput(*(part.cpu() for part in network(batch)))
+            for row, k in enumerate(indices):
+                seen[k] = CloseupOutput(*(part[row] for part in output))
+            self.counters.closeups += len(indices)
+
+        self._in_batches(range(len(images)), lambda k: 0, look)
+        return CloseupOutput.stack([seen[k] for k in range(len(images))])
 
     @torch.inference_mode()
     def describe(self, images: Sequence[NetworkImage]) -> Tensor:

@@ -22,7 +22,7 @@ from torch import Tensor
 from hamst3r.engine import PairPrediction
 from hamst3r.image import NetworkImage
 from hamst3r.pairs import Edge
-from hamst3r.people.closeups import SeesPeople
+from hamst3r.people.closeups import LooksCloser, SeesPeople
 
 CHUNK = 24
 GEOMETRY = ("pts_i", "pts_j", "conf_i", "conf_j")
@@ -86,6 +86,8 @@ class PairStore:
         self._progress = progress or (lambda done, total: None)
         if isinstance(engine, SeesPeople):  # close-ups are few, and not kept
             self.people = engine.people
+        if isinstance(engine, LooksCloser):
+            self.closeup_side, self.look = engine.closeup_side, engine.look
 
     def predict(
         self, images: Sequence[NetworkImage], edges: Sequence[Edge]

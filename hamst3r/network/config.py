@@ -21,6 +21,7 @@ MAY_BE_ZERO = (
     "descriptor_dim",
     "instance_dim",
     "mask_subpixels",
+    "closeup_side",
 )
 
 
@@ -51,6 +52,8 @@ class NetworkConfig:
             instance_dim 0 = decoder_dim.
         mask_subpixels: Cells of its masks along the side of a patch; 0 = as many as output pixels.
         image_size: Long side, in pixels, that the network was trained for.
+        closeup_side: Side, in pixels, of the close-ups that a network of their own sees
+            (``closeup.py``); 0 = there is none.
     """
 
     patch: int = 16
@@ -79,6 +82,7 @@ class NetworkConfig:
     mask_dim: int = 32
     mask_subpixels: int = 0
     image_size: int = 224
+    closeup_side: int = 0
 
     def __post_init__(self) -> None:
         for name, choices in CHOICES.items():
@@ -112,6 +116,8 @@ class NetworkConfig:
                 "a convolutional stem halves the image: patch must be 8, 16, 32, ... and "
                 f"output_stride 1, 2 or 4, got {self.patch} and {self.output_stride}"
             )
+        if self.closeup_side % 16:
+            raise ValueError(f"closeup_side must be a multiple of 16, got {self.closeup_side}")
         if self.mask_subpixels and (self.stem_dim or self.mask_subpixels > self.subpixels):
             raise ValueError("mask_subpixels: at most the output's, and 0 with a stem")
         plain = self.point_head == self.descriptor_head == "linear" and self.encoder == "rope"

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from hamst3r.network.blocks import small_
+from hamst3r.network.closeup import CloseupNetwork
 from hamst3r.network.config import NECK_STRIDE, NetworkConfig
 from hamst3r.network.decoder import TwinDecoder
 from hamst3r.network.dpt import DPT
@@ -108,6 +109,8 @@ class HAMSt3R(nn.Module):
             self.mask_head = PixelHead(dim, config.mask_dim, config.mask_subpixels or side)
             self.instance_head = InstanceHead(config, joint)
         self.apply(_initialise)
+        # Of its own: it learns alone, and nothing above knows of it.
+        self.closeup = CloseupNetwork(config.closeup_side) if config.closeup_side else None
 
     def encode(self, images: Tensor) -> Encoded:
         """Encode images (B, 3, H, W) in [-1, 1]."""

@@ -2,15 +2,17 @@
 
 The network sees images far smaller than cameras deliver them, and knows people who fill its images
 better than small ones. So whatever might be somebody is cut out of the frame as it came, with some
-room around it, and shown to the network once more. What it says there is one opinion more of this
-part of the view, next to those of the pairs (:func:`hamst3r.people.instances.merge_instances`).
+room around it, and shown to a network once more: the one of the pairs, paired with itself, or,
+where the weights have it, a smaller one that sees a single person at a time
+(:mod:`hamst3r.network.closeup`). What that says is one opinion more of this part of the view, next
+to those of the pairs (:func:`hamst3r.people.instances.merge_instances`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -20,12 +22,23 @@ from torch import Tensor
 
 from hamst3r.engine import PairPrediction
 from hamst3r.frames import Frame
-from hamst3r.image import NetworkImage, corners, prepare, undistorted
+from hamst3r.image import (
+    NetworkImage,
+    corners,
+    inside,
+    prepare,
+    resampling,
+    square,
+    undistorted,
+)
+from hamst3r.network.closeup import CloseupOutput
 from hamst3r.people.association import Eye
 from hamst3r.people.instances import Closeup, Hearing, ViewPeople, merge_instances
 from hamst3r.people.votes import InstancesConfig
 
 F64 = NDArray[np.float64]
+FILLED = 0.75  # share of the side of an image of a single person that the mask is to fill
+LEADING = 1e3  # confidence of places on a body seen closer, where pairs have some tens
 _NOWHERE = -20.0  # logit of what a close-up does not show
 
 
@@ -40,7 +53,7 @@ class CloseupsConfig:
             is worth a close-up.
         filled: Share of the close-up's side that the mask is to fill.
         least: Pixels of the delivered image that its long side has at least.
-        widest: A part of the view's side larger than this share is seen well enough.
+        widest: A part of the view's side larger than this share is seen well enough by pairs.
         alike: No two parts of a view have more than this intersection over union.
     """
 
@@ -65,6 +78,15 @@ class SeesPeople(Protocol):
     def people(self, images: Sequence[NetworkImage]) -> list[PairPrediction]: ...
 
 
+@runtime_checkable
+class LooksCloser(Protocol):
+    """An engine with a network for single people's images of ``closeup_side`` pixels (0: none)."""
+
+    closeup_side: int
+
+    def look(self, images: Tensor) -> CloseupOutput: ...
+
+
 def see_people(
     engine: object,
     frames: Sequence[Frame],
@@ -77,21 +99,49 @@ def see_people(
     """People of each view, looked at again where that is worth it.
 
     Args:
-        engine: Runs the network; without :class:`SeesPeople` there are no close-ups.
+        engine: Runs the networks; there are close-ups where it :class:`LooksCloser` or
+            :class:`SeesPeople`.
         frames: As delivered. images: Prepared from them. predictions: Of their pairs.
         instances: When queries are people. closeups: Who is looked at closer.
         eyes: The cameras that are known, by view.
     """
     instances, closeups = instances or InstancesConfig(), closeups or CloseupsConfig()
     taken: list[Closeup] = []
-    if isinstance(engine, SeesPeople):
-        taken = _take_closeups(engine, frames, images, predictions, instances, closeups)
+    way = _way(engine, closeups)
+    if way is not None:
+        taken = _take_closeups(way, frames, images, predictions, instances, closeups)
     grids = [image.grid for image in images]
     return merge_instances(predictions, grids, instances, eyes, taken)
 
 
+class _Way(Protocol):
+    """How close-ups are taken: (2, 2) boxes of delivered images, of a size (width, height), None
+    for what needs none; and what a network says of them."""
+
+    def box(
+        self, mask: NDArray[np.bool_], image: NetworkImage, size: tuple[int, int]
+    ) -> F64 | None: ...
+
+    def look(self, parts: Sequence[_Part]) -> list[Closeup]: ...
+
+
+class _Part(NamedTuple):
+    """A box of a view, whose image was delivered as ``picture`` and prepared as ``image``."""
+
+    view: int
+    box: F64
+    picture: NDArray[np.uint8]
+    image: NetworkImage
+
+
+def _way(engine: object, config: CloseupsConfig) -> _Way | None:
+    if isinstance(engine, LooksCloser) and engine.closeup_side:
+        return _OneByOne(engine, config)
+    return _PairedWithThemselves(engine, config) if isinstance(engine, SeesPeople) else None
+
+
 def _take_closeups(
-    engine: SeesPeople,
+    way: _Way,
     frames: Sequence[Frame],
     images: Sequence[NetworkImage],
     predictions: Sequence[PairPrediction],
@@ -112,24 +162,20 @@ def _take_closeups(
     pictures: dict[int, NDArray[np.uint8]] = {}
     for _ in range(config.rounds):
         views = hearing.people()
-        parts: list[tuple[int, NetworkImage]] = []
+        parts: list[_Part] = []
         for view, k in _likeliest(views):
             if len(boxes[view]) == config.most:
                 continue
             if view not in pictures:
                 pictures[view] = undistorted(frames[view])
-            picture = pictures[view]
-            box = _box(views[view].claimed == k, images[view], picture.shape[1::-1], config)
+            picture, image = pictures[view], images[view]
+            box = way.box(views[view].claimed == k, image, picture.shape[1::-1])
             if box is not None and all(_iou(box, other) <= config.alike for other in boxes[view]):
                 boxes[view].append(box)
-                parts.append((view, _cut(picture, box, images[view].camera, engine)))
+                parts.append(_Part(view, box, picture, image))
         if not parts:
             break
-        seen = engine.people([part for _, part in parts])
-        new = [
-            _closeup(view, images[view], part, prediction)
-            for (view, part), prediction in zip(parts, seen, strict=True)
-        ]
+        new = way.look(parts)
         hearing.hear_closeups(new)
         taken += new
     return taken
@@ -141,46 +187,114 @@ def _likeliest(views: Sequence[ViewPeople]) -> list[tuple[int, int]]:
     return [(view, k) for _, view, k in sorted(scored, key=lambda one: -one[0])]
 
 
-def _box(
-    mask: NDArray[np.bool_], image: NetworkImage, size: tuple[int, int], config: CloseupsConfig
-) -> F64 | None:
-    """(2, 2) first pixel, and the one behind the last, of the part of a delivered image of a size
-    (width, height) to look at, in its aspect; None: it is most of the image."""
-    first, last = corners(mask, image.T_image_grid)
-    whole = np.array(size, float)
-    share = max(((last - first) / whole).max() / config.filled, config.least / whole.max())
-    if share > config.widest:
-        return None
-    span = (share * whole).round()
-    corner = np.clip(((first + last - span) / 2 + 0.5).round(), 0, whole - span)
-    return np.array([corner, corner + span])
-
-
 def _iou(a: F64, b: F64) -> float:
     common = np.maximum(np.minimum(a[1], b[1]) - np.maximum(a[0], b[0]), 0).prod()
     return float(common / ((a[1] - a[0]).prod() + (b[1] - b[0]).prod() - common))
 
 
-def _cut(picture: NDArray[np.uint8], box: F64, camera: str, engine: SeesPeople) -> NetworkImage:
-    """A part of a delivered image as the network will see it, with its place in the whole one."""
-    (left, top), (right, bottom) = box.astype(int)
-    part = Frame(camera, 0, np.ascontiguousarray(picture[top:bottom, left:right]))
-    image = prepare(part, engine.image_size, engine.patch, engine.stride)
-    shift = np.array([[1, 0, left], [0, 1, top], [0, 0, 1]])
-    return replace(image, T_image_grid=shift @ image.T_image_grid)
+class _PairedWithThemselves:
+    """Parts of the view's aspect, within it, shown to the pair network in both of its views."""
+
+    def __init__(self, engine: SeesPeople, config: CloseupsConfig) -> None:
+        self._engine, self._config = engine, config
+
+    def box(
+        self, mask: NDArray[np.bool_], image: NetworkImage, size: tuple[int, int]
+    ) -> F64 | None:
+        """The first pixel, and the one behind the last; None: it is most of the image."""
+        config = self._config
+        first, last = corners(mask, image.T_image_grid)
+        whole = np.array(size, float)
+        share = max(((last - first) / whole).max() / config.filled, config.least / whole.max())
+        if share > config.widest:
+            return None
+        span = (share * whole).round()
+        corner = np.clip(((first + last - span) / 2 + 0.5).round(), 0, whole - span)
+        return np.array([corner, corner + span])
+
+    def look(self, parts: Sequence[_Part]) -> list[Closeup]:
+        """Of all of them at once."""
+        images = [self._cut(part) for part in parts]
+        seen = self._engine.people(images)
+        return [self._closeup(*one) for one in zip(parts, images, seen, strict=True)]
+
+    def _cut(self, part: _Part) -> NetworkImage:
+        """A part as the network will see it, with its place in the whole image."""
+        (left, top), (right, bottom) = part.box.astype(int)
+        pixels = np.ascontiguousarray(part.picture[top:bottom, left:right])
+        engine, frame = self._engine, Frame(part.image.camera, 0, pixels)
+        image = prepare(frame, engine.image_size, engine.patch, engine.stride)
+        shift = np.array([[1, 0, left], [0, 1, top], [0, 0, 1]])
+        return replace(image, T_image_grid=shift @ image.T_image_grid)
+
+    @torch.inference_mode()
+    def _closeup(self, part: _Part, cut: NetworkImage, prediction: PairPrediction) -> Closeup:
+        # The part was paired with itself: both sides are of one image.
+        masks, body, places, confidence = (
+            (getattr(prediction, f"{name}_i") + getattr(prediction, f"{name}_j")) / 2
+            for name in ("mask_logits", "body_logits", "densepose", "conf")
+        )
+        assert prediction.person_prob is not None
+        edges = cut.T_image_grid @ np.array(
+            [[-0.5, cut.grid[1] - 0.5], [-0.5, cut.grid[0] - 0.5], [1, 1]]
+        )
+        return _placed(part, edges[:2].T, prediction.person_prob, masks, body, places, confidence)
 
 
-@torch.inference_mode()
-def _closeup(
-    view: int, image: NetworkImage, part: NetworkImage, prediction: PairPrediction
+class _OneByOne:
+    """Square parts with somebody in the middle, shown to a network that expects that."""
+
+    def __init__(self, engine: LooksCloser, config: CloseupsConfig) -> None:
+        self._engine, self._config = engine, config
+
+    def box(self, mask: NDArray[np.bool_], image: NetworkImage, size: tuple[int, int]) -> F64:
+        """The edges, with pixel centres at integers; it may lie across those of the image."""
+        first, last = corners(mask, image.T_image_grid)
+        half = max((last - first).max() / FILLED, self._config.least) / 2
+        middle = (first + last) / 2
+        return np.stack([middle - half, middle + half])
+
+    @torch.inference_mode()
+    def look(self, parts: Sequence[_Part]) -> list[Closeup]:
+        """Of all of them at once."""
+        seen = self._engine.look(torch.stack([self._cut(part) for part in parts]))
+        return [
+            _placed(
+                part,
+                part.box,
+                person.sigmoid()[None],
+                mask[None],
+                body,
+                densepose.clamp(0, 1),
+                # Who sees a body closer knows better than pairs, but only whose body it is.
+                LEADING * person.sigmoid() * mask.sigmoid(),
+            )
+            for part, (person, mask, body, densepose, _) in zip(
+                parts, zip(*seen, strict=True), strict=True
+            )
+        ]
+
+    def _cut(self, part: _Part) -> Tensor:
+        """(3, S, S) in [-1, 1], 0 beyond the edge of the image."""
+        side = self._engine.closeup_side
+        scale = (part.box[1, 0] - part.box[0, 0]) / side
+        T_image_part = resampling(scale, scale, *(-0.5 - part.box[0]))
+        pixels = torch.from_numpy(square(part.picture, T_image_part, side)).permute(2, 0, 1)
+        there = inside(part.picture.shape[1::-1], T_image_part, side)
+        return (pixels / 127.5 - 1) * torch.from_numpy(there)
+
+
+def _placed(
+    part: _Part,
+    edges: F64,
+    person_prob: Tensor,
+    masks: Tensor,
+    body: Tensor,
+    densepose: Tensor,
+    confidence: Tensor,
 ) -> Closeup:
-    """What the network says of a part, on the grid of the whole view."""
-    # The part was paired with itself: both sides are of one image.
-    masks, body, places, confidence = (
-        (getattr(prediction, f"{name}_i") + getattr(prediction, f"{name}_j")) / 2
-        for name in ("mask_logits", "body_logits", "densepose", "conf")
-    )
-    cells = _cells(image, part).to(masks.device)
+    """Maps of a part, between its edges (2, 2) in the delivered image, on the grid of the view."""
+    cells = _cells(part.image, edges).to(masks.device)
     seen = (cells.abs() <= 1).all(-1)
 
     def place(maps: Tensor) -> Tensor:
@@ -188,25 +302,22 @@ def _closeup(
             maps[None].float(), cells[None], padding_mode="border", align_corners=False
         )[0]
 
-    assert prediction.person_prob is not None
     return Closeup(
-        view=view,
+        view=part.view,
         seen=seen.cpu().numpy(),
-        person_prob=prediction.person_prob,
+        person_prob=person_prob,
         mask_logits=place(masks).masked_fill(~seen, _NOWHERE),
         body_logits=place(body[None])[0].masked_fill(~seen, _NOWHERE),
-        densepose=place(places.permute(2, 0, 1)).permute(1, 2, 0),
+        densepose=place(densepose.permute(2, 0, 1)).permute(1, 2, 0),
         confidence=place(confidence[None])[0],
     )
 
 
-def _cells(image: NetworkImage, part: NetworkImage) -> Tensor:
+def _cells(image: NetworkImage, edges: F64) -> Tensor:
     """(gh, gw, 2) column and row in a part, from -1 to 1, of every cell of the whole view."""
-    T_part_view = np.linalg.inv(part.T_image_grid) @ image.T_image_grid
+    T = image.T_image_grid
     axes = [
-        (2 * (T_part_view[axis, axis] * np.arange(image.grid[1 - axis]) + T_part_view[axis, 2]) + 1)
-        / part.grid[1 - axis]
-        - 1
-        for axis in range(2)
+        2 * (T[axis, axis] * np.arange(image.grid[1 - axis]) + T[axis, 2] - low) / (high - low) - 1
+        for axis, (low, high) in enumerate(edges.T)
     ]
     return torch.from_numpy(np.stack(np.meshgrid(*axes), -1)).float()
