@@ -8,17 +8,20 @@ import math
 import os
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from hamst3r.network.checkpoint import load_checkpoint
+from hamst3r.network.closeup import CLOSEUP_SIDE
 from hamst3r.network.hamst3r import HAMSt3R
 from hamst3r.training.loader import Stage, rendering
 from hamst3r.training.store import SceneStore
 from hamst3r.training.train import (
     NETWORK,
     OPTIMISERS,
+    PARTS,
     PEOPLE_STAGES,
     REFINING_STAGES,
     STATE,
@@ -38,7 +41,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rate", type=float, default=TrainConfig.learning_rate)
     parser.add_argument("--optimiser", choices=OPTIMISERS, default=TrainConfig.optimiser)
     parser.add_argument(
-        "--people-only", action="store_true", help="learn to find people; leave all else as it is"
+        "--part",
+        choices=PARTS,
+        default=TrainConfig.part,
+        help="what learns: the network of pairs, of that who finds people only, or the network of "
+        "close-ups (default: pairs)",
     )
     parser.add_argument(
         "--refine", action="store_true", help="only whole images and close-ups, at their size"
@@ -65,7 +72,7 @@ def run(options: argparse.Namespace) -> int:
         batch=options.batch,
         learning_rate=options.rate,
         optimiser=options.optimiser,
-        people_only=options.people_only,
+        part=options.part,
         repeats=options.repeats,
         stages=_stages(options),
         memory=int(options.memory * 2**30),
@@ -76,7 +83,7 @@ def run(options: argparse.Namespace) -> int:
         device = torch.device("cuda", device.index or int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(device)
     torch.manual_seed(options.seed)
-    network = load_checkpoint(options.start).network if options.start else HAMSt3R()
+    network = _network(options)
     trainer = Trainer(network, config, device)
     if options.resume:
         if not (options.out / STATE).is_file():
@@ -97,10 +104,20 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
+def _network(options: argparse.Namespace) -> HAMSt3R:
+    """What to start from; with a part for close-ups where that is to learn."""
+    network = load_checkpoint(options.start).network if options.start else HAMSt3R()
+    if options.part != "closeups" or network.closeup is not None:
+        return network
+    wider = HAMSt3R(replace(network.config, closeup_side=CLOSEUP_SIDE))
+    wider.load_state_dict(network.state_dict(), strict=False)
+    return wider
+
+
 def _stages(options: argparse.Namespace) -> tuple[Stage, ...]:
     if options.refine:
         return REFINING_STAGES
-    return PEOPLE_STAGES if options.people_only else TrainConfig.stages
+    return PEOPLE_STAGES if options.part == "people" else TrainConfig.stages
 
 
 def _notes(options: argparse.Namespace) -> dict[str, str]:
@@ -110,11 +127,14 @@ def _notes(options: argparse.Namespace) -> dict[str, str]:
         capture_output=True,
         text=True,
     )
-    notes = {
+    notes: dict[str, str] = {}
+    if options.start:
+        start = load_checkpoint(options.start)
+        notes["started_from"] = start.sha256
+        if options.part == "closeups":  # what the pair network has seen stays known
+            notes = start.notes | notes
+    return notes | {
         "licence": "Apache-2.0",
         "data": "synthetic scenes of hamst3r.synthetic, made from nothing",
         "revision": git.stdout.strip() if git.returncode == 0 else "unknown",
     }
-    if options.start:
-        notes["started_from"] = load_checkpoint(options.start).sha256
-    return notes

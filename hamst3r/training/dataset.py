@@ -41,6 +41,9 @@ class PairBatch:
     images_j: Tensor
     target: PairTarget
 
+    def __len__(self) -> int:
+        return len(self.images_i)
+
 
 class Choice(NamedTuple):
     """A pair of views of a scene, and the boxes (2, 2) that they look at, if any."""

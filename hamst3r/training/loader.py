@@ -6,7 +6,7 @@ import itertools
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from hamst3r.synthetic.generator import HELD_OUT
+from hamst3r.training.closeups import Claims, CloseupBatch, CloseupSampler
 from hamst3r.training.dataset import PairBatch, PairSampler
-from hamst3r.training.store import SceneBank
+from hamst3r.training.store import SceneBank, StoredScene
 from hamst3r.training.window import Size
 
 REFRESH = 50  # steps after which new scenes are looked for
@@ -40,7 +41,7 @@ class Stage:
     closeups: float = 0.0
 
 
-class Batches:
+class PairBatches:
     """The batch of every step: number ``step`` is always the same for the same scenes and seed."""
 
     def __init__(self, bank: SceneBank, stage: Stage, pairs: int, stride: int, seed: int) -> None:
@@ -48,24 +49,49 @@ class Batches:
         self.seed = seed
 
     def __getitem__(self, step: int) -> PairBatch:
-        if step % REFRESH == 0:
-            self.bank.refresh()
-        rng = np.random.default_rng([self.seed, step])
-        stage = self.stage
+        rng, stage = _of_step(self.bank, self.seed, step), self.stage
         sampler = PairSampler(self.bank, stage.sizes, self.stride, rng)
         if stage.closeups and rng.random() < stage.closeups:
             return sampler.closeups(self.pairs)
         return sampler.batch(self.pairs, overlap=stage.overlap, people=stage.people)
 
 
-def batches(data: Batches, start: int, ahead: int = 2) -> Generator[PairBatch]:
+class CloseupBatches:
+    """The same of ``count`` close-ups of ``side`` pixels, some of them of ``claims``."""
+
+    def __init__(
+        self,
+        bank: SceneBank,
+        count: int,
+        side: int,
+        seed: int,
+        claims: Callable[[StoredScene], Claims],
+    ) -> None:
+        self.bank, self.count, self.side, self.seed = bank, count, side, seed
+        self.claims = claims
+
+    def __getitem__(self, step: int) -> CloseupBatch:
+        rng = _of_step(self.bank, self.seed, step)
+        return CloseupSampler(self.bank, self.side, rng, self.claims).batch(self.count)
+
+
+def _of_step(bank: SceneBank, seed: int, step: int) -> np.random.Generator:
+    if step % REFRESH == 0:
+        bank.refresh()
+    return np.random.default_rng([seed, step])
+
+
+def batches(
+    data: PairBatches | CloseupBatches, start: int, ahead: int = 2
+) -> Generator[PairBatch | CloseupBatch]:
     """From step ``start`` on, without end; a thread makes ``ahead`` of them while one is used."""
+    make: Callable[[int], PairBatch | CloseupBatch] = data.__getitem__
     with ThreadPoolExecutor(1) as maker:
-        pending = deque(maker.submit(data.__getitem__, start + k) for k in range(ahead))
+        pending = deque(maker.submit(make, start + k) for k in range(ahead))
         try:
             for step in itertools.count(start + ahead):
                 yield pending.popleft().result()
-                pending.append(maker.submit(data.__getitem__, step))
+                pending.append(maker.submit(make, step))
         finally:
             for batch in pending:
                 batch.cancel()

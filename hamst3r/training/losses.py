@@ -117,11 +117,11 @@ def log_warp(points: Tensor) -> Tensor:
 def _points(view: ViewOutput, target: ViewTarget, weights: LossWeights) -> Tensor:
     error = (log_warp(view.points) - log_warp(target.points)).norm(dim=-1)
     each = error * view.confidence - weights.confidence_alpha * view.confidence.log()
-    return _mean(each, target.valid)
+    return mean_where(each, target.valid)
 
 
-def _mean(values: Tensor, where: Tensor) -> Tensor:
-    """Mean of the values at ``where`` holds, 0 if nowhere; no device is waited for."""
+def mean_where(values: Tensor, where: Tensor) -> Tensor:
+    """Mean of the values where ``where`` holds, 0 if nowhere; no device is waited for."""
     return torch.where(where, values, 0.0).sum() / where.sum().clamp_min(1)
 
 
@@ -141,12 +141,12 @@ def _match(i: ViewOutput, j: ViewOutput, matches: Tensor, weights: LossWeights) 
     nce = F.cross_entropy(logits, truth, reduction="none")  # columns: j's rows choose in i
     nce = 0.5 * (nce + F.cross_entropy(logits.mT, truth, reduction="none"))
     confidence = 0.5 * (confidences[0] + confidences[1])
-    return _mean(nce * confidence - weights.match_alpha * confidence.log(), there)
+    return mean_where(nce * confidence - weights.match_alpha * confidence.log(), there)
 
 
 def _bodies(output: PairOutput, target: PairTarget) -> tuple[Tensor, Tensor]:
     views, truths = (output.i, output.j), (target.i, target.j)
-    extent = _template_extent(truths[0].points.device)
+    extent = template_extent(truths[0].points.device)
     distances, entropy = [], []
     for view, truth in zip(views, truths, strict=True):
         apart = (trained(view.densepose) - truth.densepose) * extent
@@ -154,12 +154,12 @@ def _bodies(output: PairOutput, target: PairTarget) -> tuple[Tensor, Tensor]:
         logits = trained(view.body_logits)
         entropy.append(F.binary_cross_entropy_with_logits(logits, truth.body.float()))
     bodies = torch.stack([truth.body.flatten() for truth in truths])
-    error = _mean(torch.stack([part.flatten() for part in distances]), bodies)
+    error = mean_where(torch.stack([part.flatten() for part in distances]), bodies)
     return error, torch.stack(entropy).mean()
 
 
 @cache
-def _template_extent(device: torch.device) -> Tensor:
+def template_extent(device: torch.device) -> Tensor:
     """(3,) metres: body coordinates span the template's bounding box."""
     template = anny24().v_template
     return (template.amax(0) - template.amin(0)).to(device)

@@ -58,12 +58,14 @@ def pack(
     """State of a run as tensors and numbers (``torch.load(weights_only=True)`` reads it)."""
     rounded = {name: value.detach().to("cpu", torch.bfloat16) for name, value in average.items()}
     moments = optimiser.state_dict()["state"]
+    apart = {
+        name: value.detach().cpu().float() - rounded[name].float()
+        for name, value in network.items()
+    }
     return {
         "average": rounded,
-        "difference": {
-            name: pack_signed(value.detach().cpu().float() - rounded[name].float())
-            for name, value in network.items()
-        },
+        # What does not learn is its own average.
+        "difference": {name: pack_signed(off) for name, off in apart.items() if off.any()},
         "first": {key: pack_signed(state["exp_avg"]) for key, state in moments.items()},
         "second": {  # which Muon's matrices do not have
             key: pack_squares(state["exp_avg_sq"])
@@ -84,7 +86,9 @@ def unpack(
     weights = {}
     for name, value in network.state_dict().items():
         mean = state["average"][name].float()
-        weights[name] = mean + unpack_signed(state["difference"][name], value.shape)
+        weights[name] = mean
+        if name in state["difference"]:
+            weights[name] = mean + unpack_signed(state["difference"][name], value.shape)
         average[name] = mean.to(value.device)
     network.load_state_dict(weights)
     plain = optimiser.state_dict()

@@ -34,6 +34,7 @@ class StoredScene:
         labels: (V, 5, H, W) uint8: instance, DensePose (x, y, z) * 255, whether DensePose holds.
         K: (V, 3, 3) pixels. T_world_cam: (V, 4, 4).
         overlap: (V, V) share of the row's view that the column's view sees.
+        ids: (P,) of the people, in the labels.
         boxes: (P, V, 2, 2) first and last pixel (column, row) of each person in each view.
         shown: (P, V) share of the view's pixels that are the person's; where 0, there is no box.
     """
@@ -44,6 +45,7 @@ class StoredScene:
     K: F64
     T_world_cam: F64
     overlap: F64
+    ids: NDArray[np.int64]
     boxes: F64
     shown: F64
 
@@ -196,8 +198,8 @@ class SceneBank:
             self._bytes -= self._kept.pop(oldest).nbytes
 
 
-def places_of(instances: NDArray[np.uint8]) -> tuple[F64, F64]:
-    """``boxes`` and ``shown`` of :class:`StoredScene`; maps (V, H, W) of people, 0 = none."""
+def places_of(instances: NDArray[np.uint8]) -> tuple[NDArray[np.int64], F64, F64]:
+    """``ids``, ``boxes``, ``shown`` of :class:`StoredScene`; maps (V, H, W) of people, 0 = none."""
     people = [k for k in np.unique(instances).tolist() if k]
     places = np.zeros((len(people), len(instances), 2, 2))
     shown = np.zeros((len(people), len(instances)))
@@ -206,7 +208,7 @@ def places_of(instances: NDArray[np.uint8]) -> tuple[F64, F64]:
         shown[row, view] = len(rows) / instances[view].size
         if len(rows):
             places[row, view] = (columns.min(), rows.min()), (columns.max(), rows.max())
-    return places, shown
+    return np.array(people, np.int64), places, shown
 
 
 def overlap_of(depth: NDArray, K: F64, T_world_cam: F64) -> F64:

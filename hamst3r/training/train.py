@@ -15,7 +15,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +24,12 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from hamst3r.engine import multiplies_bf16
+from hamst3r.engine import PairEngine, multiplies_bf16
 from hamst3r.network.checkpoint import save_checkpoint
 from hamst3r.network.hamst3r import HAMSt3R
+from hamst3r.training.closeups import Claimant, CloseupBatch, CloseupWeights, closeup_loss
 from hamst3r.training.dataset import PairBatch
-from hamst3r.training.loader import Batches, Stage, batches
+from hamst3r.training.loader import CloseupBatches, PairBatches, Stage, batches
 from hamst3r.training.losses import LossWeights, total_loss
 from hamst3r.training.muon import Muon, hidden_matrices
 from hamst3r.training.state import pack, unpack
@@ -41,8 +42,10 @@ FINE = ((224, 160), (224, 176), (160, 224), (224, 128))
 WARM = 0.02  # share of a run after which a slow machine has warmed up, too
 # Where the trunk is done, the images are those that it will be asked about, most of the time.
 REFINING_STAGES = (Stage(1.0, FINE, 0.25, 0.3, closeups=0.6),)
+CLOSEUP_STAGES = (Stage(1.0, (), 0.0),)  # no curriculum, and one size
 PEOPLE_STAGES = (Stage(0.2, COARSE, 0.4, 0.5), Stage(1.0, FINE, 0.25, 0.3))
 OPTIMISERS = ("adamw", "muon")
+PARTS = ("pairs", "people", "closeups")
 STATE, NETWORK, TABLE = "state.pt", "network.safetensors", "log.csv"
 
 
@@ -59,10 +62,11 @@ class TrainConfig:
         batch: Pairs per step and process.
         learning_rate: Peak of the cosine, reached after ``warmup`` steps or 2 % of the run.
         optimiser: "adamw", or "muon" for the hidden matrices and AdamW for the rest.
-        people_only: Learn the instance head and its masks; all else is as it was, to the last bit,
-            and needs no gradients, which takes less than half of the time.
-        repeats: Steps on each batch with ``people_only``, in one process: most of the time goes
-            into what does not change.
+        part: What learns; all else stays as it was, to the last bit. "pairs": the network of pairs.
+            "people": its instance head and masks, which takes less than half of the time.
+            "closeups": the network of close-ups, in batches of ``batch`` images.
+        repeats: Steps on each batch of "people", in one process: most of the time goes into what
+            does not change.
         stages: The curriculum: small windows on people first, pairs that overlap first, then ever
             more of the whole image, at its size.
         average: Decay of the exponential moving average of the weights, which is what is published.
@@ -85,7 +89,7 @@ class TrainConfig:
     memory: int = 2 << 30
     patience: int = 50
     seed: int = 0
-    people_only: bool = False
+    part: str = "pairs"
     repeats: int = 1
     stages: tuple[Stage, ...] = (
         Stage(0.15, SMALL, 0.8, 0.7),
@@ -99,7 +103,9 @@ class TrainConfig:
             raise ValueError("a run needs a length: steps or seconds")
         if self.optimiser not in OPTIMISERS:
             raise ValueError(f"optimiser must be one of {OPTIMISERS}, got {self.optimiser!r}")
-        if self.repeats < 1 or (self.repeats > 1 and not self.people_only):
+        if self.part not in PARTS:
+            raise ValueError(f"part must be one of {PARTS}, got {self.part!r}")
+        if self.repeats < 1 or (self.repeats > 1 and self.part != "people"):
             raise ValueError("batches are repeated, at least once, where only people are learned")
 
 
@@ -108,24 +114,27 @@ class Trainer:
 
     Attributes:
         world: Processes that train together; each has a Trainer.
-        step: Steps taken. pairs: Pairs seen by all of them. spent: Seconds trained, over all calls.
+        step: Steps taken. pairs: Pairs, or close-ups, seen by all of them. spent: Seconds trained,
+            over all calls.
         notes: As last saved.
     """
 
     def __init__(self, network: HAMSt3R, config: TrainConfig, device: torch.device) -> None:
         self.config, self.device = config, device
-        self.network = network.to(device).train().requires_grad_(not config.people_only)
-        if config.people_only:
-            for part in (network.instance_head, network.mask_head):
-                part.requires_grad_(True)
-        self.model: nn.Module = self.network  # what is called: the network, or its DDP
+        self.network = network.to(device).train().requires_grad_(False)
+        for part in _learning(network, config.part):
+            part.requires_grad_(True)
+        # What is called: the network of pairs or that of close-ups, or its DDP.
+        self.model: nn.Module = network
+        if config.part == "closeups":
+            (self.model,) = _learning(network, config.part)
         self.average = {name: value.clone() for name, value in network.state_dict().items()}
         self.optimiser = _optimiser(network, config)
         self.step = self.pairs = self.skipped = self._broken = 0
         self.world = 1
         self.spent = 0.0
         self.notes: dict[str, str] = {}
-        self.weights = LossWeights()
+        self.weights, self.closeup_weights = LossWeights(), CloseupWeights()
         self._bf16 = multiplies_bf16(device)
 
     @property
@@ -136,7 +145,7 @@ class Trainer:
             self.step / steps if steps > 0 else 0.0, self.spent / seconds if seconds > 0 else 0.0
         )
 
-    def train_step(self, batch: PairBatch, progress: float) -> dict[str, Tensor]:
+    def train_step(self, batch: PairBatch | CloseupBatch, progress: float) -> dict[str, Tensor]:
         """Learn a batch at ``progress`` in [0, 1] of the run; returns the loss's parts.
 
         They stay on the device: reading them would wait for it.
@@ -150,21 +159,36 @@ class Trainer:
         rate *= min(1.0, max((self.step + 1) / config.warmup, progress / WARM))
         for group in self.optimiser.param_groups:
             group["lr"] = rate
-        rng = np.random.default_rng([config.seed, self.step, 1])
+        if isinstance(batch, CloseupBatch):
+            loss, parts = self._learn_closeups(batch)
+        else:
+            loss, parts = self._learn_pairs(batch)
+        self.step += 1
+        self.pairs += len(batch) * self.world
+        decay = min(config.average, (1 + self.step) / (10 + self.step))
+        now = self.network.state_dict()
+        torch._foreach_lerp_(list(self.average.values()), [now[n] for n in self.average], 1 - decay)
+        return {"loss": loss.detach(), "rate": torch.tensor(rate), **parts}
+
+    def _learn_pairs(self, batch: PairBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        rng = np.random.default_rng([self.config.seed, self.step, 1])
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16):
             output = self.model(batch.images_i, batch.images_j)
-        for repeat in range(config.repeats):
+        for repeat in range(self.config.repeats):
             if repeat:
                 with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16):
                     output = self.network.people(output)
             loss, parts = total_loss(output, batch.target, self.weights, rng)
             self._descend(loss)
-        self.step += 1
-        self.pairs += len(batch.images_i) * self.world
-        decay = min(config.average, (1 + self.step) / (10 + self.step))
-        now = self.network.state_dict()
-        torch._foreach_lerp_(list(self.average.values()), [now[n] for n in self.average], 1 - decay)
-        return {"loss": loss.detach(), "rate": torch.tensor(rate), **parts}
+        return loss, parts
+
+    def _learn_closeups(self, batch: CloseupBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        batch = batch.to(self.device)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16):
+            output = self.model(batch.images.contiguous(memory_format=torch.channels_last))
+        loss, parts = closeup_loss(output, batch, self.closeup_weights)
+        self._descend(loss)
+        return loss, parts
 
     def _descend(self, loss: Tensor) -> None:
         config = self.config
@@ -183,6 +207,17 @@ class Trainer:
                     f"{self.step}; lower the learning rate and resume the last checkpoint"
                 )
 
+    def batches(self, bank: SceneBank, stage: Stage, seed: int) -> PairBatches | CloseupBatches:
+        """What there is to learn from a bank's scenes."""
+        config, network = self.config, self.network
+        if config.part != "closeups":
+            return PairBatches(bank, stage, config.batch, network.config.output_stride, seed)
+        # The pair network itself stays as it is; its engine may round and pack it.
+        pairs = HAMSt3R(replace(network.config, closeup_side=0))
+        pairs.load_state_dict(network.state_dict(), strict=False)
+        claims = Claimant(PairEngine(pairs, str(self.device)))
+        return CloseupBatches(bank, config.batch, network.config.closeup_side, seed, claims)
+
     def averaged(self) -> HAMSt3R:
         """A copy of the network with the averaged weights."""
         network = HAMSt3R(self.network.config)
@@ -195,9 +230,14 @@ class Trainer:
         Args:
             folder: None: write nothing, but go on from rounded values as the process that writes.
         """
-        counted = {"steps": str(self.step), "pairs_seen": str(self.pairs)}
-        counted["seconds"] = str(round(self.spent))
-        self.notes = notes | counted
+        counted = {"steps": self.step, "pairs_seen": self.pairs, "seconds": round(self.spent)}
+        if self.config.part == "closeups":  # what the pairs' network has seen is noted beside it
+            counted = {
+                "closeup_steps": self.step,
+                "closeups_seen": self.pairs,
+                "closeup_seconds": round(self.spent),
+            }
+        self.notes = notes | {name: str(number) for name, number in counted.items()}
         state = pack(self.network.state_dict(), self.average, self.optimiser)
         if folder is not None:
             save_checkpoint(self.averaged(), folder / NETWORK, self.notes)
@@ -214,6 +254,17 @@ class Trainer:
         self.step, self.pairs = int(state["step"]), int(state["pairs"])
         self.spent = float(state["spent"])
         self.notes = {str(key): str(value) for key, value in state["notes"].items()}
+
+
+def _learning(network: HAMSt3R, part: str) -> list[nn.Module]:
+    """The modules that learn; ValueError where the network lacks them."""
+    if part == "people":
+        return [network.instance_head, network.mask_head]
+    if part == "pairs":
+        return [child for child in network.children() if child is not network.closeup]
+    if network.closeup is None:
+        raise ValueError("this network has no part for close-ups (closeup_side is 0)")
+    return [network.closeup]
 
 
 def _optimiser(network: HAMSt3R, config: TrainConfig) -> torch.optim.AdamW:
@@ -318,12 +369,14 @@ def train(
     before, stop = trainer.spent, False
     bar = tqdm(total=100, unit="%", desc="training", disable=rank > 0)
     bar.update(int(100 * trainer.progress))
-    stride = trainer.network.config.output_stride
-    bank = SceneBank(store, trainer.device, config.memory)
-    for stage in config.stages:
+    # Close-ups are cut on the CPU.
+    on = trainer.device if config.part != "closeups" else torch.device("cpu")
+    bank = SceneBank(store, on, config.memory)
+    for stage in config.stages if config.part != "closeups" else CLOSEUP_STAGES:
         if trainer.progress >= stage.until or stop:
             continue
-        data = Batches(bank, stage, config.batch, stride, config.seed * trainer.world + rank)
+        seed = config.seed * trainer.world + rank
+        data = trainer.batches(bank, stage, seed)
         with contextlib.closing(batches(data, trainer.step)) as stream:
             for batch in stream:
                 values = trainer.train_step(batch, trainer.progress)
@@ -362,5 +415,5 @@ def _join(trainer: Trainer) -> int:
         raise ValueError("batches are repeated in one process only")
     if not torch.distributed.is_initialized():
         torch.distributed.init_process_group("nccl" if trainer.device.type == "cuda" else "gloo")
-    trainer.model = nn.parallel.DistributedDataParallel(trainer.network)
+    trainer.model = nn.parallel.DistributedDataParallel(trainer.model)
     return torch.distributed.get_rank()

@@ -15,11 +15,14 @@ from test_network import SMALL
 
 from hamst3r import cli
 from hamst3r.commands import train as train_command
+from hamst3r.engine import PairPrediction
 from hamst3r.network.checkpoint import load_checkpoint, save_checkpoint
+from hamst3r.network.config import NetworkConfig
 from hamst3r.network.hamst3r import HAMSt3R
 from hamst3r.synthetic.generator import GeneratorConfig, SceneGenerator
+from hamst3r.training.closeups import Claimant, Claims, CloseupSampler
 from hamst3r.training.dataset import Cut, PairSampler
-from hamst3r.training.loader import Batches, Stage, batches
+from hamst3r.training.loader import PairBatches, Stage, batches
 from hamst3r.training.losses import PairTarget, ViewTarget
 from hamst3r.training.muon import hidden_matrices, orthogonalised
 from hamst3r.training.state import pack_signed, pack_squares, unpack_signed, unpack_squares
@@ -177,11 +180,12 @@ def test_people_are_known_by_where_they_are_seen():
     maps = np.zeros((2, 10, 20), np.uint8)
     maps[0, 2:5, 3:9] = 4
     maps[1, 9, 19] = 7
-    boxes, shown = places_of(maps)
+    ids, boxes, shown = places_of(maps)
+    assert ids.tolist() == [4, 7]
     np.testing.assert_allclose(shown, [[18 / 200, 0], [0, 1 / 200]])
     np.testing.assert_array_equal(boxes[0, 0], [[3, 2], [8, 4]])
     np.testing.assert_array_equal(boxes[1, 1], [[19, 9], [19, 9]])
-    boxes, shown = places_of(np.zeros((2, 10, 20), np.uint8))
+    _, boxes, shown = places_of(np.zeros((2, 10, 20), np.uint8))
     assert boxes.shape == (0, 2, 2, 2) and shown.shape == (0, 2)
 
 
@@ -216,7 +220,7 @@ def test_closeups_are_of_people_and_paired_with_themselves(store):
 def test_a_stage_may_be_of_closeups(store):
     shares = []
     for share in (0.0, 0.5, 1.0):
-        data = Batches(bank(store), Stage(1.0, SIZES, 0.0, closeups=share), 1, 2, seed=3)
+        data = PairBatches(bank(store), Stage(1.0, SIZES, 0.0, closeups=share), 1, 2, seed=3)
         drawn = [data[step] for step in range(12)]
         shares.append(sum(batch.images_j is batch.images_i for batch in drawn))
     assert shares[0] == 0 and 0 < shares[1] < 12 and shares[2] == 12
@@ -230,6 +234,150 @@ def _deserted(read):
         return [replace(s, boxes=np.zeros((0, 4, 2, 2)), shown=nobody) for s in read(paths)]
 
     return without
+
+
+def closeups(store: SceneStore, seed: int = 0, augment: bool = True, claims=None) -> CloseupSampler:
+    nothing = Claims(np.zeros(0, np.int64), np.zeros((0, 2, 2)), np.zeros(0, np.int64))
+    rng = np.random.default_rng(seed)
+    return CloseupSampler(bank(store), 112, rng, claims or (lambda scene: nothing), augment)
+
+
+def test_closeups_show_people_in_the_middle(store):
+    batch = closeups(store).batch(48)
+    meant = batch.person > 0
+    assert 0.5 < meant.float().mean() < 0.95  # the rest shows whatever there is
+    assert batch.judged[meant].all()
+    grid = torch.arange(28) - 13.5
+    for axis in (1, 2):
+        profile = batch.mask[meant].float().sum(3 - axis)
+        middle = (profile * grid).sum(1) / profile.sum(1)
+        assert middle.abs().median() < 4
+    filled = batch.mask[meant].any(1).sum(1).maximum(batch.mask[meant].any(2).sum(1)) / 28
+    assert 0.35 < filled.median() < 0.95
+    assert not batch.mask[~meant].any()
+    assert not (batch.mask & ~batch.body)[meant].float().mean() > 0.1  # hair and skirts
+
+
+def test_mirrored_closeups_are_of_mirrored_bodies(store):
+    """Left and right of a body stay where the image shows them, whatever the augmentation: seen
+    from the front, somebody's left is on the right."""
+    draws, told = closeups(store, seed=1), []
+    for _ in range(6):
+        batch = draws.batch(24)
+        grid = torch.arange(28).float().expand(28, 28)
+        for mask, places in zip(batch.mask & batch.body, batch.densepose, strict=True):
+            front = places[mask][:, 2].mean() > 0.5 if mask.any() else None
+            if mask.sum() > 40:
+                x = torch.stack([places[mask][:, 0], grid[mask]])
+                told.append((bool(front), float(torch.corrcoef(x)[0, 1])))
+    for front in (True, False):
+        mean = np.nanmean([slope for way, slope in told if way is front])
+        assert (mean > 0.2) if front else (mean < 0), told
+
+
+def test_uncut_closeups_are_of_the_rendered_image(store):
+    """Without augmentation: what lies beyond the view is nothing, and all else its pixels."""
+    batch = closeups(store, augment=False).batch(24)
+    beyond = (batch.images == 0).all(1)
+    assert 0 < beyond.float().mean() < 0.8
+    assert batch.images.abs().amax() <= 1
+    again = closeups(store, augment=False).batch(24)
+    assert torch.equal(batch.images, again.images) and torch.equal(batch.mask, again.mask)
+
+
+class Guesser:
+    """A pair network that claims the upper half of somebody in every view, and a piece of wall."""
+
+    image_size, patch, stride = 224, 16, 2
+
+    def __init__(self, scene: StoredScene) -> None:
+        self.scene, self.asked = scene, 0
+
+    def predict(self, images, edges):
+        self.asked += 1
+        return [self._pair(images, i, j) for i, j in edges]
+
+    def _pair(self, images, i: int, j: int) -> PairPrediction:
+        masks = [torch.stack([12 * mask - 6.0 for mask in self.claims(view)]) for view in (i, j)]
+        nothing = [torch.zeros(*images[view].grid, 3) for view in (i, j)]
+        return PairPrediction(
+            i,
+            j,
+            *nothing,
+            *(part[..., 0] + 1 for part in nothing),
+            mask_logits_i=masks[0],
+            mask_logits_j=masks[1],
+            person_prob=torch.tensor([0.9, 0.9]),
+            densepose_i=nothing[0],
+            densepose_j=nothing[1],
+            body_logits_i=masks[0].amax(0),
+            body_logits_j=masks[1].amax(0),
+        )
+
+    def claims(self, view: int) -> tuple[torch.Tensor, torch.Tensor]:
+        people = self.scene.labels[view, 0, 4:-4:2, ::2]  # what the network sees of it
+        largest = people == (people.flatten().bincount()[1:].argmax() + 1)
+        rows = largest.any(1).nonzero()[:, 0]
+        half, wall = largest.clone(), torch.zeros_like(largest)
+        half[(rows.min() + rows.max()) // 2 :] = False
+        top, left = self.free(people)
+        wall[top : top + 8, left : left + 8] = True
+        return half.float(), wall.float()
+
+    @staticmethod
+    def free(people: torch.Tensor) -> list[int]:
+        crowd = torch.nn.functional.max_pool2d((people > 0).float()[None], 8, 1)[0]
+        return (crowd == 0).nonzero()[0].tolist()
+
+
+def test_claims_are_of_whom_they_show_or_nobody(store):
+    scenes = bank(store)
+    scenes.refresh()
+    (scene,) = scenes.get(scenes.paths[:1])
+    guesser = Guesser(scene)
+    ask = Claimant(guesser)
+    claims = ask(scene)
+    assert ask(scene) is claims and guesser.asked == 1
+    for view in range(4):
+        own = claims.views == view
+        people = scene.labels[view, 0]
+        largest = int(people.flatten().bincount()[1:].argmax()) + 1
+        assert sorted(claims.ids[own]) == [0, largest]
+        box = claims.boxes[own][claims.ids[own] == largest][0]
+        row = scene.ids.tolist().index(largest)
+        assert abs(box[0] - scene.boxes[row, view, 0]).max() < 3
+        assert box[1, 1] < scene.boxes[row, view, 1, 1]
+    batch = closeups(store, claims=lambda scene: claims).batch(64)
+    assert 0.4 < batch.person.mean() < 0.9
+    assert not batch.person[batch.judged].all()
+
+
+def test_closeups_alone_are_learned(store, tmp_path):
+    """Nothing else changes, not even in what is published."""
+    torch.manual_seed(0)
+    network = HAMSt3R(replace(SMALL, closeup_side=112))
+    save_checkpoint(network, tmp_path / "before.safetensors", {})
+    before = load_checkpoint(tmp_path / "before.safetensors").network
+    config = TrainConfig(steps=12, batch=8, part="closeups", warmup=1, learning_rate=2e-3)
+    trainer = Trainer(before, config, CPU)
+    kept = {name: value.clone() for name, value in trainer.network.state_dict().items()}
+    batch = closeups(store).batch(8)
+    losses = [float(trainer.train_step(batch, 0.0)["loss"]) for _ in range(12)]
+    assert losses[-1] < 0.8 * losses[0]
+    trainer.save(tmp_path, {"pairs_seen": "7"})
+    after = load_checkpoint(tmp_path / "network.safetensors")
+    assert after.notes["closeups_seen"] == "96" and after.notes["pairs_seen"] == "7"
+    changed = {
+        name.split(".")[0]
+        for name, value in after.network.state_dict().items()
+        if (value != kept[name]).any()
+    }
+    assert changed == {"closeup"}
+
+
+def test_a_network_without_closeups_cannot_learn_them():
+    with pytest.raises(ValueError, match="no part for close-ups"):
+        start(part="closeups")
 
 
 def _people(target: PairTarget) -> float:
@@ -372,7 +520,9 @@ def test_saving_rounds_what_goes_on(store, tmp_path, optimiser):
 @pytest.mark.parametrize("optimiser", OPTIMISERS)
 def test_the_shipped_networks_state_travels(tmp_path, optimiser):
     """Under 60 MiB with everything that resumes it."""
-    trainer = Trainer(HAMSt3R(), TrainConfig(optimiser=optimiser), torch.device("cpu"))
+    # The part for close-ups is carried along, rounded as in a file.
+    network = HAMSt3R(NetworkConfig(closeup_side=112)).to(torch.bfloat16).float()
+    trainer = Trainer(network, TrainConfig(optimiser=optimiser), torch.device("cpu"))
     for parameter in trainer.network.parameters():
         parameter.grad = torch.randn_like(parameter)
     trainer.optimiser.step()
@@ -395,9 +545,9 @@ def test_eight_bits_are_near(size):
 
 @pytest.mark.parametrize("capacity", [0, 1 << 30])
 def test_batches_depend_on_step_and_seed_alone(store, capacity):
-    stream = batches(Batches(bank(store, capacity), STAGES[0], 2, 2, seed=3), 5)
+    stream = batches(PairBatches(bank(store, capacity), STAGES[0], 2, 2, seed=3), 5)
     for step in (5, 6):
-        batch, again = next(stream), Batches(bank(store), STAGES[0], 2, 2, seed=3)[step]
+        batch, again = next(stream), PairBatches(bank(store), STAGES[0], 2, 2, seed=3)[step]
         torch.testing.assert_close(batch.images_i, again.images_i, rtol=0, atol=0)
         torch.testing.assert_close(batch.target.j.points, again.target.j.points, rtol=0, atol=0)
 
@@ -455,8 +605,7 @@ def test_muon_moves_hidden_matrices_and_adam_the_rest(store):
 def test_people_alone_are_learned(store, tmp_path, optimiser):
     """Nothing else changes, not even in what is published; batches may be learned repeatedly."""
     once, thrice = (
-        start(people_only=True, optimiser=optimiser, repeats=repeats, warmup=1)
-        for repeats in (1, 3)
+        start(part="people", optimiser=optimiser, repeats=repeats, warmup=1) for repeats in (1, 3)
     )
     batch = sampler(store).batch(4)
     for trainer in (once, thrice):
@@ -502,6 +651,11 @@ def test_the_command_trains_and_resumes(store, tmp_path, capsys, monkeypatch):
     assert "4 steps, 8 pairs" in capsys.readouterr().out
     notes = load_checkpoint(out / "network.safetensors").notes
     assert notes["pairs_seen"] == "8" and notes["licence"] == "Apache-2.0"
+    on_top = [*arguments, "--part", "closeups", "--start", str(out / "network.safetensors")]
+    assert cli.main([*on_top, "--out", str(tmp_path / "closer")]) == 0
+    both = load_checkpoint(tmp_path / "closer" / "network.safetensors")
+    assert both.network.closeup is not None
+    assert both.notes["pairs_seen"] == "8" and both.notes["closeups_seen"] == "8"
     assert (
         cli.main([*arguments[:3], "--out", str(tmp_path / "new"), "--resume", "--steps", "1"]) == 1
     )
