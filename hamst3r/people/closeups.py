@@ -258,21 +258,25 @@ class _OneByOne:
     def look(self, parts: Sequence[_Part]) -> list[Closeup]:
         """Of all of them at once."""
         seen = self._engine.look(torch.stack([self._cut(part) for part in parts]))
-        return [
-            _placed(
-                part,
-                part.box,
-                person.sigmoid()[None],
-                mask[None],
-                body,
-                densepose.clamp(0, 1),
-                # Who sees a body closer knows better than pairs, but only whose body it is.
-                LEADING * person.sigmoid() * mask.sigmoid(),
-            )
-            for part, (person, mask, body, densepose, _) in zip(
-                parts, zip(*seen, strict=True), strict=True
-            )
-        ]
+        return [self._closeup(*one) for one in zip(parts, zip(*seen, strict=True), strict=True)]
+
+    def _closeup(self, part: _Part, seen: tuple[Tensor, ...]) -> Closeup:
+        person_logit, mask, body, densepose, _ = seen
+        person = person_logit.sigmoid()
+        own = person * mask.sigmoid()
+        closeup = _placed(
+            part,
+            part.box,
+            person[None],
+            mask[None],
+            body,
+            densepose.clamp(0, 1),
+            # Who sees a body closer knows better than pairs, but only whose body it is.
+            LEADING * own,
+        )
+        # Of others nearby it says nothing, least of all that nobody is there.
+        others = closeup.body_logits.sigmoid() * (1 - person * closeup.mask_logits[0].sigmoid())
+        return replace(closeup, seen=closeup.seen * (1 - others.cpu().numpy()))
 
     def _cut(self, part: _Part) -> Tensor:
         """(3, S, S) in [-1, 1], 0 beyond the edge of the image."""
@@ -304,7 +308,7 @@ def _placed(
 
     return Closeup(
         view=part.view,
-        seen=seen.cpu().numpy(),
+        seen=seen.float().cpu().numpy(),
         person_prob=person_prob,
         mask_logits=place(masks).masked_fill(~seen, _NOWHERE),
         body_logits=place(body[None])[0].masked_fill(~seen, _NOWHERE),

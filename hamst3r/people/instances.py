@@ -66,13 +66,13 @@ class Closeup:
     """What a network says of a part of one view, on the output grid of the whole view.
 
     Attributes:
-        view: Whose part. seen: (gh, gw) whether a pixel is in it.
+        view: Whose part. seen: (gh, gw) float32 how much of a pixel it speaks of, 0 outside.
         person_prob: (Q,). mask_logits: (Q, gh, gw). body_logits, confidence: (gh, gw). densepose:
             (gh, gw, 3). As of :class:`hamst3r.engine.PairPrediction`.
     """
 
     view: int
-    seen: NDArray[np.bool_]
+    seen: NDArray[np.float32]
     person_prob: Tensor
     mask_logits: Tensor
     body_logits: Tensor
@@ -217,12 +217,12 @@ def _unclaimed(
 
 @dataclass(frozen=True, eq=False)
 class _Map:
-    """What one opinion says of one view, or of what was seen (gh, gw) of it."""
+    """What one opinion says of one view, or of as much as was seen (gh, gw) of it."""
 
     view: int
     mask_logits: Tensor
     body_logits: Tensor
-    seen: NDArray[np.bool_] | bool = True
+    seen: NDArray[np.float32] | float = 1.0
 
 
 @dataclass(frozen=True, eq=False)

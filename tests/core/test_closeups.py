@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -62,11 +63,22 @@ class OneByOne:
         rows = torch.linspace(0, 1, logits.shape[1])[:, None].expand(logits.shape[1:])
         return CloseupOutput(
             torch.logit(torch.full((len(images),), self.probability)),
-            logits,
+            torch.stack([in_the_middle(one) for one in logits]),
             logits,
             torch.stack([rows * 0, rows, rows * 0], -1).expand(len(images), -1, -1, -1),
             torch.zeros(len(images), 2),
         )
+
+
+def in_the_middle(logits):
+    """Of the bright parts, the one nearest to the middle."""
+    bright = (logits > 0).numpy()
+    if not bright.any():
+        return logits
+    part = cv2.connectedComponents(bright.astype(np.uint8))[1]
+    places = np.argwhere(bright)
+    nearest = np.linalg.norm(places - (np.array(bright.shape) - 1) / 2, axis=1).argmin()
+    return logits.where(torch.from_numpy(part == part[tuple(places[nearest])]), -6.0)
 
 
 BOTH = pytest.mark.parametrize("eyes", [Eyesight, OneByOne])
@@ -159,6 +171,27 @@ def test_who_is_at_the_edge_is_seen_closer_too(corner, eyes):
     people, images = look(eyes(), [true], true, 0.3)
     (identity,) = people[0].scores
     assert iou(people[0].instances == identity, cells(true, images[0])) > 0.75
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_network_of_single_people_says_nothing_of_others_nearby(there):
+    """Two of whom the pair is fairly sure, side by side; one of them is looked at."""
+    other = (SMALL[2] + 6, SMALL[1], SMALL[2] + 32, SMALL[3])
+    frames = [frame(SMALL, other) if there else frame(SMALL)]
+    images = [prepare(f, SIZE, PATCH, STRIDE) for f in frames]
+    logits = [torch.from_numpy(np.where(cells(b, images[0]), 6.0, -6.0)) for b in (SMALL, other)]
+    masks = torch.stack(logits).float()
+    pair = replace(
+        prediction(0, 0, images[0].grid, masks.amax(0), 0.0),
+        mask_logits_i=masks,
+        mask_logits_j=masks,
+        person_prob=torch.tensor([0.9, 0.7]),
+    )
+    engine = OneByOne()
+    (view,) = see_people(engine, frames, images, [pair], closeups=CloseupsConfig(most=1))
+    assert [len(shown) for shown in engine.shown] == [1]
+    assert iou(view.instances == 1, cells(SMALL, images[0])) > 0.7
+    assert (view.instances[cells(other, images[0])] > 1).mean() == pytest.approx(float(there), abs=0.2)
 
 
 @pytest.mark.parametrize("corner", [(0, 0), (WIDTH - 24, 0), (0, HEIGHT - 50)])
