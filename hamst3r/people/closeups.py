@@ -39,6 +39,8 @@ from hamst3r.people.votes import InstancesConfig
 F64 = NDArray[np.float64]
 FILLED = 0.75  # share of the side of an image of a single person that the mask is to fill
 LEADING = 1e3  # confidence of places on a body seen closer, where pairs have some tens
+_WEIGHT, _PAIRED_WEIGHT = 4.0, 2.0  # of a close-up, where a pair counts 1
+_GENEROUS = 2.5  # log odds of pixels: where bodies end the body maps know, which may object
 _NOWHERE = -20.0  # logit of what a close-up does not show
 
 
@@ -48,7 +50,7 @@ class CloseupsConfig:
 
     Attributes:
         most: Close-ups of a view, the likeliest people first; 0 = none.
-        rounds: The second one is of those whom the first one found, or shaped anew.
+        rounds: Those after the first are of whom it found, or shaped anew.
         min_probability, min_score: As of :class:`hamst3r.people.votes.InstancesConfig`, of whoever
             is worth a close-up.
         filled: Share of the close-up's side that the mask is to fill.
@@ -57,14 +59,14 @@ class CloseupsConfig:
         alike: No two parts of a view have more than this intersection over union.
     """
 
-    most: int = 3
-    rounds: int = 2
-    min_probability: float = 0.2
-    min_score: float = 0.1
+    most: int = 6
+    rounds: int = 3
+    min_probability: float = 0.1
+    min_score: float = 0.05
     filled: float = 0.6
     least: int = 128
     widest: float = 0.8
-    alike: float = 0.75
+    alike: float = 0.85
 
 
 @runtime_checkable
@@ -238,7 +240,8 @@ class _PairedWithThemselves:
         edges = cut.T_image_grid @ np.array(
             [[-0.5, cut.grid[1] - 0.5], [-0.5, cut.grid[0] - 0.5], [1, 1]]
         )
-        return _placed(part, edges[:2].T, prediction.person_prob, masks, body, places, confidence)
+        maps = masks, body, places, confidence
+        return _placed(part, edges[:2].T, _PAIRED_WEIGHT, prediction.person_prob, *maps)
 
 
 class _OneByOne:
@@ -262,11 +265,12 @@ class _OneByOne:
 
     def _closeup(self, part: _Part, seen: tuple[Tensor, ...]) -> Closeup:
         person_logit, mask, body, densepose, _ = seen
-        person = person_logit.sigmoid()
+        person, mask = person_logit.sigmoid(), mask + _GENEROUS
         own = person * mask.sigmoid()
         closeup = _placed(
             part,
             part.box,
+            _WEIGHT,
             person[None],
             mask[None],
             body,
@@ -291,6 +295,7 @@ class _OneByOne:
 def _placed(
     part: _Part,
     edges: F64,
+    weight: float,
     person_prob: Tensor,
     masks: Tensor,
     body: Tensor,
@@ -309,6 +314,7 @@ def _placed(
     return Closeup(
         view=part.view,
         seen=seen.float().cpu().numpy(),
+        weight=weight,
         person_prob=person_prob,
         mask_logits=place(masks).masked_fill(~seen, _NOWHERE),
         body_logits=place(body[None])[0].masked_fill(~seen, _NOWHERE),

@@ -67,12 +67,14 @@ class Closeup:
 
     Attributes:
         view: Whose part. seen: (gh, gw) float32 how much of a pixel it speaks of, 0 outside.
+        weight: How much it counts where a pair counts 1.
         person_prob: (Q,). mask_logits: (Q, gh, gw). body_logits, confidence: (gh, gw). densepose:
             (gh, gw, 3). As of :class:`hamst3r.engine.PairPrediction`.
     """
 
     view: int
     seen: NDArray[np.float32]
+    weight: float
     person_prob: Tensor
     mask_logits: Tensor
     body_logits: Tensor
@@ -108,7 +110,7 @@ def merge_instances(
     hearing = Hearing(grids, config)
     hearing.hear_pairs(predictions)
     hearing.hear_closeups(closeups)
-    densepose = _fuse_densepose(predictions, closeups, len(grids), config.closeup_weight)
+    densepose = _fuse_densepose(predictions, closeups, len(grids))
     return hearing.people(eyes, densepose)
 
 
@@ -137,7 +139,7 @@ class Hearing:
     def hear_closeups(self, closeups: Sequence[Closeup]) -> None:
         """Of parts of the views."""
         for closeup in closeups:
-            self._hear(_of_closeup(closeup, self._config.closeup_weight))
+            self._hear(_of_closeup(closeup))
 
     def _hear(self, opinion: _Opinion) -> None:
         number = len(self._weights)
@@ -244,8 +246,8 @@ def _of_pair(p: PairPrediction) -> _Opinion:
     )
 
 
-def _of_closeup(c: Closeup, weight: float) -> _Opinion:
-    return _Opinion(c.person_prob, (_Map(c.view, c.mask_logits, c.body_logits, c.seen),), weight)
+def _of_closeup(c: Closeup) -> _Opinion:
+    return _Opinion(c.person_prob, (_Map(c.view, c.mask_logits, c.body_logits, c.seen),), c.weight)
 
 
 def _instances(
@@ -459,7 +461,6 @@ def _fuse_densepose(
     predictions: Sequence[PairPrediction],
     closeups: Sequence[Closeup],
     views: int,
-    closeup_weight: float,
 ) -> dict[int, tuple[NDArray[np.float32], NDArray[np.float32]]]:
     estimates: dict[int, list[DensePoseEstimate]] = defaultdict(list)
 
@@ -474,7 +475,7 @@ def _fuse_densepose(
             add(p.j, _there(p.densepose_j), _there(p.body_logits_j), p.conf_j)
     for c in closeups:
         seen = torch.from_numpy(c.seen).to(c.confidence)
-        add(c.view, c.densepose, c.body_logits, closeup_weight * c.confidence * seen)
+        add(c.view, c.densepose, c.body_logits, c.weight * c.confidence * seen)
     return {view: fuse(estimates[view]) for view in range(views) if estimates[view]}
 
 

@@ -38,7 +38,6 @@ class InstancesConfig:
             where queries say that they are one.
         min_part, sure_part: Parts of a mask are dropped that are smaller than this share of the
             largest, and less sure than this share of its sureness.
-        closeup_weight: How much a close-up counts where a pair counts 1.
         association: Among views of known cameras.
     """
 
@@ -55,7 +54,6 @@ class InstancesConfig:
     told_matched: float = 0.12
     min_part: float = 0.25
     sure_part: float = 0.9
-    closeup_weight: float = 2.0
     association: AssociationConfig = field(default_factory=AssociationConfig)
 
 

@@ -272,7 +272,7 @@ TABLE: tuple[Parameter, ...] = (
     ),
     Parameter(
         "humans.closeups",
-        3,
+        6,
         "Most parts of an image that the network is shown once more, larger, as there might be "
         "somebody; 0: none.",
         0,
