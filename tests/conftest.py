@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+with contextlib.suppress(ImportError):  # where only tests without it are run
+    from hypothesis import settings
+
+    # An example takes as long as the machine has other work.
+    settings.register_profile("untimed", deadline=None)
+    settings.load_profile("untimed")
 
 ROOT = Path(__file__).resolve().parents[1]
 DDS = ("tests/ros", "tests/system")

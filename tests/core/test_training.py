@@ -642,7 +642,7 @@ def test_a_run_that_broke_gives_up(store):
 
 
 def test_the_command_trains_and_resumes(store, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(train_command, "HAMSt3R", lambda: HAMSt3R(SMALL))
+    monkeypatch.setattr(train_command, "HAMSt3R", lambda config=SMALL: HAMSt3R(config))
     out = tmp_path / "run"
     arguments = ["train", "--scenes", str(store.folder), "--out", str(out), "--batch", "2"]
     arguments += ["--device", "cpu", "--steps", "4"]
