@@ -25,7 +25,6 @@ STRIDE = 4  # input pixels per output pixel
 TOP_STRIDE = 16
 _BLOCKS = (0, 2, 3)  # residual ones at strides 4, 8, 16
 _LAYERS, _HEADS = 2, 6  # of attention at the top
-_MOMENTUM = 0.1
 
 
 class CloseupOutput(NamedTuple):
@@ -61,7 +60,6 @@ class CloseupNetwork(nn.Module):
 
     def __init__(self, side: int) -> None:
         super().__init__()
-        self.side = side
         first, fine, middle, top = WIDTHS
         self.stem = _Down(3, first)
         self.fine = nn.Sequential(_Down(first, fine), *_residuals(fine, _BLOCKS[0]))
@@ -106,7 +104,7 @@ class _Norm(nn.BatchNorm2d):
     """Without the count of batches, which only averages without momentum need."""
 
     def __init__(self, channels: int) -> None:
-        super().__init__(channels, momentum=_MOMENTUM)
+        super().__init__(channels)
         self.num_batches_tracked = None
 
     def _load_from_state_dict(self, *arguments: object) -> None:

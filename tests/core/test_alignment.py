@@ -283,7 +283,7 @@ def test_ruined_predictions_never_raise(kind, poses):
 
 
 @given(st.integers(0, 2**32 - 1), st.booleans(), st.integers(1, 3))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_an_untrained_networks_output_never_raises(seed, poses, cameras):
     rng = np.random.default_rng(seed)
     room = make_room(cameras, seed % 5, 20, 16)

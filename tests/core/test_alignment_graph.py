@@ -38,7 +38,7 @@ def test_the_spanning_tree_uses_each_cameras_own_focal_length(seed):
 
 
 @given(st.integers(0, 10_000))
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 def test_any_graph_that_connects_the_cameras_places_them(seed):
     rng = np.random.default_rng(seed)
     room = make_room(5, seed % 7)

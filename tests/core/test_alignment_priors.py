@@ -252,7 +252,7 @@ def chain(rng, count, noise=0.01):
 
 
 @given(st.integers(0, 10_000))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_derivatives_are_those_of_the_error(seed):
     """The gradient against differences of the error, near the minimum where it is exact."""
     rng = np.random.default_rng(seed)

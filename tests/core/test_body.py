@@ -42,7 +42,7 @@ def test_zero_pose_is_the_template():
     torch.testing.assert_close(joints[0], BODY.joint_template, atol=1e-5, rtol=0)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.tuples(NUMBER, NUMBER, NUMBER), st.tuples(NUMBER, NUMBER, NUMBER), st.integers(0, 99))
 def test_a_rigid_move_of_the_parameters_moves_the_body(turn, shift, seed):
     state = random_people(1, torch.Generator().manual_seed(seed))
@@ -124,7 +124,7 @@ def test_an_increment_is_what_the_derivatives_mean():
     np.testing.assert_allclose(after.betas, expected.betas, atol=1e-6)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.tuples(NUMBER, NUMBER, NUMBER), st.sampled_from([1e-6, 1e-3, 0.1, 1.0, 1.5]))
 def test_rotation_vectors_and_matrices_are_inverse(vector, size):
     """For tiny angles, and past the half turns that go the slow way."""

@@ -25,7 +25,7 @@ sides = st.integers(20, 400)
 
 
 @given(sides, sides, st.sampled_from([(112, 14, 2), (112, 16, 1), (98, 14, 7)]))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_K_and_pixel_map_follow_resize_and_crop(height, width, sizes):
     size, patch, stride = sizes
     K_image = np.array([[1.1 * width, 0, 0.48 * width], [0, 1.2 * width, 0.53 * height], [0, 0, 1]])
@@ -50,7 +50,7 @@ def test_K_and_pixel_map_follow_resize_and_crop(height, width, sizes):
 
 
 @given(st.integers(60, 200), st.integers(60, 200), st.floats(0.15, 0.85), st.floats(0.15, 0.85))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_content_lands_where_the_map_says(height, width, across, down):
     """A smooth blob painted into the image is found at the mapped place on the grid."""
     u, v = across * (width - 1), down * (height - 1)
@@ -70,7 +70,7 @@ def test_content_lands_where_the_map_says(height, width, across, down):
 
 
 @given(st.integers(60, 400), st.integers(60, 400), st.sampled_from([40, 150, 1000]))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_detail_shows_the_same_and_is_no_finer_than_asked_for_or_delivered(height, width, side):
     """A ramp across the image has the same value in the detail and where that lies in the image."""
     u, v = np.meshgrid(np.arange(width), np.arange(height))

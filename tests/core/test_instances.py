@@ -74,7 +74,7 @@ def id_at(view, box: Box) -> int:
     return int(view.instances[row, column])
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.permutations(["ann", "bob", "eve"]), min_size=3, max_size=3))
 def test_ids_agree_over_three_views_for_any_order_of_queries(orders):
     views = merge_instances(

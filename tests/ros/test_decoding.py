@@ -193,7 +193,7 @@ def test_what_claims_to_be_huge_is_refused_before_memory_is_taken(size):
 SIZES = st.one_of(st.integers(0, 60), st.integers(0, 2**32 - 1))
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(
     SIZES,
     SIZES,
@@ -213,7 +213,7 @@ def test_any_fields_give_an_image_of_that_size_or_a_reason(width, height, step, 
         assert found.shape == (height, width, 3) and found.dtype == np.uint8
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.sampled_from([".png", ".jpg"]),
     st.lists(st.tuples(st.integers(0, 10_000), st.binary(min_size=1, max_size=3)), max_size=6),
